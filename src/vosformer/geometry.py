@@ -1,0 +1,148 @@
+"""From source frames to the network's input and back, with the exact inverse kept.
+
+Two ways exist in the six systems: AOT, AOST, DeAOT and OneVOS *resize* to a size that the stride divides (plus 1 where corners are
+aligned); SimVOS and JointFormer scale to a short side and *pad* with zeros after normalisation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vosformer.errors import InputError
+
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+
+Size = tuple[int, int]
+
+
+class Placement(NamedTuple):
+    """Where a source frame lies in the network's input; all sizes are (height, width) in pixels.
+
+    Attributes:
+        source: size of the frames that come in and of the masks that go out.
+        inner: size of the frame inside the network's input.
+        network: size of the network's input, padding included.
+        top: rows of padding above.
+        left: columns of padding on the left.
+    """
+
+    source: Size
+    inner: Size
+    network: Size
+    top: int
+    left: int
+
+    @property
+    def pads(self) -> bool:
+        """Whether there is any padding."""
+        return self.inner != self.network
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """How a system wants its input.
+
+    Attributes:
+        fit: "resize" rounds both sides to the stride; "pad" keeps the aspect exactly and adds zeros.
+        align_corners: sides are 16k+1 instead of 16k, and all bilinear resampling aligns corners.
+        long_edge: the long side is at most this many times the short side asked for (1040 / 480 in AOT and OneVOS); None = no limit.
+        stride: of the coarsest feature map, pixels.
+    """
+
+    fit: Literal["resize", "pad"] = "resize"
+    align_corners: bool = True
+    long_edge: float | None = 1040 / 480
+    stride: int = 16
+
+    def place(self, height: int, width: int, size: int | None, scale: float = 1.0) -> Placement:
+        """Where frames of height x width lie.
+
+        Frames are only ever scaled down: to a short side of `size` pixels (None: not at all), and to the `long_edge` limit. `scale`
+        multiplies the result (multi-scale testing). Rounding to the stride may enlarge a little, as in the official code.
+
+        Raises:
+            InputError: a side is less than 1 pixel.
+        """
+        if height < 1 or width < 1:
+            raise InputError(f"a frame of {height} x {width} pixels cannot be used: both sides must be at least 1")
+        shrink = 1.0
+        if size is not None:
+            shrink = min(1.0, size / min(height, width))
+            if self.long_edge is not None:
+                shrink = min(shrink, self.long_edge * size / max(height, width))
+        sides = [max(1, int(side * shrink * scale)) for side in (height, width)]
+        if self.fit == "resize":
+            extra = int(self.align_corners)
+            # np.around rounds half to even, as the official code does.
+            fitted = [max(1, int(np.around((side - extra) / self.stride))) * self.stride + extra for side in sides]
+            inner = (fitted[0], fitted[1])
+            return Placement((height, width), inner, inner, 0, 0)
+        gaps = [-side % self.stride for side in sides]
+        return Placement(
+            (height, width), (sides[0], sides[1]), (sides[0] + gaps[0], sides[1] + gaps[1]), gaps[0] // 2, gaps[1] // 2
+        )
+
+    def image(self, frame: NDArray[np.uint8], placement: Placement) -> Tensor:
+        """uint8 RGB [height,width,3] -> float32 [1,3,H,W], normalised with ImageNet's mean and deviation."""
+        pixels = np.ascontiguousarray(frame)
+        if self.fit == "resize":
+            values = pixels.astype(np.float32)
+            if placement.inner != placement.source:
+                # OpenCV's cubic kernel (a = -0.75, no antialiasing, no clipping): what the checkpoints were evaluated with.
+                values = cv2.resize(values, placement.inner[::-1], interpolation=cv2.INTER_CUBIC)
+            return _normalise(torch.from_numpy(values))
+        image = _normalise(torch.from_numpy(pixels).float())
+        if placement.inner != placement.source:
+            image = F.interpolate(image, placement.inner, mode="bilinear", align_corners=False, antialias=True)
+        return pad(image, placement)
+
+    def labels(self, labels: Tensor, placement: Placement) -> Tensor:
+        """Integer labels [height,width] at source size -> [H,W] at the network's, by nearest neighbour, padded with 0."""
+        if placement.inner != placement.source:
+            rows = nearest(placement.source[0], placement.inner[0], labels.device)
+            columns = nearest(placement.source[1], placement.inner[1], labels.device)
+            labels = labels[rows][:, columns]
+        return pad(labels, placement)
+
+    def to_source(self, values: Tensor, placement: Placement) -> Tensor:
+        """Values [S,C,h,w] at the decoder's resolution or at the network's -> [S,C,height,width] at source size, bilinear."""
+        if placement.pads:
+            values = crop(values, placement)
+        if values.shape[-2:] == placement.source:
+            return values
+        return F.interpolate(values, placement.source, mode="bilinear", align_corners=self.align_corners)
+
+
+def nearest(source: int, target: int, device: torch.device) -> Tensor:
+    """Indices that `F.interpolate(mode="nearest")` takes from `source` places for `target` ones: floor(i * source / target)."""
+    step = torch.tensor(source / target, dtype=torch.float32)
+    places = torch.floor(torch.arange(target, dtype=torch.float32) * step).long()
+    return places.clamp_(max=source - 1).to(device)
+
+
+def pad(values: Tensor, placement: Placement) -> Tensor:
+    """Add the placement's zeros around the last two dimensions."""
+    if not placement.pads:
+        return values
+    bottom = placement.network[0] - placement.inner[0] - placement.top
+    right = placement.network[1] - placement.inner[1] - placement.left
+    return F.pad(values, (placement.left, right, placement.top, bottom))
+
+
+def crop(values: Tensor, placement: Placement) -> Tensor:
+    """Take the placement's zeros away again from values at network size."""
+    (height, width), top, left = placement.inner, placement.top, placement.left
+    return values[..., top : top + height, left : left + width]
+
+
+def _normalise(pixels: Tensor) -> Tensor:
+    return (pixels / 255).sub_(torch.tensor(MEAN)).div_(torch.tensor(STD)).permute(2, 0, 1)[None]

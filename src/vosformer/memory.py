@@ -1,0 +1,280 @@
+"""The memory: policies that decide from metadata which frames stay, and preallocated banks that hold them.
+
+A policy never sees a tensor. A bank never sees a frame number. `Memory` joins the two for one cohort of slots.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from vosformer.types import Entry, Layer
+
+
+class Frame(NamedTuple):
+    """What a policy knows of a remembered frame: its number since the cohort began, and whether its masks were given."""
+
+    index: int
+    pinned: bool
+
+
+class Plan(NamedTuple):
+    """What to do when a frame has been written.
+
+    Attributes:
+        drop: positions in the bank that are let go first.
+        bank: append the new frame, the one that was last until now, or nothing.
+        replace_last: the new frame becomes the last frame (else the old one stays).
+    """
+
+    drop: tuple[int, ...] = ()
+    bank: Literal["new", "last"] | None = None
+    replace_last: bool = True
+
+
+class Policy(Protocol):
+    """Decides from metadata alone what a memory keeps."""
+
+    @property
+    def capacity(self) -> int | None:
+        """The most frames that the bank can hold at once; None = no bound."""
+        ...
+
+    def plan(self, bank: Sequence[Frame], last: Frame | None, new: Frame) -> Plan:
+        """What to do with `new`, given the frames in the bank (in the order of their arrival) and the last frame."""
+        ...
+
+    def limited(self, capacity: int) -> Policy:
+        """The same policy with at most `capacity` frames (>= 1) in the bank."""
+        ...
+
+
+def _oldest_to_drop(bank: Sequence[Frame], capacity: int) -> tuple[int, ...]:
+    """The positions to let go so that one more frame fits: the oldest predicted ones, then the oldest given ones but the first."""
+    excess = len(bank) + 1 - capacity
+    if excess <= 0:
+        return ()
+    predicted = [i for i, frame in enumerate(bank) if not frame.pinned]
+    given = [i for i, frame in enumerate(bank) if frame.pinned]
+    order = predicted + given[1:] + given[:1]
+    return tuple(sorted(order[:excess]))
+
+
+@dataclass(frozen=True)
+class GivenOnly:
+    """Frames with given masks, nothing else (AOT-T, -S, -B; DeAOT-T, -S, -B).
+
+    Bounded by `capacity`: when it is full, the oldest given frames but the very first make room.
+    """
+
+    capacity: int | None = 8
+
+    def plan(self, bank: Sequence[Frame], last: Frame | None, new: Frame) -> Plan:
+        if not new.pinned:
+            return Plan()
+        return Plan(_oldest_to_drop(bank, self.capacity) if self.capacity else (), "new")
+
+    def limited(self, capacity: int) -> GivenOnly:
+        return replace(self, capacity=min(capacity, self.capacity or capacity))
+
+
+@dataclass(frozen=True)
+class EveryK:
+    """Given frames, and each frame that is `gap` or more after the latest remembered one (AOT-L: gap 5 at test, 2 in training).
+
+    The official code sets no bound (`capacity=None`); with one, the oldest predicted frames make room first.
+    """
+
+    gap: int = 5
+    capacity: int | None = 8
+
+    def plan(self, bank: Sequence[Frame], last: Frame | None, new: Frame) -> Plan:
+        latest = max((frame.index for frame in bank), default=None)
+        if not new.pinned and latest is not None and new.index - latest < self.gap:
+            return Plan()
+        return Plan(_oldest_to_drop(bank, self.capacity) if self.capacity else (), "new")
+
+    def limited(self, capacity: int) -> EveryK:
+        return replace(self, capacity=min(capacity, self.capacity or capacity))
+
+
+class LayerBank:
+    """The tokens that one layer remembers, in storage that is allocated ahead and never re-concatenated.
+
+    `append` copies a frame's tensors [S,n,C] in place; `view` gives [S,M,C] without copying. Under autograd the frames are kept as
+    they are and concatenated on reading, so that gradients flow through them.
+    """
+
+    def __init__(self, capacity: int | None) -> None:
+        self._capacity = capacity
+        self._lengths: list[int] = []
+        self._storage: dict[str, Tensor] = {}
+        self._frames: list[Layer] = []
+
+    def __len__(self) -> int:
+        return len(self._lengths)
+
+    @property
+    def tokens(self) -> int:
+        """M, the number of remembered tokens."""
+        return sum(self._lengths)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of storage held, the unused part included."""
+        held = [*self._storage.values(), *(t for frame in self._frames for t in frame.values())]
+        return sum(t.numel() * t.element_size() for t in held)
+
+    def append(self, layer: Layer) -> None:
+        """Remember one frame more. Every frame must bring the same names."""
+        length = next(iter(layer.values())).shape[1]
+        if self._frames or any(t.requires_grad for t in layer.values()):
+            self._frames.append(layer)
+        else:
+            start = self.tokens
+            self._reserve(layer, start + length)
+            for name, tensor in layer.items():
+                self._storage[name][:, start : start + length].copy_(tensor)
+        self._lengths.append(length)
+
+    def drop(self, position: int) -> None:
+        """Forget the frame at `position`; the later ones move up."""
+        length = self._lengths.pop(position)
+        if self._frames:
+            del self._frames[position]
+            return
+        start = sum(self._lengths[:position])
+        end = self.tokens
+        for tensor in self._storage.values():
+            # Overlapping copies go one frame at a time, towards the front.
+            for at in range(start, end, length):
+                stop = min(at + length, end)
+                tensor[:, at:stop].copy_(tensor[:, at + length : stop + length])
+
+    def view(self) -> dict[str, Tensor]:
+        """name -> [S,M,C]; empty if nothing is remembered."""
+        if self._frames:
+            return {name: torch.cat([frame[name] for frame in self._frames], 1) for name in self._frames[0]}
+        if not self._lengths:
+            return {}
+        return {name: tensor[:, : self.tokens] for name, tensor in self._storage.items()}
+
+    def select(self, slots: Tensor) -> None:
+        """Keep only these slots (int64 [S'])."""
+        self._storage = {name: tensor.index_select(0, slots) for name, tensor in self._storage.items()}
+        self._frames = [{name: t.index_select(0, slots) for name, t in frame.items()} for frame in self._frames]
+
+    def clone(self) -> LayerBank:
+        """A copy that shares nothing writable."""
+        twin = LayerBank(self._capacity)
+        twin._lengths = list(self._lengths)
+        twin._storage = {name: tensor.clone() for name, tensor in self._storage.items()}
+        twin._frames = list(self._frames)
+        return twin
+
+    def _reserve(self, layer: Layer, tokens: int) -> None:
+        held = next(iter(self._storage.values())).shape[1] if self._storage else 0
+        if tokens <= held:
+            return
+        length = next(iter(layer.values())).shape[1]
+        wanted = max(tokens, self._capacity * length if self._capacity else 2 * held)
+        for name, tensor in layer.items():
+            grown = tensor.new_empty(tensor.shape[0], wanted, *tensor.shape[2:])
+            if held:
+                grown[:, :held].copy_(self._storage[name])
+            self._storage[name] = grown
+
+
+class Memory:
+    """What the slots of one cohort remember: per layer a bank and the last frame, and a recurrent token.
+
+    Models read it through `bank`, `last` and `token`; only `add` changes it.
+    """
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy = policy
+        self.frames: list[Frame] = []
+        self.last_frame: Frame | None = None
+        self.token: Tensor | None = None
+        self._banks: list[LayerBank] = []
+        self._depths: list[int] = []  # of each frame in the bank: how many layers it was written with
+        self._last: list[dict[str, Tensor]] = []
+        self._last_entry: Entry | None = None
+
+    def bank(self, layer: int) -> dict[str, Tensor]:
+        """name -> [S,M,C] of the remembered frames in order of arrival; empty if there is none."""
+        return self._banks[layer].view() if layer < len(self._banks) else {}
+
+    def last(self, layer: int) -> dict[str, Tensor]:
+        """name -> [S,N,C] of the last frame (`Entry.layers` and `Entry.recent` together); empty if there is none."""
+        return self._last[layer] if layer < len(self._last) else {}
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held by the banks."""
+        return sum(bank.nbytes for bank in self._banks)
+
+    def add(self, entry: Entry, index: int, pinned: bool) -> None:
+        """Take in what frame `index` left behind, as the policy decides."""
+        new = Frame(index, pinned)
+        plan = self.policy.plan(self.frames, self.last_frame, new)
+        for position in sorted(plan.drop, reverse=True):
+            self._drop(position)
+        if plan.bank == "new":
+            self._append(entry, new)
+        elif plan.bank == "last" and self._last_entry is not None and self.last_frame is not None:
+            self._append(self._last_entry, self.last_frame)
+        if plan.replace_last:
+            self._set_last(entry, new)
+        if entry.token is not None:
+            self.token = entry.token
+
+    def select(self, slots: Tensor) -> None:
+        """Keep only these slots (int64 [S'])."""
+        for bank in self._banks:
+            bank.select(slots)
+        self._last = [{name: t.index_select(0, slots) for name, t in layer.items()} for layer in self._last]
+        if self._last_entry is not None:
+            layers = tuple({n: t.index_select(0, slots) for n, t in layer.items()} for layer in self._last_entry.layers)
+            self._last_entry = Entry(layers)
+        if self.token is not None:
+            self.token = self.token.index_select(0, slots)
+
+    def clone(self) -> Memory:
+        """A copy that can go its own way; tensors that are never written in place are shared."""
+        twin = Memory(self.policy)
+        twin.frames = list(self.frames)
+        twin.last_frame = self.last_frame
+        twin.token = self.token
+        twin._banks = [bank.clone() for bank in self._banks]
+        twin._depths = list(self._depths)
+        twin._last = list(self._last)
+        twin._last_entry = self._last_entry
+        return twin
+
+    def _append(self, entry: Entry, frame: Frame) -> None:
+        while len(self._banks) < len(entry.layers):
+            self._banks.append(LayerBank(self.policy.capacity))
+        for bank, layer in zip(self._banks, entry.layers, strict=False):
+            bank.append(layer)
+        self.frames.append(frame)
+        self._depths.append(len(entry.layers))
+
+    def _drop(self, position: int) -> None:
+        depth = self._depths.pop(position)
+        del self.frames[position]
+        for layer, bank in enumerate(self._banks[:depth]):
+            bank.drop(sum(earlier > layer for earlier in self._depths[:position]))
+
+    def _set_last(self, entry: Entry, frame: Frame) -> None:
+        recent = entry.recent or ({},) * len(entry.layers)
+        fresh = [{**layer, **more} for layer, more in zip(entry.layers, recent, strict=True)]
+        # Layers that were not run (AOST at a smaller depth) keep the last frame that they saw.
+        self._last = fresh + self._last[len(fresh) :]
+        self._last_entry = entry
+        self.last_frame = frame
+

@@ -1,0 +1,76 @@
+"""Variant names and the functions that build them.
+
+A system is one file in `models/` with a table `VARIANTS`: name -> `Variant`. To add one, write the file and name it in `_SYSTEMS`,
+or call `register` from your own code.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from torch import nn
+
+from vosformer.errors import InputError
+
+# One module of `vosformer.models` a system, and one of the same name in `vosformer.convert` for its official checkpoints.
+_SYSTEMS = ("aot", "aost", "deaot", "simvos", "jointformer", "onevos")
+_EXTRA: dict[str, Variant] = {}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A named configuration of a system.
+
+    Attributes:
+        name: what users type, e.g. "r50-deaot-l".
+        system: the module in `vosformer.models` and `vosformer.convert`.
+        build: returns the model with fresh weights; its keyword arguments are the paper's ablations, defaults as published.
+        summary: one line for `vosformer variants`.
+    """
+
+    name: str
+    system: str
+    build: Callable[..., nn.Module]
+    summary: str
+
+
+def register(variant: Variant) -> None:
+    """Make a variant of your own known by its name (it wins over a built-in one of the same name)."""
+    _EXTRA[variant.name] = variant
+
+
+def variants() -> tuple[Variant, ...]:
+    """All known variants, in the order of the systems."""
+    return tuple({**_built_in(), **_EXTRA}.values())
+
+
+def variant(name: str) -> Variant:
+    """The variant of that name.
+
+    Raises:
+        InputError: there is none; the message names the closest ones.
+    """
+    known = {**_built_in(), **_EXTRA}
+    if name not in known:
+        close = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
+        hint = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(known)}"
+        raise InputError(f"there is no variant {name!r}; {hint}")
+    return known[name]
+
+
+def new_model(name: str, **overrides: Any) -> nn.Module:
+    """A model of that variant with fresh (untrained) weights, in training mode."""
+    return variant(name).build(**overrides)
+
+
+@cache
+def _built_in() -> dict[str, Variant]:
+    found: dict[str, Variant] = {}
+    for system in _SYSTEMS:
+        found.update(importlib.import_module(f"vosformer.models.{system}").VARIANTS)
+    return found
