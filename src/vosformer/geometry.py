@@ -95,10 +95,10 @@ class Geometry:
         """uint8 RGB [height,width,3] -> float32 [1,3,H,W], normalised with ImageNet's mean and deviation."""
         pixels = np.ascontiguousarray(frame)
         if self.fit == "resize":
-            values = pixels.astype(np.float32)
+            values: NDArray[np.float32] = pixels.astype(np.float32)
             if placement.inner != placement.source:
                 # OpenCV's cubic kernel (a = -0.75, no antialiasing, no clipping): what the checkpoints were evaluated with.
-                values = cv2.resize(values, placement.inner[::-1], interpolation=cv2.INTER_CUBIC)
+                values = np.asarray(cv2.resize(values, placement.inner[::-1], interpolation=cv2.INTER_CUBIC), np.float32)
             return _normalise(torch.from_numpy(values))
         image = _normalise(torch.from_numpy(pixels).float())
         if placement.inner != placement.source:

@@ -18,7 +18,7 @@ from vosformer.types import Entry, Layer
 class Frame(NamedTuple):
     """What a policy knows of a remembered frame: its number since the cohort began, and whether its masks were given."""
 
-    index: int
+    number: int
     pinned: bool
 
 
@@ -93,8 +93,8 @@ class EveryK:
     capacity: int | None = 8
 
     def plan(self, bank: Sequence[Frame], last: Frame | None, new: Frame) -> Plan:
-        latest = max((frame.index for frame in bank), default=None)
-        if not new.pinned and latest is not None and new.index - latest < self.gap:
+        latest = max((frame.number for frame in bank), default=None)
+        if not new.pinned and latest is not None and new.number - latest < self.gap:
             return Plan()
         return Plan(_oldest_to_drop(bank, self.capacity) if self.capacity else (), "new")
 
@@ -156,7 +156,7 @@ class LayerBank:
                 tensor[:, at:stop].copy_(tensor[:, at + length : stop + length])
 
     def view(self) -> dict[str, Tensor]:
-        """name -> [S,M,C]; empty if nothing is remembered."""
+        """Name -> [S,M,C]; empty if nothing is remembered."""
         if self._frames:
             return {name: torch.cat([frame[name] for frame in self._frames], 1) for name in self._frames[0]}
         if not self._lengths:
@@ -206,11 +206,11 @@ class Memory:
         self._last_entry: Entry | None = None
 
     def bank(self, layer: int) -> dict[str, Tensor]:
-        """name -> [S,M,C] of the remembered frames in order of arrival; empty if there is none."""
+        """Name -> [S,M,C] of the remembered frames in order of arrival; empty if there is none."""
         return self._banks[layer].view() if layer < len(self._banks) else {}
 
     def last(self, layer: int) -> dict[str, Tensor]:
-        """name -> [S,N,C] of the last frame (`Entry.layers` and `Entry.recent` together); empty if there is none."""
+        """Name -> [S,N,C] of the last frame (`Entry.layers` and `Entry.recent` together); empty if there is none."""
         return self._last[layer] if layer < len(self._last) else {}
 
     @property
@@ -218,9 +218,9 @@ class Memory:
         """Bytes held by the banks."""
         return sum(bank.nbytes for bank in self._banks)
 
-    def add(self, entry: Entry, index: int, pinned: bool) -> None:
-        """Take in what frame `index` left behind, as the policy decides."""
-        new = Frame(index, pinned)
+    def add(self, entry: Entry, number: int, pinned: bool) -> None:
+        """Take in what frame `number` left behind, as the policy decides."""
+        new = Frame(number, pinned)
         plan = self.policy.plan(self.frames, self.last_frame, new)
         for position in sorted(plan.drop, reverse=True):
             self._drop(position)
@@ -277,4 +277,3 @@ class Memory:
         self._last = fresh + self._last[len(fresh) :]
         self._last_entry = entry
         self.last_frame = frame
-

@@ -81,7 +81,7 @@ class Entry(NamedTuple):
 class VOSModel(Protocol):
     """What a system must offer; everything else in vosformer is written against this.
 
-    All of them are `torch.nn.Module`s without any state besides their weights. The methods work on any batch and, if gradients are
+    All are `torch.nn.Module`s without any state besides their weights. The methods work on any batch and, if gradients are
     on, are differentiable: training calls the same ones.
 
     Attributes:
@@ -92,7 +92,7 @@ class VOSModel(Protocol):
         feedback: "hard" writes the label map of the prediction, "soft" its probabilities at network size.
         merge_clamp: probabilities are kept this far from 0 and 1 when slots are merged.
         merges_single: the merge is applied to a lone slot, too (soft aggregation of STM).
-        masks_free_places: free places of a slot cannot win a pixel (AOT); where False (OneVOS) they compete and mean background.
+        masks_free_places: free places of a slot cannot win a pixel (AOT); else (OneVOS) they compete, and mean background.
     """
 
     slot_size: int
