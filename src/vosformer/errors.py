@@ -23,3 +23,7 @@ class DataError(VOSError):
 
 class DeviceError(VOSError):
     """A device or dtype that this machine does not have."""
+
+
+class TrainingError(VOSError):
+    """A training run that cannot go on (a loss that is not finite, settings that contradict each other)."""

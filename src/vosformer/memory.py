@@ -5,13 +5,14 @@ A policy never sees a tensor. A bank never sees a frame number. `Memory` joins t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
+from vosformer.errors import InputError
 from vosformer.types import Entry, Layer
 
 
@@ -102,6 +103,36 @@ class EveryK:
         return replace(self, capacity=min(capacity, self.capacity or capacity))
 
 
+_BOUND_FRAMES = 8  # of the default policy: 40 frames of history at gap 5, as much as the papers' clips ever need
+
+
+def named_policy(name: str, paper: Policy) -> Policy:
+    """The policy of that name.
+
+    Args:
+        name: "paper" (as published; may be without bound), "default" (the same with at most 8 frames in the bank), "given-only"
+            (frames with given masks), or "every-K" (also each K-th frame; at most 8).
+        paper: the policy of the model's paper.
+
+    Raises:
+        InputError: there is no policy of that name.
+    """
+    if name == "paper":
+        return paper
+    if name == "default":
+        return paper.limited(_BOUND_FRAMES)
+    if name == "given-only":
+        return GivenOnly(_BOUND_FRAMES)
+    kind, _, gap = name.partition("-")
+    if kind == "every" and gap.isdecimal() and int(gap) > 0:
+        return EveryK(int(gap), _BOUND_FRAMES)
+    raise InputError(f"there is no memory policy {name!r}; expected default, paper, given-only, or every-K such as every-5")
+
+
+def _select(layer: Layer, slots: list[int]) -> dict[str, Tensor]:
+    return {name: tensor[slots] for name, tensor in layer.items()}
+
+
 class LayerBank:
     """The tokens that one layer remembers, in storage that is allocated ahead and never re-concatenated.
 
@@ -117,6 +148,11 @@ class LayerBank:
 
     def __len__(self) -> int:
         return len(self._lengths)
+
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of each remembered frame, in order of arrival."""
+        return list(self._lengths)
 
     @property
     def tokens(self) -> int:
@@ -163,10 +199,17 @@ class LayerBank:
             return {}
         return {name: tensor[:, : self.tokens] for name, tensor in self._storage.items()}
 
-    def select(self, slots: Tensor) -> None:
-        """Keep only these slots (int64 [S'])."""
-        self._storage = {name: tensor.index_select(0, slots) for name, tensor in self._storage.items()}
-        self._frames = [{name: t.index_select(0, slots) for name, t in frame.items()} for frame in self._frames]
+    def select(self, slots: list[int]) -> None:
+        """Keep only these slots."""
+        self._storage = {name: tensor[slots] for name, tensor in self._storage.items()}
+        self._frames = [_select(frame, slots) for frame in self._frames]
+
+    def limit(self, capacity: int) -> None:
+        """Reserve storage for no more than `capacity` frames."""
+        self._capacity = capacity
+        if self._lengths and not self._frames:
+            wanted = max(self.tokens, capacity * max(self._lengths))
+            self._storage = {name: tensor[:, :wanted].clone() for name, tensor in self._storage.items()}
 
     def clone(self) -> LayerBank:
         """A copy that shares nothing writable."""
@@ -233,16 +276,32 @@ class Memory:
         if entry.token is not None:
             self.token = entry.token
 
-    def select(self, slots: Tensor) -> None:
-        """Keep only these slots (int64 [S'])."""
+    def select(self, slots: list[int]) -> None:
+        """Keep only these slots."""
         for bank in self._banks:
             bank.select(slots)
-        self._last = [{name: t.index_select(0, slots) for name, t in layer.items()} for layer in self._last]
+        self._last = [_select(layer, slots) for layer in self._last]
         if self._last_entry is not None:
-            layers = tuple({n: t.index_select(0, slots) for n, t in layer.items()} for layer in self._last_entry.layers)
-            self._last_entry = Entry(layers)
+            layers = tuple(_select(layer, slots) for layer in self._last_entry.layers)
+            self._last_entry = self._last_entry._replace(layers=layers)
         if self.token is not None:
-            self.token = self.token.index_select(0, slots)
+            self.token = self.token[slots]
+
+    @property
+    def frame_nbytes(self) -> int:
+        """Bytes that one frame takes in the banks, judged by the last one; 0 if there is none."""
+        layers = self._last_entry.layers if self._last_entry is not None else ()
+        return sum(t.numel() * t.element_size() for layer in layers for t in layer.values())
+
+    def limit(self, capacity: int) -> None:
+        """From now on keep at most `capacity` frames (>= 1) in the banks, and free the storage beyond."""
+        if self.policy.capacity is not None and self.policy.capacity <= capacity:
+            return
+        self.policy = self.policy.limited(capacity)
+        for position in reversed(_oldest_to_drop(self.frames, capacity + 1)):
+            self._drop(position)
+        for bank in self._banks:
+            bank.limit(capacity)
 
     def clone(self) -> Memory:
         """A copy that can go its own way; tensors that are never written in place are shared."""
@@ -255,6 +314,54 @@ class Memory:
         twin._last = list(self._last)
         twin._last_entry = self._last_entry
         return twin
+
+    def export(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """All that is remembered as named tensors and plain values, for `restore`."""
+        tensors: dict[str, Tensor] = {} if self.token is None else {"token": self.token}
+        for level, layers in (("bank", [bank.view() for bank in self._banks]), ("last", self._last)):
+            for number, layer in enumerate(layers):
+                tensors.update({f"{level}/{number}/{name}": tensor for name, tensor in layer.items()})
+        entry = self._last_entry
+        if entry is not None:
+            for number, kept in enumerate(entry.layers):
+                tensors.update({f"entry/{number}/{name}": tensor for name, tensor in kept.items()})
+        about = {
+            "frames": self.frames,
+            "last_frame": self.last_frame,
+            "depths": self._depths,
+            "lengths": [bank.lengths for bank in self._banks],
+            "layers": {"last": len(self._last), "entry": None if entry is None else len(entry.layers)},
+        }
+        return tensors, about
+
+    @staticmethod
+    def restore(policy: Policy, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> Memory:
+        """The memory that `export` described, under a policy."""
+
+        def layers(level: str, count: int) -> list[dict[str, Tensor]]:
+            found: list[dict[str, Tensor]] = [{} for _ in range(count)]
+            for name, tensor in tensors.items():
+                if name.startswith(f"{level}/"):
+                    _, number, leaf = name.split("/", 2)
+                    found[int(number)][leaf] = tensor
+            return found
+
+        memory = Memory(policy)
+        memory.frames = [Frame(*frame) for frame in about["frames"]]
+        memory.last_frame = None if about["last_frame"] is None else Frame(*about["last_frame"])
+        memory.token = tensors.get("token")
+        memory._depths = list(about["depths"])
+        memory._last = layers("last", about["layers"]["last"])
+        if about["layers"]["entry"] is not None:
+            memory._last_entry = Entry(tuple(layers("entry", about["layers"]["entry"])))
+        for lengths, layer in zip(about["lengths"], layers("bank", len(about["lengths"])), strict=True):
+            bank = LayerBank(policy.capacity)
+            start = 0
+            for length in lengths:
+                bank.append({name: tensor[:, start : start + length] for name, tensor in layer.items()})
+                start += length
+            memory._banks.append(bank)
+        return memory
 
     def _append(self, entry: Entry, frame: Frame) -> None:
         while len(self._banks) < len(entry.layers):

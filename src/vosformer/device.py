@@ -1,0 +1,56 @@
+"""Which device and which number format to run with."""
+
+from __future__ import annotations
+
+import torch
+
+from vosformer.errors import DeviceError
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def choose_device(wanted: str | torch.device) -> torch.device:
+    """The device asked for; "auto" is CUDA if there is one, then Apple's MPS, then the CPU.
+
+    Raises:
+        DeviceError: this machine does not have it.
+    """
+    if wanted == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(wanted)
+    except RuntimeError:
+        raise DeviceError(f"{wanted!r} is no device; expected auto, cpu, cuda, cuda:N or mps") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise DeviceError(f"device {str(device)!r} was asked for, but this machine has {torch.cuda.device_count()} CUDA GPUs")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise DeviceError("device 'mps' was asked for, but this machine has no Apple GPU that torch can use")
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise DeviceError(f"device {str(device)!r} is not supported; expected auto, cpu, cuda, cuda:N or mps")
+    return device
+
+
+def choose_dtype(wanted: str | torch.dtype, device: torch.device) -> torch.dtype:
+    """The number format asked for; "auto" is bfloat16 where the device computes it natively, float16 on older GPUs, else float32.
+
+    Raises:
+        DeviceError: no such format, or one that the device does not have.
+    """
+    if wanted == "auto":
+        return _fast_dtype(device)
+    dtype = _DTYPES.get(wanted) if isinstance(wanted, str) else wanted
+    if dtype not in _DTYPES.values():
+        raise DeviceError(f"{wanted!r} is no dtype; expected auto, {', '.join(_DTYPES)}")
+    if dtype is torch.float16 and device.type == "cpu":
+        raise DeviceError("fp16 was asked for on the CPU, which computes it slowly and without enough range; use bf16 or fp32")
+    return dtype
+
+
+def _fast_dtype(device: torch.device) -> torch.dtype:
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    if device.type == "cpu" and getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)():
+        return torch.bfloat16
+    return torch.float32
