@@ -1,7 +1,7 @@
 """Objects: the user's integer ids on one side, places in tensor slots on the other.
 
-Objects that enter together share one memory: a cohort. A slot has K places. A place that was left is not given to another object, since
-the memory still knows its old identity; a slot that everybody left is dropped with its memory.
+Objects that enter together share one memory: a cohort. A slot has K places. A place that was left is not given to another object,
+since the memory still knows its old identity; a slot that everybody left is dropped with its memory.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from vosformer.memory import Memory, Policy
+from vosformer.memory import Memory
+from vosformer.policy import Policy
 from vosformer.types import Targets, VOSModel
 
 

@@ -142,7 +142,7 @@ class Prediction:
             channel = 1 + answer.ids.index(i)
             for rows, logits in answer.strips():
                 total[rows] += logits.softmax(0)[channel].cpu().numpy()
-        return total / len(self._answers)
+        return total / np.float32(len(self._answers))
 
     def _check(self, i: int) -> None:
         if i not in self.ids:

@@ -13,9 +13,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from vosformer.errors import InputError, OutputError
-from vosformer.memory import Memory, Policy
+from vosformer.memory import Memory
 from vosformer.objects import Cohort
-from vosformer.session import State
+from vosformer.policy import Policy
+from vosformer.step import State
 
 _FORMAT = "vosformer-state-1"
 

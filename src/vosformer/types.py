@@ -14,7 +14,8 @@ from torch import Tensor
 
 if TYPE_CHECKING:
     from vosformer.geometry import Geometry
-    from vosformer.memory import Memory, Policy
+    from vosformer.memory import Memory
+    from vosformer.policy import Policy
 
 Layer = Mapping[str, Tensor]
 
