@@ -76,7 +76,7 @@ class Session:
         place = choose_device(device)
         kind = choose_dtype(dtype, place)
         network = build(model, weights) if isinstance(model, str) else model
-        network = network.eval().to(device=place, dtype=kind).to(memory_format=torch.channels_last)
+        network = network.eval().to(device=place, dtype=kind)
         optimized = getattr(network, "optimized", None)
         self._model = cast(VOSModel, optimized() if optimized is not None else network)
         policy = named_policy(memory, self._model.policy) if isinstance(memory, str) else memory

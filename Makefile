@@ -1,0 +1,40 @@
+# The two commands of a fresh machine: `make demo` and `make test`.
+PYTHON ?= python3
+BIN := .venv/bin
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: demo test test-all lint bench clean
+
+demo: .venv/user
+	$(BIN)/vosformer demo --out demo-out
+
+test: .venv/dev
+	$(BIN)/python -m pytest
+
+test-all: .venv/dev
+	$(BIN)/python -m pytest -m "slow or not slow" --timeout 3600
+
+lint: .venv/dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: .venv/dev
+	$(BIN)/python benchmarks/track.py
+
+# constraints.txt keeps the CPU build of torch: without it pip may take gigabytes of CUDA. For a GPU: `make demo CONSTRAINTS=`.
+CONSTRAINTS ?= -c constraints.txt
+
+.venv/user: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -q $(CONSTRAINTS) -e .
+	@touch $@
+
+.venv/dev: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -q $(CONSTRAINTS) -e ".[dev]"
+	@touch $@ .venv/user
+
+clean:
+	rm -rf .venv demo-out runs build dist

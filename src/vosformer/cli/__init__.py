@@ -1,0 +1,94 @@
+"""The command line: `vosformer COMMAND ...`. One small module a command; only the one that is called is imported."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from importlib.metadata import version
+from typing import Any, NamedTuple
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from vosformer.errors import VOSError
+
+
+class _Command(NamedTuple):
+    module: str
+    function: str
+    summary: str
+
+    def load(self) -> Callable[..., Any]:
+        function: Callable[..., Any] = getattr(import_module(self.module), self.function)
+        return function
+
+
+COMMANDS = {
+    "track": _Command("vosformer.cli.track", "track", "follow marked objects through a video: masks, overlay video, more"),
+    "demo": _Command("vosformer.cli.demo", "demo", "make a clip with exact masks, track it, score it"),
+    "evaluate": _Command("vosformer.cli.evaluate", "evaluate", "score result masks against true ones: J, F, J&F"),
+    "benchmark": _Command("vosformer.cli.evaluate", "benchmark", "run a model over a data set by its protocol, and score it"),
+    "train": _Command("vosformer.cli.train", "train", "train a system with its paper's recipe, or on your own clips"),
+    "data check": _Command("vosformer.cli.data", "check", "say what a data folder holds, and name every bad file"),
+    "data compose": _Command("vosformer.cli.data", "compose", "render composed multi-object clips with exact masks"),
+    "weights inspect": _Command("vosformer.cli.weights", "inspect", "what a weights file holds and which variants it fits"),
+    "weights convert": _Command("vosformer.cli.weights", "convert", "turn an official checkpoint into safetensors"),
+    "weights info": _Command("vosformer.cli.weights", "info", "recipe, scores, terms and hash of the packaged weights"),
+    "inspect": _Command("vosformer.cli.inspect", "inspect", "plot what OneVOS attends to, layer by layer"),
+    "variants": _Command("vosformer.cli.variants", "variants", "list every variant, with parameters, GFLOPs and memory"),
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command.
+
+    Returns:
+        The exit code: 0, 1 if a command found something wrong (e.g. bad data), 2 for an error of the user's, 130 if interrupted.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in words
+    words = [word for word in words if word != "--debug"]
+    if words in (["--version"], ["-V"]):
+        print(version("vosformer"))
+        return 0
+    for length in (2, 1):
+        name = " ".join(words[:length])
+        if name in COMMANDS and len(words) >= length:
+            return _run(name, words[length:], debug)
+    return _overview(words)
+
+
+def _run(name: str, rest: list[str], debug: bool) -> int:
+    try:
+        result = tyro.cli(COMMANDS[name].load(), prog=f"vosformer {name}", args=rest)
+    except VOSError as error:
+        if debug:
+            raise
+        Console(stderr=True, soft_wrap=True).print(f"[bold red]error:[/] {_plain(str(error))}", highlight=False)
+        return 2
+    except KeyboardInterrupt:
+        if debug:
+            raise
+        print("interrupted; what was written stays valid", file=sys.stderr)
+        return 130
+    return result if isinstance(result, int) else 0
+
+
+def _plain(text: str) -> str:
+    return text.replace("[", r"\[")
+
+
+def _overview(words: list[str]) -> int:
+    wrong = bool(words) and words[0] not in ("-h", "--help", "help")
+    console = Console(stderr=wrong)
+    group = [name for name in COMMANDS if words and name.startswith(f"{words[0]} ")]
+    if wrong and not group:
+        console.print(f"[bold red]error:[/] there is no command {words[0]!r}")
+    table = Table(show_header=False, box=None, padding=(0, 3, 0, 2))
+    for name in group or COMMANDS:
+        table.add_row(f"[bold]{name}[/]", COMMANDS[name].summary)
+    console.print("vosformer COMMAND ...   (--help after a command tells its options; --debug shows tracebacks)\n")
+    console.print(table)
+    return 2 if wrong else 0
