@@ -43,11 +43,14 @@ class Targets(NamedTuple):
         own: [S,K,H,W] in [0,1], the masks of each slot's own objects (zero where a place is free).
         others: [S,1,H,W] in [0,1], the sum of the objects that live in other slots of the same sample.
         given: the masks come from the user and not from a prediction.
+        ignore: [S,1,H,W], 1 where nobody knows what a pixel belongs to (label 255 in training), or None: there is no such pixel. Such
+            a pixel is not background either.
     """
 
     own: Tensor
     others: Tensor
     given: bool
+    ignore: Tensor | None = None
 
 
 class Reading(NamedTuple):
