@@ -1,0 +1,296 @@
+"""What a session promises, seen with models that match colours (`dummy_models.py`)."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from dummy_models import ColourModel, PerObjectColourModel, flat_clip
+
+from vosformer.errors import DeviceError, InputError, OutputError
+from vosformer.policy import EveryK
+from vosformer.session import Session
+
+MODELS = [ColourModel, PerObjectColourModel]
+
+
+def session(model: type, **settings) -> Session:
+    return Session(model(), device="cpu", dtype="fp32", **settings)
+
+
+def iou(a: np.ndarray, b: np.ndarray) -> float:
+    return (a & b).sum() / max((a | b).sum(), 1)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_follows_any_integer_ids(model):
+    ids = (7, -4, 100_000)
+    images, labels = flat_clip(ids)
+    s = session(model)
+    out = s.step(images[0], labels[0])
+    assert np.array_equal(out.labels, labels[0])
+    for image, truth in zip(images[1:], labels[1:], strict=True):
+        out = s.step(image)
+        assert out.ids == (-4, 7, 100_000)
+        assert out.labels.dtype == np.int32
+        assert out.labels.shape == truth.shape
+        for i in ids:
+            assert iou(out.labels == i, truth == i) > 0.8
+            assert out.score(i) > 0.9
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_probabilities_agree_with_labels(model):
+    images, labels = flat_clip((1, 2))
+    s = session(model)
+    s.step(images[0], labels[0])
+    out = s.step(images[1])
+    chances = np.stack([out.probability(1), out.probability(2)])
+    assert chances.shape == (2, 129, 193)
+    assert chances.dtype == np.float32
+    assert 0 <= chances.min() <= chances.max() <= 1
+    assert np.all(chances[0][out.labels == 1] >= chances[1][out.labels == 1])
+    assert np.all(chances[0][out.labels == 0] <= 0.51)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_score_falls_when_an_object_leaves(model):
+    images, labels = flat_clip((1, 2), gone={2: 3})
+    s = session(model)
+    scores = [s.step(image, labels[0] if t == 0 else None).score(2) for t, image in enumerate(images)]
+    assert min(scores[:3]) > 0.9
+    assert max(scores[3:]) < 0.2
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_later_objects_and_more_than_a_slot_holds(model):
+    ids = (1, 2, 3, 4, 5, 6, 7)
+    images, labels = flat_clip(ids)
+    first = np.where(np.isin(labels[0], (1, 2)), labels[0], 0)
+    later = np.where(np.isin(labels[2], (3, 4, 5, 6, 7)), labels[2], 0)
+    s = session(model)
+    s.step(images[0], first)
+    assert s.step(images[1]).ids == (1, 2)
+    out = s.step(images[2], later)
+    assert out.ids == ids
+    out = s.step(images[3])
+    for i in ids:
+        assert iou(out.labels == i, labels[3] == i) > 0.8, i
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_removed_objects_are_gone_and_their_id_can_come_back(model):
+    images, labels = flat_clip((1, 2))
+    s = session(model)
+    s.step(images[0], labels[0])
+    s.remove(1)
+    out = s.step(images[1])
+    assert out.ids == (2,)
+    assert not (out.labels == 1).any()
+    with pytest.raises(InputError, match="no object with id 1"):
+        out.score(1)
+    s.step(images[2], np.where(labels[2] == 1, 1, 0))
+    out = s.step(images[3])
+    assert iou(out.labels == 1, labels[3] == 1) > 0.8
+    s.remove(1)
+    s.remove(2)
+    out = s.step(images[4])
+    assert out.ids == ()
+    assert not out.labels.any()
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_correction_wins_and_changes_what_follows(model):
+    images, labels = flat_clip((1, 2))
+    swapped = np.select([labels[2] == 1, labels[2] == 2], [2, 1], 0)
+    s = session(model, memory=EveryK(2, 8))
+    s.step(images[0], labels[0])
+    s.step(images[1])
+    before = s.state
+    plain = s.step(images[2])
+    assert iou(plain.labels == 1, labels[2] == 1) > 0.8
+    s.state = before
+    out = s.step(images[2], swapped)
+    assert np.array_equal(out.labels, swapped)
+    assert out.score(1) == 1
+    s.state = before
+    s.step(images[2], np.where(labels[2] == 1, 1, 0) * 0 + (labels[2] == 2) * 1, ids=(1, 2))
+    out = s.step(images[3])
+    s.state = before
+    s.step(images[2])
+    other = s.step(images[3])
+    assert not np.array_equal(out.labels, other.labels)
+
+
+def test_an_absent_object_can_be_declared():
+    images, labels = flat_clip((1, 2))
+    s = session(ColourModel)
+    s.step(images[0], labels[0])
+    out = s.step(images[1], np.zeros_like(labels[0]), ids=(2,))
+    assert not (out.labels == 2).any()
+    assert (out.labels == 1).any()
+    assert out.score(2) == 0
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_states_branch_save_and_restore(model, tmp_path):
+    images, labels = flat_clip((1, 2), frames=8)
+    s = session(model)
+    s.step(images[0], labels[0])
+    for image in images[1:4]:
+        s.step(image)
+    s.save(tmp_path / "state.safetensors")
+    branch = s.state
+    straight = [s.step(image).labels for image in images[4:]]
+    s.state = branch
+    s.remove(1)
+    s.step(images[4])
+    s.state = branch
+    assert all(np.array_equal(s.step(image).labels, known) for image, known in zip(images[4:], straight, strict=True))
+    fresh = session(model)
+    fresh.load(tmp_path / "state.safetensors")
+    assert all(np.array_equal(fresh.step(image).labels, known) for image, known in zip(images[4:], straight, strict=True))
+
+
+def test_a_broken_state_file_is_refused(tmp_path):
+    s = session(ColourModel)
+    for content in (b"", b"hello", b"\x08\0\0\0\0\0\0\0{}      "):
+        (tmp_path / "x").write_bytes(content)
+        with pytest.raises(InputError, match="x: "):
+            s.load(tmp_path / "x")
+    with pytest.raises(OutputError, match="nowhere"):
+        s.save(tmp_path / "nowhere" / "x")
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_views_are_averaged(model):
+    images, labels = flat_clip((1, 2))
+    s = session(model, scales=(1.0, 1.5), flip=True)
+    s.step(images[0], labels[0])
+    for image, truth in zip(images[1:], labels[1:], strict=True):
+        out = s.step(image)
+    assert iou(out.labels == 1, truth == 1) > 0.8
+    assert out.score(1) > 0.9
+    assert out.probability(1).max() <= 1
+
+
+def test_memory_stays_within_its_bound():
+    images, labels = flat_clip((1, 2), frames=30)
+    s = session(ColourModel, memory="paper")
+    s.step(images[0], labels[0])
+    one = s.memory_bytes
+    for image in images[1:]:
+        s.step(image)
+    assert s.memory_bytes > 5 * one
+    bounded = session(ColourModel, memory="paper", max_memory_mb=3.5 * one / 1e6)
+    bounded.step(images[0], labels[0])
+    for image in images[1:]:
+        out = bounded.step(image)
+        assert bounded.memory_bytes <= 3.5 * one
+    assert iou(out.labels == 1, labels[-1] == 1) > 0.8
+    with pytest.raises(InputError, match="one remembered frame takes"):
+        session(ColourModel, max_memory_mb=0.001).step(images[0], labels[0])
+
+
+def test_the_default_memory_is_flat():
+    images, labels = flat_clip((1,), frames=60)
+    s = session(ColourModel)
+    s.step(images[0], labels[0])
+    sizes = [s.step(image) and s.memory_bytes for image in images[1:]]
+    assert len(set(sizes[20:])) == 1
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("size", [(1, 1), (1, 40), (33, 17), (720, 1280)])
+def test_odd_and_large_sizes(model, size):
+    rng = np.random.default_rng(0)
+    s = session(model, size=64)
+    frame = rng.integers(0, 255, (*size, 3), np.uint8)
+    labels = np.zeros(size, np.int32)
+    labels[: max(1, size[0] // 2)] = 5
+    s.step(frame, labels)
+    out = s.step(frame)
+    assert out.labels.shape == size
+    assert set(np.unique(out.labels)) <= {0, 5}
+    assert out.probability(5).shape == size
+
+
+def test_strips_equal_the_whole(monkeypatch):
+    from vosformer import prediction
+
+    images, labels = flat_clip((1, 2, 3, 4), size=(140, 200))
+    results = []
+    for values in (1 << 30, 1 << 9):
+        monkeypatch.setattr(prediction, "_STRIP_VALUES", values)
+        s = session(ColourModel)
+        s.step(images[0], labels[0])
+        out = s.step(images[1])
+        results.append((out.labels, out.probability(4)))
+    assert np.array_equal(results[0][0], results[1][0])
+    assert np.allclose(results[0][1], results[1][1], atol=1e-6)
+
+
+@pytest.mark.parametrize("align_corners", [True, False])
+def test_resampling_is_bilinear_interpolation(align_corners):
+    from vosformer.prediction import _resample
+
+    values = torch.randn(1, 3, 17, 25)
+    whole = torch.nn.functional.interpolate(values, (61, 90), mode="bilinear", align_corners=align_corners)
+    for rows in (slice(0, 61), slice(7, 20), slice(60, 61)):
+        part = _resample(values, (61, 90), rows, align_corners)
+        assert torch.allclose(part, whole[:, :, rows], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("frame", "labels", "message"),
+    [
+        (np.zeros((8, 8), np.uint8), None, "expected uint8"),
+        (np.zeros((8, 8, 4), np.uint8), None, "expected uint8"),
+        (np.zeros((8, 8, 3), np.float32), None, "float32"),
+        (np.zeros((8, 8, 3), np.uint8), np.zeros((8, 9), int), r"labels of shape \(8, 9\)"),
+        (np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8), float), "float64"),
+        (np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8), int), "all zero"),
+        (np.zeros((8, 8, 3), np.uint8), np.full((8, 8), 2**40), "32 bits"),
+        (np.zeros((8, 8, 3), np.uint8), None, "first frame needs labels"),
+    ],
+)
+def test_bad_input_is_refused(frame, labels, message):
+    with pytest.raises(InputError, match=message):
+        session(ColourModel).step(frame, labels)
+
+
+def test_other_mistakes_are_refused_and_change_nothing():
+    images, labels = flat_clip((1, 2))
+    s = session(ColourModel)
+    s.step(images[0], labels[0])
+    twin = s.state
+    with pytest.raises(InputError, match="reset"):
+        s.step(images[1][:-1])
+    with pytest.raises(InputError, match="not all among"):
+        s.step(images[1], labels[1], ids=(1,))
+    with pytest.raises(InputError, match="neither tracked"):
+        s.step(images[1], labels[1], ids=(1, 2, 3))
+    with pytest.raises(InputError, match="no object with id 9"):
+        s.remove(9)
+    a = s.step(images[1]).labels
+    s.state = twin
+    assert np.array_equal(s.step(images[1]).labels, a)
+    with pytest.raises(DeviceError, match="GPUs"):
+        Session(ColourModel(), device="cuda:77")
+    with pytest.raises(DeviceError, match="no device"):
+        Session(ColourModel(), device="abacus")
+    with pytest.raises(DeviceError, match="fp16"):
+        Session(ColourModel(), device="cpu", dtype="fp16")
+    with pytest.raises(InputError, match="no memory policy"):
+        session(ColourModel, memory="elephant")
+    with pytest.raises(InputError, match="scales"):
+        session(ColourModel, scales=())
+
+
+def test_half_the_future_does_not_matter():
+    """The prefix property: what comes later changes nothing before."""
+    images, labels = flat_clip((1, 2))
+    long, short = session(ColourModel), session(ColourModel)
+    a = [long.step(image, labels[0] if t == 0 else None).labels for t, image in enumerate(images)]
+    b = [short.step(image, labels[0] if t == 0 else None).labels for t, image in enumerate(images[:3])]
+    assert all(np.array_equal(x, y) for x, y in zip(a, b, strict=False))
