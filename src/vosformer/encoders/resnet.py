@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vosformer.nn.norm import FrozenBatchNorm2d
+from vosformer.nn.norm import FrozenBatchNorm2d, conv_norm
 
 
 class Bottleneck(nn.Module):
@@ -40,10 +40,10 @@ class Bottleneck(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B,C,h,w] -> [B,4*width,h/stride,w/stride]."""
-        shortcut = x if self.downsample is None else _conv_bn(x, *self.downsample)
-        x = F.relu(_conv_bn(x, self.conv1, self.bn1))
-        x = F.relu(_conv_bn(x, self.conv2, self.bn2))
-        return F.relu(_conv_bn(x, self.conv3, self.bn3).add_(shortcut))
+        shortcut = x if self.downsample is None else conv_norm(x, *self.downsample)
+        x = F.relu(conv_norm(x, self.conv1, self.bn1))
+        x = F.relu(conv_norm(x, self.conv2, self.bn2))
+        return F.relu(conv_norm(x, self.conv3, self.bn3).add_(shortcut))
 
 
 class ResNet(nn.Module):
@@ -81,7 +81,7 @@ class ResNet(nn.Module):
         Returns:
             [B,4C,H/4,W/4], [B,8C,H/8,W/8], [B,16C,H/16,W/16] and the last one again, sides rounded up; channels_last in memory.
         """
-        x = F.relu(_conv_bn(image.contiguous(memory_format=torch.channels_last), self.conv1, self.bn1))
+        x = F.relu(conv_norm(image.contiguous(memory_format=torch.channels_last), self.conv1, self.bn1))
         f4: Tensor = self.layer1(F.max_pool2d(x, 3, 2, padding=1))
         f8: Tensor = self.layer2(f4)
         f16: Tensor = self.layer3(f8)
@@ -97,9 +97,3 @@ def _stage(inputs: int, width: int, depth: int, stride: int) -> nn.Sequential:
     blocks = [Bottleneck(inputs, width, stride)]
     blocks += [Bottleneck(4 * width, width, 1) for _ in range(depth - 1)]
     return nn.Sequential(*blocks)
-
-
-def _conv_bn(x: Tensor, conv: nn.Conv2d, norm: FrozenBatchNorm2d) -> Tensor:
-    """Convolution and frozen norm in one: scaling the weights is far cheaper than a pass over the map, in training too."""
-    scale, shift = norm.affine()
-    return F.conv2d(x, conv.weight * scale[:, None, None, None], shift, conv.stride, conv.padding)

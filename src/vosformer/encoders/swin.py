@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vosformer.nn.drop import DropPath
+from vosformer.nn.linear import TokenLinear
 
 # Added to the logits of token pairs that the cyclic shift brought together; -100 as in the released models, not -inf.
 _APART = -100.0
@@ -35,8 +36,8 @@ class WindowAttention(nn.Module):
         self.heads = heads
         self.relative_position_bias_table = nn.Parameter(torch.zeros((2 * window - 1) ** 2, heads))
         self.register_buffer("relative_position_index", _relative_position_index(window))
-        self.qkv = nn.Linear(channels, 3 * channels)
-        self.proj = nn.Linear(channels, channels)
+        self.qkv = TokenLinear(channels, 3 * channels)
+        self.proj = TokenLinear(channels, channels)
         nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
 
     def forward(self, windows: Tensor, apart: Tensor | None) -> Tensor:
@@ -65,8 +66,8 @@ class Mlp(nn.Module):
 
     def __init__(self, channels: int, hidden: int) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(channels, hidden)
-        self.fc2 = nn.Linear(hidden, channels)
+        self.fc1 = TokenLinear(channels, hidden)
+        self.fc2 = TokenLinear(hidden, channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """[...,C] -> [...,C]."""
@@ -125,7 +126,7 @@ class PatchMerging(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.reduction = nn.Linear(4 * channels, 2 * channels, bias=False)
+        self.reduction = TokenLinear(4 * channels, 2 * channels, bias=False)
         self.norm = nn.LayerNorm(4 * channels)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -199,7 +200,7 @@ class Swin(nn.Module):
         widths = [embed * 2**i for i in range(3)]
         self.channels = (widths[0], widths[1], widths[2], widths[2])
         self.patch_embed = PatchEmbed(embed)
-        rates = torch.linspace(0, drop_path, sum(depths)).tolist()
+        rates = [drop_path * i / max(sum(depths) - 1, 1) for i in range(sum(depths))]
         self.layers = nn.ModuleList()
         for i, (depth, count) in enumerate(zip(depths, heads, strict=True)):
             start = sum(depths[:i])
