@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -39,3 +40,9 @@ class FrozenBatchNorm2d(nn.Module):
         """[B,C,h,w] -> [B,C,h,w]."""
         scale, shift = self.affine()
         return x * scale[:, None, None].to(x.dtype) + shift[:, None, None].to(x.dtype)
+
+
+def conv_norm(x: Tensor, conv: nn.Conv2d, norm: FrozenBatchNorm2d) -> Tensor:
+    """Convolution (without bias) and frozen norm in one: scaling the weights is far cheaper than a pass over the map."""
+    scale, shift = norm.affine()
+    return F.conv2d(x, conv.weight * scale[:, None, None, None], shift, conv.stride, conv.padding, conv.dilation, conv.groups)

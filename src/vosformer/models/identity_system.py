@@ -1,0 +1,230 @@
+"""What AOT, AOST and DeAOT have in common: everything but their propagation.
+
+An encoder gives maps; a stack of blocks propagates what the memory knows into the coarsest of them; an FPN decodes the logits of all
+identities at once. Masks enter the memory as an ID embedding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from vosformer.errors import InputError
+from vosformer.geometry import Geometry
+from vosformer.memory import EveryK, GivenOnly, Memory
+from vosformer.nn.fpn import FPN
+from vosformer.nn.identity import IdentityBank
+from vosformer.nn.maps import Grid, per_slot, to_map, to_tokens
+from vosformer.nn.propagation import Past, Stack, State
+from vosformer.types import Entry, Features, Layer, Reading, Targets
+
+EncoderName = Literal["mobilenet_v2", "resnet50", "swin_base", "tiny"]
+
+
+class Carry(NamedTuple):
+    """What `write` and `decode` may use again of a reading.
+
+    Attributes:
+        states: of each layer that was run.
+        outputs: [S,N,C] of each layer that was run, as the decoder wants them.
+    """
+
+    states: tuple[State, ...]
+    outputs: tuple[Tensor, ...]
+
+
+def build_encoder(name: EncoderName, freeze_at: int) -> nn.Module:
+    """An encoder with fresh weights.
+
+    Args:
+        name: which one.
+        freeze_at: 0 trains all of it, 1 freezes the stem, 2 (as published) also the first stage, and so on.
+    """
+    if name == "mobilenet_v2":
+        from vosformer.encoders.mobilenet_v2 import mobilenet_v2
+
+        return mobilenet_v2(freeze_at)
+    if name == "resnet50":
+        from vosformer.encoders.resnet import resnet50
+
+        return resnet50(freeze_at)
+    if name == "swin_base":
+        from vosformer.encoders.swin import swin_base
+
+        return swin_base(freeze_at)
+    if name == "tiny":
+        from vosformer.encoders.tiny import TinyEncoder
+
+        return TinyEncoder()
+    raise InputError(f"there is no encoder {name!r}; known: mobilenet_v2, resnet50, swin_base, tiny")
+
+
+class IdentitySystem(nn.Module):
+    """A system that embeds the masks of up to K objects by their identities and decodes them together.
+
+    Sizes are 16k+1 where corners are aligned, else 16k.
+
+    Args:
+        encoder: from images to maps at strides 4, 8, 16 and 16, with their `channels`.
+        propagation: the stack of blocks.
+        entrances: channels that the decoder gets, see `FPN`.
+        channels: C of the tokens.
+        identities: K.
+        norm_identity: layer norm on the ID embedding (AOST, DeAOT).
+        align_corners: see `Geometry`.
+        gap: remember a frame every `gap` frames; None = only frames with given masks.
+        local_frames: number of previous frames that the short-term attention looks at; 0 = none.
+    """
+
+    shares_memory = True
+    feedback = "hard"
+    merge_clamp = 1e-5
+    merges_single = False
+    masks_free_places = True
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        propagation: Stack,
+        entrances: int | Sequence[int],
+        channels: int,
+        identities: int,
+        norm_identity: bool,
+        align_corners: bool,
+        gap: int | None,
+        local_frames: int,
+    ) -> None:
+        super().__init__()
+        self.slot_size = identities
+        self.geometry = Geometry("resize", align_corners)
+        self.policy = GivenOnly(None) if gap is None else EveryK(gap, None)
+        self.local_frames = local_frames
+        shortcuts: Sequence[int] = encoder.channels  # type: ignore[assignment]
+        self.encoder = encoder
+        self.encoder_projector = nn.Conv2d(shortcuts[3], channels, 1)
+        nn.init.xavier_uniform_(self.encoder_projector.weight)
+        self.LSTT = propagation
+        self.decoder = FPN(entrances, identities + 1, channels, shortcuts, align_corners)
+        self.patch_wise_id_bank = IdentityBank(identities, channels, align_corners)
+        self.id_norm = nn.LayerNorm(channels) if norm_identity else None
+
+    def encode(self, image: Tensor) -> Features:
+        """[B,3,H,W] -> the encoder's maps at strides 4, 8 and 16, and the last one projected to C channels."""
+        f4, f8, f16, final = self.encoder(image)
+        return Features(image, (f4, f8, f16, self.encoder_projector(final)))
+
+    def read(self, features: Features, memory: Memory, **options: Any) -> Reading:
+        """What the memory says about the frame: propagation from the long-term and the last frames, then decoding.
+
+        Args:
+            features: of B samples.
+            memory: of S slots, with at least one frame.
+            options: those of the system.
+
+        Returns:
+            Logits [S,1+K,h,w] at stride 4, and what `write` needs.
+
+        Raises:
+            InputError: nothing is remembered yet.
+        """
+        depth = self._depth(**options)
+        known = memory.bank(0)
+        if not known:
+            raise InputError("nothing is remembered yet: the first frame must be written with given masks")
+
+        def past(layer: int, state: State) -> Past:
+            return Past(memory.bank(layer), self._last_frames(memory.last(layer)))
+
+        carry = self._propagate(features, known["k"].shape[0], depth, past, True)
+        return Reading(self.decode(features, carry), carry)
+
+    def write(self, features: Features, targets: Targets, reading: Reading | None, memory: Memory | None = None) -> Entry:
+        """What the frame leaves behind: keys and values of each layer, the values (AOST: also the keys) told by the ID embedding.
+
+        A frame with given masks ignores the memory and attends only to itself, so that deeper layers have seen the masks; all layers
+        are run. Otherwise the layers that were read are written, from what `reading` kept.
+
+        Args:
+            features: of B samples.
+            targets: masks of S slots.
+            reading: of the same frame; not needed with given masks.
+            memory: what the frame was read with; needed for several local frames only.
+
+        Raises:
+            InputError: predicted masks without a reading.
+        """
+        if targets.given:
+            return self._refer(features, targets, finish=False)[0]
+        if reading is None:
+            raise InputError("predicted masks can only be written with the reading of their frame")
+        identity = self.embed(targets)
+        states: tuple[State, ...] = reading.carry.states
+        layers = tuple(self.LSTT.block(i).remember(state, identity) for i, state in enumerate(states))
+        if self.local_frames <= 1 or memory is None:
+            return Entry(layers)
+        return Entry(layers, tuple(self._shift(memory.last(i)) for i in range(len(layers))))
+
+    def reference(self, features: Features, targets: Targets) -> tuple[Entry, Reading]:
+        """The reference pass with its own decoding: what `write` does with given masks, and the logits that come of it.
+
+        The official training puts an auxiliary loss on these logits.
+        """
+        entry, carry = self._refer(features, targets, finish=True)
+        return entry, Reading(self.decode(features, carry), carry)
+
+    def embed(self, targets: Targets) -> Tensor:
+        """The ID embedding E [S,N,C] (AOT Eq. 2), normalised where the system does so."""
+        identity = self.patch_wise_id_bank.embed(targets)
+        return identity if self.id_norm is None else self.id_norm(identity)
+
+    def decode(self, features: Features, carry: Carry) -> Tensor:
+        """Logits [S,1+K,h,w] at stride 4 from what was propagated."""
+        x = to_map(self._decoder_input(features, carry.outputs), _grid(features))
+        return self.decoder(x, features.pyramid, len(carry.outputs) - 1)
+
+    def _depth(self) -> int:
+        return self.LSTT.depth
+
+    def _decoder_input(self, features: Features, outputs: Sequence[Tensor]) -> Tensor:
+        """AOT and AOST: the encoder's projection and the output of every layer, side by side [S,N,(1+L)*C]."""
+        start = per_slot(to_tokens(features.pyramid[3]), outputs[0].shape[0])
+        return torch.cat([start, *outputs], 2)
+
+    def _propagate(self, features: Features, slots: int, depth: int, past: Callable[[int, State], Past], finish: bool) -> Carry:
+        grid = _grid(features)
+        start = per_slot(to_tokens(features.pyramid[3]), slots)
+        streams, states = self.LSTT((start,), grid, depth, past, finish)
+        return Carry(tuple(states), self.LSTT.normalise(streams, grid) if finish else ())
+
+    def _refer(self, features: Features, targets: Targets, finish: bool) -> tuple[Entry, Carry]:
+        identity = self.embed(targets)
+        layers: list[Layer] = []
+
+        def past(layer: int, state: State) -> Past:
+            own = self.LSTT.block(layer).remember(state, identity)
+            layers.append(own)
+            return Past(own, (own,))
+
+        carry = self._propagate(features, targets.own.shape[0], self.LSTT.depth, past, finish)
+        return Entry(tuple(layers)), carry
+
+    def _last_frames(self, last: Layer) -> tuple[Layer, ...]:
+        """The last frame, then the ones before that `_shift` has kept with it."""
+        frames = [{"k": last["k"], "v": last["v"]}]
+        for age in range(1, self.local_frames):
+            if f"k{age}" in last:
+                frames.append({"k": last[f"k{age}"], "v": last[f"v{age}"]})
+        return tuple(frames)
+
+    def _shift(self, last: Layer) -> Layer:
+        """What was the last frame becomes the one before; a frame with given masks begins anew."""
+        frames = self._last_frames(last)[: self.local_frames - 1]
+        return {f"{name}{age}": frame[name] for age, frame in enumerate(frames, 1) for name in ("k", "v")}
+
+
+def _grid(features: Features) -> Grid:
+    height, width = features.pyramid[3].shape[-2:]
+    return Grid(height, width)

@@ -1,0 +1,100 @@
+"""Full and local attention, one function each, so that models never choose a kernel.
+
+Heads are contiguous: head i of C channels is channels ``i * C / heads`` to ``(i + 1) * C / heads``. Keys and values may differ in their
+numbers of channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vosformer.nn.maps import Grid
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
+    """Multi-head attention ``softmax(q k' / sqrt(d)) v`` (AOT Eq. 1, per head).
+
+    Args:
+        q: [S,N,C].
+        k: [S,M,C].
+        v: [S,M,D].
+        heads: number of heads; divides C and D.
+
+    Returns:
+        [S,N,D].
+    """
+    out = F.scaled_dot_product_attention(_split(q, heads), _split(k, heads), _split(v, heads))
+    return out.transpose(1, 2).flatten(2)
+
+
+def attend_locally(
+    q: Tensor,
+    keys: Sequence[Tensor],
+    values: Sequence[Tensor],
+    bias: Tensor,
+    grid: Grid,
+    window: int,
+    relative_values: Tensor | None = None,
+) -> Tensor:
+    """Attention of each place to a window around the same place in one or more other frames (AOT Eq. 6).
+
+    The softmax runs over the windows of all frames together. Places outside the map take no part.
+
+    Args:
+        q: [S,N,C] queries.
+        keys: of each frame [S,N,C].
+        values: of each frame [S,N,D].
+        bias: [S,heads,N,window**2], added to the logits of every frame; offset index row by row, first (-window//2, -window//2).
+        grid: of the map, N = h * w.
+        window: side of the window, odd.
+        relative_values: [heads,D/heads,window**2], added to the values according to their offset; or none.
+
+    Returns:
+        [S,N,D].
+    """
+    heads = bias.shape[1]
+    offsets, inside = _windows(grid, window, q.device)
+    slots, tokens = q.shape[0], q.shape[1]
+    scaled = _split(q, heads) / (q.shape[2] // heads) ** 0.5
+    # The last column of the padded bias is -inf: all places outside the window point there.
+    padded = F.pad(bias, (0, 1), value=-torch.inf)
+    dense = padded.gather(3, offsets.expand(slots, heads, tokens, tokens))
+    logits = torch.cat([scaled @ _split(k, heads).transpose(2, 3) + dense for k in keys], 3)
+    weights = logits.softmax(3)
+    out = weights @ torch.cat([_split(v, heads) for v in values], 2)
+    if relative_values is not None:
+        summed = weights.unflatten(3, (len(keys), tokens)).sum(3)
+        # The inverse of `offsets`: for each offset the token it means; those outside read a column of zeros.
+        band = F.pad(summed, (0, 1)).gather(3, inside.expand(slots, heads, tokens, window**2))
+        out = out + band @ relative_values.transpose(1, 2).to(out.dtype)
+    return out.transpose(1, 2).flatten(2)
+
+
+def _split(x: Tensor, heads: int) -> Tensor:
+    return x.unflatten(2, (heads, -1)).transpose(1, 2)
+
+
+@lru_cache(maxsize=8)
+def _windows(grid: Grid, window: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Two int64 tables of the window: the offset index [N,N] of each pair of places (window**2 if the second is outside), and the
+    token index [N,window**2] of each offset (N if it is outside the map).
+    """
+    with torch.inference_mode(False):
+        reach = window // 2
+        rows = torch.arange(grid.height).repeat_interleave(grid.width)
+        columns = torch.arange(grid.width).repeat(grid.height)
+        down = rows[None] - rows[:, None] + reach
+        right = columns[None] - columns[:, None] + reach
+        near = (down >= 0) & (down < window) & (right >= 0) & (right < window)
+        offsets = torch.where(near, down * window + right, window**2)
+        steps = torch.arange(window) - reach
+        to_row = rows[:, None] + steps.repeat_interleave(window)
+        to_column = columns[:, None] + steps.repeat(window)
+        valid = (to_row >= 0) & (to_row < grid.height) & (to_column >= 0) & (to_column < grid.width)
+        inside = torch.where(valid, to_row * grid.width + to_column, grid.tokens)
+        return offsets.to(device), inside.to(device)

@@ -1,0 +1,81 @@
+"""The FPN decoder of AOT, AOST and DeAOT: from propagated features at stride 16 to logits of all identities at stride 4."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vosformer.nn.maps import per_slot
+
+
+class ConvGN(nn.Module):
+    """Convolution with bias, then group norm with 8 groups."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2)
+        self.gn = nn.GroupNorm(8, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.gn(self.conv(x))
+
+
+class FPN(nn.Module):
+    """Feature pyramid decoder.
+
+    Args:
+        inputs: channels of the propagated features; several numbers give one entrance each (AOST: one for each depth).
+        outputs: channels of the logits, the background included.
+        channels: C at stride 16; half of it is used at strides 8 and 4.
+        shortcuts: channels of the encoder's maps at strides 4, 8 and 16.
+        align_corners: of the bilinear upsampling.
+    """
+
+    def __init__(
+        self, inputs: int | Sequence[int], outputs: int, channels: int, shortcuts: Sequence[int], align_corners: bool
+    ) -> None:
+        super().__init__()
+        half = channels // 2
+        self.align_corners = align_corners
+        self.conv_in = (
+            ConvGN(inputs, channels, 1)
+            if isinstance(inputs, int)
+            else nn.ModuleList([ConvGN(each, channels, 1) for each in inputs])
+        )
+        self.conv_16x = ConvGN(channels, channels, 3)
+        self.conv_8x = ConvGN(channels, half, 3)
+        self.conv_4x = ConvGN(half, half, 3)
+        self.adapter_16x = nn.Conv2d(shortcuts[2], channels, 1)
+        self.adapter_8x = nn.Conv2d(shortcuts[1], channels, 1)
+        self.adapter_4x = nn.Conv2d(shortcuts[0], half, 1)
+        self.conv_out = nn.Conv2d(half, outputs, 1)
+        for parameter in self.parameters():
+            if parameter.dim() > 1:
+                nn.init.xavier_uniform_(parameter)
+
+    def forward(self, x: Tensor, pyramid: Sequence[Tensor], entrance: int = 0) -> Tensor:
+        """Decode.
+
+        Args:
+            x: [S,inputs,h,w] at stride 16.
+            pyramid: the encoder's maps [B,C,h,w] at strides 4, 8, 16 (more are not looked at).
+            entrance: which `conv_in` to use where there are several.
+
+        Returns:
+            [S,outputs,h,w] logits at stride 4.
+        """
+        slots = x.shape[0]
+        f4, f8, f16 = pyramid[:3]
+        conv_in = self.conv_in[entrance] if isinstance(self.conv_in, nn.ModuleList) else self.conv_in
+        x = F.relu(conv_in(x))
+        x = F.relu(self.conv_16x(per_slot(self.adapter_16x(f16), slots) + x))
+        x = self._upsample(x, f8) + per_slot(self.adapter_8x(f8), slots)
+        x = F.relu(self.conv_8x(x))
+        x = self._upsample(x, f4) + per_slot(self.adapter_4x(f4), slots)
+        x = F.relu(self.conv_4x(x))
+        return self.conv_out(x)
+
+    def _upsample(self, x: Tensor, like: Tensor) -> Tensor:
+        return F.interpolate(x, like.shape[-2:], mode="bilinear", align_corners=self.align_corners)

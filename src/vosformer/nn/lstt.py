@@ -1,0 +1,220 @@
+"""The Long Short-Term Transformer of AOT (Sec. 4.1.2) and its scalable form S-LSTT of AOST (Sec. 4.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vosformer.nn.attention import attend, attend_locally
+from vosformer.nn.drop import DropPath
+from vosformer.nn.linear import TokenLinear, token_product
+from vosformer.nn.maps import Grid, to_map, to_tokens
+from vosformer.nn.positions import sine_positions
+from vosformer.nn.propagation import Block, Past, Stack, State, Stream, initialise
+from vosformer.types import Layer
+
+
+class SelfAttention(nn.Module):
+    """Multi-head attention of a frame to itself; positions go to queries and keys only."""
+
+    def __init__(self, channels: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.linear_Q = TokenLinear(channels, channels)
+        self.linear_K = TokenLinear(channels, channels)
+        self.linear_V = TokenLinear(channels, channels)
+        self.projection = TokenLinear(channels, channels)
+
+    def forward(self, x: Tensor, positions: Tensor) -> Tensor:
+        """[S,N,C], [1,N,C] -> [S,N,C]."""
+        placed = x + positions
+        return self.projection(attend(self.linear_Q(placed), self.linear_K(placed), self.linear_V(x), self.heads))
+
+
+class LongTermAttention(nn.Module):
+    """Attention to all places of all remembered frames (AOT Eq. 5); projections of Q, K and V belong to the block."""
+
+    def __init__(self, channels: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.projection = TokenLinear(channels, channels)
+
+    def forward(self, q: Tensor, memory: Layer) -> Tensor:
+        """[S,N,C] and a memory of M tokens -> [S,N,C]."""
+        return self.projection(attend(q, memory["k"], memory["v"], self.heads))
+
+
+class RelativeBias(nn.Conv2d):
+    """Logits of the offsets of a window, from the (unscaled) query; held as a grouped 1x1 convolution like the official weights."""
+
+    def __init__(self, channels: int, heads: int, window: int) -> None:
+        super().__init__(channels, heads * window**2, 1, groups=heads)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Queries [S,N,C] -> [S,heads,N,window**2]."""
+        weight = self.weight.view(self.groups, -1, self.weight.shape[1])
+        bias = self.bias if self.bias is None else self.bias.view(self.groups, -1)
+        per_head = input.unflatten(2, (self.groups, -1)).unbind(2)
+        each = [token_product(q, weight[i], None if bias is None else bias[i]) for i, q in enumerate(per_head)]
+        return torch.stack(each, 1)
+
+
+class ShortTermAttention(nn.Module):
+    """Attention to a window in the last frames (AOT Eq. 6), with learned relative biases and values.
+
+    Args:
+        channels: C.
+        heads: number of heads.
+        window: side of the window, odd.
+    """
+
+    def __init__(self, channels: int, heads: int, window: int) -> None:
+        super().__init__()
+        self.window = window
+        self.relative_emb_k = RelativeBias(channels, heads, window)
+        self.relative_emb_v = nn.Parameter(torch.zeros(heads, channels // heads, window**2))
+        self.projection = TokenLinear(channels, channels)
+
+    def forward(self, q: Tensor, frames: Sequence[Layer], grid: Grid) -> Tensor:
+        """[S,N,C] and the last frames -> [S,N,C]."""
+        keys, values = [frame["k"] for frame in frames], [frame["v"] for frame in frames]
+        bias = self.relative_emb_k(q)
+        return self.projection(attend_locally(q, keys, values, bias, grid, self.window, self.relative_emb_v))
+
+
+class Activation(nn.Module):
+    """Group norm over the whole map, GELU, depth-wise convolution: the middle of the feed-forward module.
+
+    Args:
+        channels: of the hidden layer.
+        kernel: side of the depth-wise convolution; 0 = none.
+    """
+
+    def __init__(self, channels: int, kernel: int) -> None:
+        super().__init__()
+        self.gn = nn.GroupNorm(32, channels)
+        self.conv = nn.Conv2d(channels, channels, kernel, padding=kernel // 2, groups=channels, bias=False) if kernel else None
+
+    def forward(self, x: Tensor, grid: Grid) -> Tensor:
+        """[S,N,C] -> [S,N,C]."""
+        hidden = F.gelu(self.gn(to_map(x, grid)))
+        return to_tokens(hidden if self.conv is None else self.conv(hidden))
+
+
+class LSTTBlock(Block):
+    """Self-attention, long- and short-term attention, feed-forward; each behind a layer norm.
+
+    Args:
+        channels: C.
+        heads: of all three attentions.
+        hidden: channels of the feed-forward module.
+        window: side of the short-term window; 0 = no short-term attention.
+        kernel: side of the depth-wise convolution in the feed-forward module; 0 = none.
+        drop_path: rate of stochastic depth on the self-attention and the feed-forward module.
+    """
+
+    def __init__(self, channels: int, heads: int, hidden: int, window: int, kernel: int, drop_path: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm1 = nn.LayerNorm(channels)
+        self.self_attn = SelfAttention(channels, heads)
+        self.norm2 = nn.LayerNorm(channels)
+        self._build_matching(channels)
+        self.long_term_attn = LongTermAttention(channels, heads)
+        self.short_term_attn = ShortTermAttention(channels, heads, window) if window else None
+        self.norm3 = nn.LayerNorm(channels)
+        self.linear1 = TokenLinear(channels, hidden)
+        self.activation = Activation(hidden, kernel)
+        self.linear2 = TokenLinear(hidden, channels)
+        self.drop_path = DropPath(drop_path)
+        initialise(self)
+        if self.short_term_attn is not None:
+            nn.init.zeros_(self.short_term_attn.relative_emb_v)
+
+    def _build_matching(self, channels: int) -> None:
+        self.linear_Q = TokenLinear(channels, channels)
+        self.linear_V = TokenLinear(channels, channels)
+
+    def _match(self, y: Tensor) -> State:
+        return {"y": y, "k": self.linear_Q(y)}
+
+    def prepare(self, stream: Stream, grid: Grid) -> tuple[Stream, State]:
+        (x,) = stream
+        positions = sine_positions(grid, x.shape[2], x.device, x.dtype)
+        x = x + self.drop_path(self.self_attn(self.norm1(x), positions))
+        return (x,), self._match(self.norm2(x))
+
+    def remember(self, state: State, identity: Tensor) -> Layer:
+        """Keys are the queries (siamese matching); the ID embedding is added before the projection of the values."""
+        return {"k": state["k"], "v": self.linear_V(state["y"] + identity)}
+
+    def propagate(self, stream: Stream, state: State, past: Past, grid: Grid) -> Stream:
+        (x,) = stream
+        x = x + self.long_term_attn(state["k"], past.long)
+        if self.short_term_attn is not None:
+            x = x + self.short_term_attn(state["k"], past.short, grid)
+        hidden = self.activation(self.linear1(self.norm3(x)), grid)
+        return (x + self.drop_path(self.linear2(hidden)),)
+
+
+class ScalableLSTTBlock(LSTTBlock):
+    """The block of S-LSTT, with layer-wise ID-based attention (AOST Eq. 8).
+
+    The paper's gate is one number a place; the official code has one for each head.
+
+    Args:
+        id_weight: project the ID embedding by weights of this layer's own; else it is added to the values as it is.
+        gate: scale the keys of the memory by ``1 + tanh`` of a projection of the ID embedding.
+        options: as for `LSTTBlock`.
+    """
+
+    def __init__(self, channels: int, *options: Any, id_weight: bool = True, gate: bool = True) -> None:
+        self._gates, self._values = gate, id_weight
+        super().__init__(channels, *options)
+
+    def _build_matching(self, channels: int) -> None:
+        self.linear_QV = TokenLinear(channels, 2 * channels)
+        outputs = self.heads * self._gates + channels * self._values
+        self.linear_ID_KV = TokenLinear(channels, outputs) if outputs else None
+
+    def _match(self, y: Tensor) -> State:
+        k, v = self.linear_QV(y).chunk(2, 2)
+        return {"k": k, "v": v}
+
+    def remember(self, state: State, identity: Tensor) -> Layer:
+        """K' = K (1 + tanh g), V' = V + E W_id."""
+        k, v = state["k"], state["v"]
+        if self.linear_ID_KV is None:
+            return {"k": k, "v": v + identity}
+        projected = self.linear_ID_KV(identity)
+        if self._gates:
+            gate = 1 + projected[..., : self.heads].tanh()
+            k = (k.unflatten(2, (self.heads, -1)) * gate[..., None]).flatten(2)
+            projected = projected[..., self.heads :]
+        return {"k": k, "v": v + (projected if self._values else identity)}
+
+
+class LSTT(Stack):
+    """A stack of (S-)LSTT blocks.
+
+    Args:
+        blocks: one a layer, or a single one if `shared`.
+        depth: number of layers.
+        shared: one block for all layers.
+        channels: C.
+    """
+
+    def __init__(self, blocks: Sequence[Block], depth: int, shared: bool, channels: int) -> None:
+        super().__init__(blocks, depth, shared)
+        if shared:
+            self.decoder_norm = nn.LayerNorm(channels)
+        else:
+            self.decoder_norms = nn.ModuleList([nn.LayerNorm(channels) for _ in range(depth)])
+
+    def normalise(self, streams: Sequence[Stream], grid: Grid) -> tuple[Tensor, ...]:
+        """Layer norm of each layer's output; the stream itself goes on without it."""
+        return tuple((self.decoder_norm if self.shared else self.decoder_norms[i])(x) for i, (x,) in enumerate(streams))

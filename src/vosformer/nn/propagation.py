@@ -1,0 +1,113 @@
+"""What the propagation stacks of AOT, AOST and DeAOT have in common: a block, and the loop over the blocks.
+
+A block works in two steps around the memory. `prepare` computes what the frame is matched with; `propagate` brings in the past.
+Between the two, `remember` can turn the prepared state and an ID embedding into what the memory keeps; a later `write` does the same
+from the stored state, once the masks of the frame are known.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, cast
+
+from torch import Tensor, nn
+
+from vosformer.nn.maps import Grid
+from vosformer.types import Layer
+
+Stream = tuple[Tensor, ...]
+"""The tokens [S,N,C] that flow through the blocks: one in AOT, visual and ID ones in DeAOT."""
+
+State = dict[str, Tensor]
+"""What a block keeps of the frame that is being read, [S,N,C] by name: enough for `Block.remember`."""
+
+
+class Past(NamedTuple):
+    """What a block looks back at.
+
+    Attributes:
+        long: the long-term memory, "k" and "v" [S,M,C].
+        short: the frames of the short-term memory, the latest first; "k" and "v" [S,N,C] each.
+    """
+
+    long: Layer
+    short: tuple[Layer, ...]
+
+
+class Block(nn.Module, ABC):
+    """One layer of hierarchical propagation."""
+
+    @abstractmethod
+    def prepare(self, stream: Stream, grid: Grid) -> tuple[Stream, State]:
+        """What does not need the past. Returns the stream so far, and the state."""
+
+    @abstractmethod
+    def remember(self, state: State, identity: Tensor) -> Layer:
+        """What the memory keeps of a frame: "k" and "v" [S,N,C], from its state and its ID embedding E [S,N,C]."""
+
+    @abstractmethod
+    def propagate(self, stream: Stream, state: State, past: Past, grid: Grid) -> Stream:
+        """Bring the past into the stream."""
+
+
+class Stack(nn.Module, ABC):
+    """Blocks one after the other; either `layers`, or one `layer` that is used again and again.
+
+    Args:
+        blocks: one block a layer, or a single one if `shared`.
+        depth: number of layers.
+        shared: use the same block for all layers.
+    """
+
+    def __init__(self, blocks: Sequence[Block], depth: int, shared: bool) -> None:
+        super().__init__()
+        self.depth = depth
+        self.shared = shared
+        if shared:
+            self.layer = blocks[0]
+        else:
+            self.layers = nn.ModuleList(blocks)
+
+    def block(self, index: int) -> Block:
+        """The block of layer `index`."""
+        return self.layer if self.shared else cast(Block, self.layers[index])
+
+    def forward(
+        self, stream: Stream, grid: Grid, depth: int, past: Callable[[int, State], Past], finish: bool = True
+    ) -> tuple[list[Stream], list[State]]:
+        """Run the first layers.
+
+        Args:
+            stream: input tokens.
+            grid: of their map.
+            depth: how many layers to run.
+            past: from the index and the state of a layer, what it looks back at.
+            finish: run the last layer to its end; else only up to its state.
+
+        Returns:
+            The stream after each layer that was run to its end, and the state of each layer.
+        """
+        streams: list[Stream] = []
+        states: list[State] = []
+        for index in range(depth):
+            block = self.block(index)
+            stream, state = block.prepare(stream, grid)
+            states.append(state)
+            looked_at = past(index, state)
+            if index == depth - 1 and not finish:
+                break
+            stream = block.propagate(stream, state, looked_at, grid)
+            streams.append(stream)
+        return streams, states
+
+    @abstractmethod
+    def normalise(self, streams: Sequence[Stream], grid: Grid) -> tuple[Tensor, ...]:
+        """The outputs [S,N,C] of the layers as the decoder wants them."""
+
+
+def initialise(module: nn.Module) -> None:
+    """Xavier-uniform weights for everything that has two dimensions or more, as the official code does."""
+    for parameter in module.parameters():
+        if parameter.dim() > 1:
+            nn.init.xavier_uniform_(parameter)
