@@ -30,7 +30,7 @@ class Clip(NamedTuple):
 
     images: Tensor
     labels: Tensor
-    count: int
+    count: int  # type: ignore[assignment]  # `tuple.count` is not missed
 
 
 class Batch(NamedTuple):

@@ -1,0 +1,137 @@
+"""Reading pictures and label maps, with errors that name the file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image as PILImage
+from PIL import UnidentifiedImageError
+
+from vosformer.data.types import Image, Labels
+from vosformer.errors import DataError
+
+_PILLOW_FAILURES = (OSError, SyntaxError, ValueError, UnidentifiedImageError, PILImage.DecompressionBombError)
+
+
+def read_image(path: Path) -> Image:
+    """A picture as uint8 RGB [H,W,3].
+
+    Raises:
+        DataError: it is missing or cannot be decoded.
+    """
+    pixels = _decode(path, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB))
+
+
+def read_sprite(path: Path) -> NDArray[np.uint8]:
+    """A picture with transparency as uint8 RGBA [h,w,4], cut to what is visible; opaque pictures get a full alpha.
+
+    Raises:
+        DataError: it is missing, cannot be decoded, or nothing of it is visible.
+    """
+    pixels = _decode(path, cv2.IMREAD_UNCHANGED)
+    if pixels.ndim == 2:
+        rgba = np.asarray(cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGBA))
+    else:
+        rgba = np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGRA2RGBA if pixels.shape[2] == 4 else cv2.COLOR_BGR2RGBA))
+    trimmed = trim(rgba.astype(np.uint8, copy=False))
+    if trimmed is None:
+        raise DataError(f"{path}: no pixel has an alpha of 128 or more, so nothing of this sprite is visible")
+    return trimmed
+
+
+def read_labels(path: Path, binary: bool = False) -> Labels:
+    """A label map as uint8 [H,W]: the palette index or the grey value of each pixel.
+
+    Args:
+        path: a PNG (indexed, grey or black and white; a colour picture only if it is grey in fact).
+        binary: every value above 0 becomes object 1 (saliency masks, DAVIS 2016).
+
+    Raises:
+        DataError: missing, undecodable, in colour, or with labels above 255.
+    """
+    try:
+        with PILImage.open(path) as picture:
+            picture.load()
+            values = np.asarray(picture)
+            mode = picture.mode
+    except FileNotFoundError:
+        raise DataError(f"{path}: there is no such mask") from None
+    except _PILLOW_FAILURES as error:
+        raise DataError(f"{path}: the mask cannot be read ({error})") from None
+    if values.ndim == 3:
+        colours = values[..., :3] if mode in ("RGB", "RGBA") else values[..., :1]
+        if (colours != colours[..., :1]).any():
+            raise DataError(
+                f"{path}: the mask is a colour picture; an indexed or grey PNG with one number an object is expected"
+            )
+        values = colours[..., 0]
+    if binary:
+        return (values > 0).astype(np.uint8)
+    if values.max(initial=0) > 255:
+        raise DataError(f"{path}: the mask has the label {values.max()}; labels of 0 to 255 are expected")
+    return values.astype(np.uint8)
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """(height, width) of a picture, from its header alone.
+
+    Raises:
+        DataError: it is missing or not a picture.
+    """
+    try:
+        with PILImage.open(path) as picture:
+            return picture.height, picture.width
+    except FileNotFoundError:
+        raise DataError(f"{path}: there is no such file") from None
+    except _PILLOW_FAILURES as error:
+        raise DataError(f"{path}: not a picture that can be read ({error})") from None
+
+
+def cut_out(image: Image, mask: NDArray[np.bool_]) -> NDArray[np.uint8] | None:
+    """The object under `mask` as RGBA [h,w,4] with a soft edge, cut to its bounding box; None if the mask is empty."""
+    box = bounding_box(mask)
+    if box is None:
+        return None
+    top, bottom, left, right = box
+    # One pixel of room, so that the soft edge ends inside the patch.
+    alpha = np.pad(mask[top:bottom, left:right].astype(np.uint8) * 255, 1)
+    alpha = np.minimum(np.asarray(cv2.GaussianBlur(alpha, (3, 3), 0)), alpha)
+    colours = np.pad(image[top:bottom, left:right], ((1, 1), (1, 1), (0, 0)), mode="edge")
+    return np.dstack([colours, alpha])
+
+
+def trim(rgba: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
+    """The part of an RGBA picture where alpha is at least 128, or None if there is no such pixel."""
+    box = bounding_box(rgba[..., 3] >= 128)
+    if box is None:
+        return None
+    top, bottom, left, right = box
+    return np.ascontiguousarray(rgba[top:bottom, left:right])
+
+
+def bounding_box(mask: NDArray[np.bool_]) -> tuple[int, int, int, int] | None:
+    """(top, bottom, left, right) of the true pixels, ends exclusive; None if there are none."""
+    rows = np.flatnonzero(mask.any(1))
+    if not len(rows):
+        return None
+    columns = np.flatnonzero(mask[rows[0] : rows[-1] + 1].any(0))
+    return int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
+
+
+def _decode(path: Path, flags: int) -> NDArray[np.uint8]:
+    try:
+        raw = np.fromfile(path, np.uint8)
+    except FileNotFoundError:
+        raise DataError(f"{path}: there is no such picture") from None
+    except OSError as error:
+        raise DataError(f"{path}: the picture cannot be read ({error})") from None
+    pixels = cv2.imdecode(raw, flags) if len(raw) else None
+    if pixels is None:
+        raise DataError(f"{path}: not a picture that can be decoded ({len(raw)} bytes)")
+    if pixels.dtype != np.uint8:
+        raise DataError(f"{path}: found {pixels.dtype} pixels, expected 8 bits a channel")
+    return np.asarray(pixels)

@@ -1,0 +1,55 @@
+"""Several clip streams as one, and picking a stream's items for training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from torch.utils.data import Sampler
+
+from vosformer.data.types import Clip, ClipDataset
+from vosformer.errors import DataError
+
+
+class Mixture(ClipDataset):
+    """Items drawn from several streams with given weights; which stream an item comes from depends on (seed, index) alone.
+
+    Args:
+        parts: (stream, weight) pairs; the weights need not sum to 1.
+        seed: of the choice.
+
+    Raises:
+        DataError: there is no part, or a weight is not positive.
+    """
+
+    def __init__(self, parts: Sequence[tuple[ClipDataset, float]], seed: int = 0) -> None:
+        super().__init__(seed)
+        if not parts or min(weight for _, weight in parts) <= 0:
+            raise DataError(f"a mixture needs parts with weights above 0, found the weights {[weight for _, weight in parts]}")
+        self.parts = tuple(part for part, _ in parts)
+        weights = np.array([weight for _, weight in parts])
+        self._shares = weights / weights.sum()
+
+    def draw(self, rng: np.random.Generator, index: int) -> Clip:
+        """Item `index` of the stream drawn."""
+        return self.parts[int(rng.choice(len(self.parts), p=self._shares))][index]
+
+
+class StreamSampler(Sampler[int]):
+    """The indices start, start + step, ... below `stop`, so that a run goes on exactly where it stopped, and ranks share a stream.
+
+    Args:
+        start: first index.
+        stop: the indices stay below.
+        rank: of this process.
+        ranks: how many processes share the stream.
+    """
+
+    def __init__(self, start: int, stop: int, rank: int = 0, ranks: int = 1) -> None:
+        self._indices = range(start + rank, stop, ranks)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._indices)
+
+    def __len__(self) -> int:
+        return len(self._indices)

@@ -1,0 +1,126 @@
+"""Smooth motion of cameras and objects: every parameter is a bounded curve over time."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Matrix = NDArray[np.float64]  # [3,3], homogeneous
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A smooth function of time: a centre, a steady drift, and a sum of sines.
+
+    Attributes:
+        centre: value at time 0 without the sines.
+        drift: change a frame.
+        waves: (amplitude, period in frames, phase in radians) of each sine.
+    """
+
+    centre: float = 0.0
+    drift: float = 0.0
+    waves: tuple[tuple[float, float, float], ...] = ()
+
+    def __call__(self, time: float) -> float:
+        """The value at `time`, in frames."""
+        return self.centre + self.drift * time + sum(a * math.sin(math.tau * time / p + f) for a, p, f in self.waves)
+
+
+def wander(rng: np.random.Generator, centre: float, amplitude: float, shortest: float = 40.0, longest: float = 200.0) -> Curve:
+    """A curve that starts near `centre` and strays about `amplitude` from it, in periods of `shortest` to `longest` frames."""
+    waves = []
+    start = 0.0
+    for share in (1.0, 0.4):
+        size = amplitude * share * float(rng.uniform(0.3, 1.0))
+        period = math.exp(rng.uniform(math.log(shortest), math.log(longest))) * (1.0 if share == 1.0 else 0.5)
+        phase = float(rng.uniform(0, math.tau))
+        waves.append((size, period, phase))
+        start += size * math.sin(phase)
+    # The sines' own offset is kept only in part, so that the place at time 0 is the one asked for.
+    return Curve(centre - 0.8 * start, 0.0, tuple(waves))
+
+
+@dataclass(frozen=True)
+class Motion:
+    """Where something is over time, in units of the canvas' short side.
+
+    Attributes:
+        x: centre, rightwards from the canvas' centre.
+        y: centre, downwards.
+        angle: rotation, radians.
+        log_scale: natural logarithm of the size's factor.
+        log_aspect: natural logarithm of the width's factor (foreshortening); the height keeps.
+        shear: horizontal shear.
+    """
+
+    x: Curve
+    y: Curve
+    angle: Curve
+    log_scale: Curve
+    log_aspect: Curve
+    shear: Curve
+
+    def matrix(self, time: float, unit: float) -> Matrix:
+        """The transform at `time`: rotate, scale and shear about the origin, then move; `unit` pixels are one unit of length."""
+        scale = math.exp(self.log_scale(time))
+        wide = scale * math.exp(self.log_aspect(time))
+        cos, sin = math.cos(self.angle(time)), math.sin(self.angle(time))
+        slant = self.shear(time)
+        return np.array(
+            [
+                [cos * wide, cos * slant * scale - sin * scale, self.x(time) * unit],
+                [sin * wide, sin * slant * scale + cos * scale, self.y(time) * unit],
+                [0.0, 0.0, 1.0],
+            ]
+        )
+
+
+def still() -> Motion:
+    """No motion at all."""
+    zero = Curve()
+    return Motion(zero, zero, zero, zero, zero, zero)
+
+
+def camera_motion(rng: np.random.Generator, strength: float) -> Motion:
+    """A camera that pans, zooms in and out, rolls a little and, at times, shakes."""
+    pan, zoom, roll = strength * rng.uniform(0.0, 0.25), strength * rng.uniform(0.0, 0.25), strength * rng.uniform(0.0, 0.12)
+    shake = strength * rng.uniform(0.002, 0.012) if rng.random() < 0.3 else 0.0
+    return Motion(
+        _shaken(rng, wander(rng, 0.0, pan), shake),
+        _shaken(rng, wander(rng, 0.0, pan * 0.6), shake),
+        wander(rng, 0.0, roll),
+        wander(rng, 0.0, zoom),
+        Curve(),
+        wander(rng, 0.0, 0.05 * strength),
+    )
+
+
+def object_motion(rng: np.random.Generator, x: float, y: float, strength: float) -> Motion:
+    """An object that starts near (x, y) and moves, turns, grows, shrinks and foreshortens; one in five leaves and may return."""
+    reach = strength * rng.uniform(0.02, 0.35)
+    across = wander(rng, x, reach)
+    if rng.random() < 0.2:
+        # Far enough to leave the picture, and back after half a period.
+        period = float(rng.uniform(40, 140))
+        across = Curve(x, 0.0, ((float(rng.choice([-1.0, 1.0])) * strength * float(rng.uniform(0.7, 1.3)), period, 0.0),))
+    spin = Curve(0.0, float(rng.normal(0, 0.02)) * strength) if rng.random() < 0.2 else Curve()
+    turn = wander(rng, float(rng.normal(0, 0.3)), strength * rng.uniform(0, 0.5))
+    return Motion(
+        across,
+        wander(rng, y, reach * rng.uniform(0.3, 1.0)),
+        Curve(turn.centre, spin.drift, turn.waves),
+        wander(rng, 0.0, strength * rng.uniform(0, 0.5)),
+        wander(rng, 0.0, strength * rng.uniform(0, 0.35)),
+        wander(rng, 0.0, strength * rng.uniform(0, 0.2)),
+    )
+
+
+def _shaken(rng: np.random.Generator, curve: Curve, amplitude: float) -> Curve:
+    if not amplitude:
+        return curve
+    shake = tuple((amplitude, float(rng.uniform(2.5, 9.0)), float(rng.uniform(0, math.tau))) for _ in range(2))
+    return Curve(curve.centre, curve.drift, curve.waves + shake)
