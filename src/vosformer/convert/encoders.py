@@ -50,6 +50,12 @@ def from_pretrained(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, 
         folded = found.pop(bias, None) if bias not in own else None
         if folded is not None:
             found |= _identity_norm(norm, folded, encoder.get_submodule(norm))
+    missing = [name for name in own if name not in found and not re.fullmatch("|".join(OPTIONAL), name)]
+    if missing:
+        raise WeightsError(
+            f"{len(missing)} tensors of the encoder {type(encoder).__name__} are missing: {', '.join(missing[:10])}"
+            f"{', ...' if len(missing) > 10 else ''}"
+        )
     return {prefix + name: tensor for name, tensor in found.items()}
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -224,7 +225,7 @@ class Swin(nn.Module):
         """
         x = self.patch_embed(image)
         outputs = []
-        for stage, norm in zip(self.layers, (self.norm0, self.norm1, self.norm2), strict=True):
+        for stage, norm in zip(cast("list[Stage]", self.layers), (self.norm0, self.norm1, self.norm2), strict=True):
             x = stage(x)
             outputs.append(norm(x).permute(0, 3, 1, 2))
             if stage.downsample is not None:

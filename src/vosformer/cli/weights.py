@@ -1,0 +1,100 @@
+"""`vosformer weights inspect | convert | info`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json as jsonlib
+from pathlib import Path
+from typing import Annotated, Literal
+
+import torch
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from vosformer.errors import InputError
+from vosformer.weights import WeightsInfo, packaged
+from vosformer.weights import convert as convert_weights
+from vosformer.weights import inspect as inspect_weights
+
+_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+def inspect(file: Annotated[Path, tyro.conf.Positional], names: bool = False, json: bool = False, trust: bool = False) -> int:
+    """Show what a weights file holds and which variants it fits.
+
+    Args:
+        file: safetensors, or a torch checkpoint (.pth).
+        names: list every tensor with its shape.
+        json: print JSON instead of a table.
+        trust: unpickle whatever a torch file holds; this runs code of the file's author.
+
+    Returns:
+        0, or 1 if no variant can load the file.
+    """
+    info = inspect_weights(file, trust=trust)
+    if json:
+        print(jsonlib.dumps({**dataclasses.asdict(info), "path": str(info.path)}, indent=2))
+    else:
+        _show(info, names)
+    return 0 if info.fits else 1
+
+
+def convert(
+    source: Annotated[Path, tyro.conf.Positional],
+    target: Annotated[Path, tyro.conf.Positional],
+    variant: str | None = None,
+    dtype: Literal["float32", "float16", "bfloat16"] = "float32",
+    trust: bool = False,
+) -> int:
+    """Turn an official checkpoint into safetensors with metadata and SHA-256, or a file of ours into an official checkpoint.
+
+    Args:
+        source: the file to read.
+        target: the file to write: .safetensors for ours, .pth for an official checkpoint.
+        variant: what the file is; default: what it says itself, or what its tensors fit.
+        dtype: how tensors with two dimensions or more are stored in safetensors; the others stay float32.
+        trust: unpickle whatever a torch file holds; this runs code of the file's author.
+    """
+    name = convert_weights(source, target, variant, dtype=_DTYPES[dtype], trust=trust)
+    Console().print(f"{target}: {name}, {target.stat().st_size / 1e6:.1f} MB", highlight=False, markup=False, soft_wrap=True)
+    return 0
+
+
+def info(file: Annotated[str, tyro.conf.Positional] = "default") -> int:
+    """Show recipe, scores, terms and hash of the packaged weights, or of a file.
+
+    Args:
+        file: name of packaged weights, or a weights file.
+    """
+    known = packaged()
+    if file not in known and not Path(file).exists():
+        raise InputError(
+            f"{file} is neither a file nor the name of packaged weights; packaged are: {', '.join(known) or 'none'}"
+        )
+    _show(inspect_weights(known.get(file, Path(file))), names=False)
+    return 0
+
+
+def _show(info: WeightsInfo, names: bool) -> None:
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    rows = {
+        "file": str(info.path),
+        "format": f"{info.format}, {info.bytes / 1e6:.1f} MB",
+        "tensors": f"{info.tensors} ({', '.join(f'{count} {dtype}' for dtype, count in info.dtypes.items())})",
+        "parameters": f"{info.parameters:,}",
+        "fits": ", ".join(info.fits) or f"no variant{'; ' if info.misfit else ''}{info.misfit}",
+        "SHA-256 of file": info.sha256,
+        "SHA-256 of tensors": info.metadata.get("sha256", ""),
+        **{key: value for key, value in info.metadata.items() if key not in ("sha256", "format")},
+    }
+    for key, value in rows.items():
+        if value:
+            table.add_row(key, value.replace("[", r"\["))
+    console = Console(soft_wrap=False)
+    console.print(table, highlight=False)
+    if names:
+        for name, shape in info.names.items():
+            console.print(f"{name}  {list(shape)}", highlight=False, markup=False, soft_wrap=True)

@@ -1,0 +1,20 @@
+"""Weights: build a variant with them, load, save, verify, convert and look into files."""
+
+from vosformer.weights.files import WeightsFile, read_weights
+from vosformer.weights.inspection import WeightsInfo, inspect
+from vosformer.weights.loading import build, load_weights, packaged
+from vosformer.weights.pretrained import load_pretrained_encoder
+from vosformer.weights.saving import convert, save_weights
+
+__all__ = [
+    "WeightsFile",
+    "WeightsInfo",
+    "build",
+    "convert",
+    "inspect",
+    "load_pretrained_encoder",
+    "load_weights",
+    "packaged",
+    "read_weights",
+    "save_weights",
+]

@@ -1,0 +1,172 @@
+"""Writing weights files, and turning official checkpoints into ours and back."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from vosformer import registry
+from vosformer.convert import adapter
+from vosformer.errors import InputError, OutputError, WeightsError
+from vosformer.weights.files import WeightsFile, read_weights, tensor_hash
+from vosformer.weights.loading import build, file_overrides
+from vosformer.weights.matching import fitting_variants
+
+_RESERVED = ("vosformer", "variant", "overrides", "sha256", "format")
+_FLOAT16_MAX = 65504.0
+
+
+def save_weights(
+    model: nn.Module,
+    variant: str,
+    path: str | Path,
+    metadata: Mapping[str, Any] | None = None,
+    *,
+    dtype: torch.dtype = torch.float16,
+    overrides: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write a model's weights as safetensors, atomically.
+
+    Tensors with two dimensions or more are stored as `dtype`; biases, norms and statistics stay float32, for they are small and some
+    have a wide range; so does a tensor that `dtype` would overflow. The file's metadata holds the variant, its overrides, the
+    version of vosformer and a SHA-256 over all tensors, which is checked when the file is read.
+
+    Args:
+        model: what to save.
+        variant: its name; the file can be built by it.
+        path: should end in .safetensors.
+        metadata: further entries; what is not a string is written as JSON.
+        dtype: float16, bfloat16 or float32.
+        overrides: the options that the model was built with; JSON values.
+
+    Returns:
+        The path.
+
+    Raises:
+        InputError: no such variant, metadata under a name that is used already, or overrides that JSON cannot hold.
+        WeightsError: a tensor holds NaN or infinity.
+        OutputError: it could not be written.
+    """
+    path = Path(path)
+    registry.variant(variant)
+    clash = sorted(set(metadata or {}) & set(_RESERVED))
+    if clash:
+        raise InputError(f"metadata must not set {', '.join(clash)}: vosformer writes these itself")
+    tensors = {name: _stored(name, tensor, dtype) for name, tensor in model.state_dict().items()}
+    try:
+        entries = {key: value if isinstance(value, str) else json.dumps(value) for key, value in (metadata or {}).items()}
+        options = json.dumps(dict(overrides or {}))
+    except TypeError as error:
+        raise InputError(f"metadata and overrides must be JSON values: {error}") from None
+    entries |= {
+        "format": "pt",
+        "vosformer": _version(),
+        "variant": variant,
+        "overrides": options,
+        "sha256": tensor_hash(tensors),
+    }
+    data = safetensors.torch.save(tensors, entries)
+    _write(path, lambda file: file.write(data))
+    return path
+
+
+def convert(
+    source: str | Path,
+    target: str | Path,
+    variant: str | None = None,
+    *,
+    dtype: torch.dtype = torch.float32,
+    trust: bool = False,
+) -> str:
+    """Turn an official checkpoint into a file of ours, or back.
+
+    Args:
+        source: the file to read, official or ours.
+        target: `.safetensors` writes ours, `.pth` or `.pt` an official checkpoint under the official names.
+        variant: what it is; None = what the file says, or what its tensors fit (the first one, if several variants do).
+        dtype: see `save_weights`; official checkpoints are always float32.
+        trust: see `load_weights`.
+
+    Returns:
+        The name of the variant.
+
+    Raises:
+        InputError: the target has another suffix, or no such variant.
+        WeightsError: the source cannot be read or does not fit.
+        OutputError: the target could not be written.
+    """
+    target = Path(target)
+    if target.suffix not in (".safetensors", ".pth", ".pt"):
+        raise InputError(
+            f"cannot tell what to write from {target.name!r}: expected a name that ends in .safetensors, .pth or .pt"
+        )
+    file = read_weights(source, trust=trust)
+    name = variant or file.metadata.get("variant") or _only_variant(file)
+    model = build(name, source, trust=trust)
+    if target.suffix == ".safetensors":
+        kept = {key: value for key, value in file.metadata.items() if key not in _RESERVED}
+        kept.setdefault("source", Path(source).name)
+        save_weights(model, name, target, kept, dtype=dtype, overrides=file_overrides(file))
+        return name
+    rules = adapter(registry.variant(name).system)
+    official = {key: tensor.clone() for key, tensor in rules.to_official(model.state_dict(), model).items()}
+    buffer = io.BytesIO()
+    torch.save({"state_dict": official} if rules.WRAPPED else official, buffer)
+    _write(target, lambda out: out.write(buffer.getbuffer()))
+    return name
+
+
+def _only_variant(file: WeightsFile) -> str:
+    good, closest = fitting_variants(file.tensors)
+    if good:
+        return good[0]
+    hint = f"; the closest is {closest[0]!r}: {closest[1].complaint()}" if closest is not None else ""
+    raise WeightsError(f"{file.path} fits no known variant{hint}")
+
+
+def _stored(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    tensor = tensor.detach().cpu()
+    if not tensor.is_floating_point():
+        return tensor.clone().contiguous()
+    if not tensor.isfinite().all():
+        raise WeightsError(f"{name} holds NaN or infinity; such weights are not saved")
+    small = tensor.dim() < 2 or (dtype is torch.float16 and bool(tensor.abs().amax() > _FLOAT16_MAX))
+    return tensor.to(torch.float32 if small else dtype, copy=True).contiguous()
+
+
+def _write(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Through a temporary file beside it, so that the file is there as a whole or as it was."""
+    draft = ""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, draft = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        with os.fdopen(handle, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(draft, 0o666 & ~umask)  # mkstemp makes files that only the owner may read
+        os.replace(draft, path)
+    except OSError as error:
+        raise OutputError(f"{path} could not be written: {error.strerror or error}") from None
+    finally:
+        if draft and os.path.exists(draft):
+            os.unlink(draft)
+
+
+def _version() -> str:
+    try:
+        return version("vosformer")
+    except PackageNotFoundError:  # run from a source tree that is not installed
+        return "unknown"
