@@ -137,7 +137,9 @@ class Tracker:
     def targets(self, label: NDArray[np.uint8], given: bool) -> Targets:
         small = self.model.geometry.labels(torch.from_numpy(label).long(), self.place)
         k = self.model.slot_size
-        own = torch.stack([(small[None] == torch.arange(k * s + 1, k * s + k + 1)[:, None, None]).float() for s in range(self.slots)])
+        own = torch.stack(
+            [(small[None] == torch.arange(k * s + 1, k * s + k + 1)[:, None, None]).float() for s in range(self.slots)]
+        )
         return Targets(own, (small != 0).float() - own.sum(1, keepdim=True), given)
 
     def begin(self, frame: NDArray[np.uint8], label: NDArray[np.uint8]) -> Tensor:
@@ -318,5 +320,3 @@ class Replay:
             "resize_input_size": [height, width],
         }
         return {"info_json": info}  # type: ignore[dict-item]
-
-

@@ -34,7 +34,7 @@ class ConvBN(nn.Sequential):
         )
 
     def forward(self, input: Tensor) -> Tensor:
-        return F.relu6(_conv_norm(self, input))
+        return F.relu6(_conv_norm(list(self), input))
 
 
 class InvertedResidual(nn.Module):
@@ -53,11 +53,11 @@ class InvertedResidual(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        *inner, _, _ = self.conv
+        *inner, conv, norm = self.conv
         hidden = x
         for layer in inner:
             hidden = layer(hidden)
-        hidden = _conv_norm(self.conv[-2:], hidden)
+        hidden = _conv_norm([conv, norm], hidden)
         return x + hidden if self.shortcut else hidden
 
 
@@ -65,7 +65,7 @@ class MobileNetV2(nn.Module):
     """The encoder.
 
     Args:
-        freeze_at: 0 trains all, 1 freezes the stem with the blocks of 16 channels, 2 (as released) those of 24 channels too, and so on.
+        freeze_at: 0 trains all, 1 freezes the stem and the block of 16 channels, 2 (as released) those of 24 channels too, etc.
 
     Attributes:
         channels: of the four maps that `forward` returns.
@@ -88,7 +88,7 @@ class MobileNetV2(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out")
-        for block in self.features[: ends[freeze_at] if freeze_at else 0]:
+        for block in blocks[: ends[freeze_at] if freeze_at else 0]:
             block.requires_grad_(False)
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
@@ -107,6 +107,6 @@ def mobilenet_v2(freeze_at: int = 2) -> MobileNetV2:
     return MobileNetV2(freeze_at)
 
 
-def _conv_norm(pair: nn.Sequential, x: Tensor) -> Tensor:
+def _conv_norm(pair: list[nn.Module], x: Tensor) -> Tensor:
     conv, norm = pair
     return conv_norm(x, cast(nn.Conv2d, conv), cast(FrozenBatchNorm2d, norm))

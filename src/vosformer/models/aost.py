@@ -72,9 +72,7 @@ class AOST(IdentitySystem):
         c = config
         window = c.window if c.local_frames else 0
         blocks = [
-            ScalableLSTTBlock(
-                c.channels, c.heads, c.hidden, window, c.kernel, c.drop_path, id_weight=c.id_weight, gate=c.gate
-            )
+            ScalableLSTTBlock(c.channels, c.heads, c.hidden, window, c.kernel, c.drop_path, id_weight=c.id_weight, gate=c.gate)
             for _ in range(1 if c.shared else c.layers)
         ]
         super().__init__(

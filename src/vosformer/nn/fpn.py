@@ -19,7 +19,8 @@ class ConvGN(nn.Module):
         self.gn = nn.GroupNorm(8, outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.gn(self.conv(x))
+        out: Tensor = self.gn(self.conv(x))
+        return out
 
 
 class FPN(nn.Module):
@@ -75,7 +76,8 @@ class FPN(nn.Module):
         x = F.relu(self.conv_8x(x))
         x = self._upsample(x, f4) + per_slot(self.adapter_4x(f4), slots)
         x = F.relu(self.conv_4x(x))
-        return self.conv_out(x)
+        logits: Tensor = self.conv_out(x)
+        return logits
 
     def _upsample(self, x: Tensor, like: Tensor) -> Tensor:
         return F.interpolate(x, like.shape[-2:], mode="bilinear", align_corners=self.align_corners)

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vosformer.nn.attention import attend, attend_locally
+from vosformer.nn.depthwise import DepthwiseConv2d
 from vosformer.nn.drop import DropPath
 from vosformer.nn.linear import TokenLinear
 from vosformer.nn.lstt import RelativeBias
@@ -26,7 +27,7 @@ class DepthwiseConv(nn.Module):
 
     def __init__(self, channels: int, kernel: int, dropout: float) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(channels, channels, kernel, padding=kernel // 2, groups=channels, bias=False)
+        self.conv = DepthwiseConv2d(channels, kernel, bias=False)
         self.dropout = nn.Dropout2d(dropout)
 
     def forward(self, x: Tensor, grid: Grid) -> Tensor:
@@ -69,18 +70,19 @@ class GatedPropagation(nn.Module):
             (k,), (v,) = keys, values
             found = attend(q, k, v, self.heads)
         gated = self._by_stream(found) * gate
-        return self.projection(gated if self.dw_conv is None else self.dw_conv(gated, grid))
+        out: Tensor = self.projection(gated if self.dw_conv is None else self.dw_conv(gated, grid))
+        return out
 
     def _by_head(self, v: Tensor) -> Tensor:
         """[S,M,streams*heads*d] -> [S,M,heads*streams*d]: what one head carries lies together."""
         if self.heads == 1 or self.streams == 1:
             return v
-        return v.unflatten(2, (self.streams, self.heads, -1)).transpose(2, 3).flatten(2)
+        return v.view(*v.shape[:2], self.streams, self.heads, -1).transpose(2, 3).flatten(2)
 
     def _by_stream(self, v: Tensor) -> Tensor:
         if self.heads == 1 or self.streams == 1:
             return v
-        return v.unflatten(2, (self.heads, self.streams, -1)).transpose(2, 3).flatten(2)
+        return v.view(*v.shape[:2], self.heads, self.streams, -1).transpose(2, 3).flatten(2)
 
 
 class SelfPropagation(GatedPropagation):
@@ -116,7 +118,8 @@ class SelfPropagation(GatedPropagation):
         if self.streams == 2:
             v = torch.cat([v, self.linear_V2(normed[1])], 2)
             u = torch.cat([u, self.linear_U2(normed[1])], 2)
-        return self(F.silu(u), q, [{"k": q, "v": F.silu(v)}], grid)
+        out: Tensor = self(F.silu(u), q, [{"k": q, "v": F.silu(v)}], grid)
+        return out
 
 
 class GPM(Block):
@@ -152,7 +155,7 @@ class GPM(Block):
     ) -> None:
         super().__init__()
         self.first = first
-        self.channels, self.matching = channels, matching
+        self.matching = matching
         self.norm1 = nn.LayerNorm(channels)
         self.linear_QV = TokenLinear(channels, matching + expansion)
         self.linear_U = TokenLinear(channels, expansion)
@@ -176,7 +179,8 @@ class GPM(Block):
 
     def prepare(self, stream: Stream, grid: Grid) -> tuple[Stream, State]:
         y = self.norm1(stream[0])
-        q, v = self.linear_QV(y).split([self.matching, self.linear_U.out_features], 2)
+        both: Tensor = self.linear_QV(y)
+        q, v = both[..., : self.matching], both[..., self.matching :]
         gate = F.silu(self.linear_U(y))
         if self.first:
             return stream, {"k": q, "v": F.silu(v), "gate": torch.cat([gate, torch.ones_like(gate)], 2)}
@@ -195,10 +199,10 @@ class GPM(Block):
         found = self.long_term_attn(state["gate"], state["k"], [past.long], grid)
         if self.short_term_attn is not None:
             found = found + self.short_term_attn(state["gate"], state["k"], past.short, grid)
-        visual, own = found.split(self.channels, 2)
+        visual, own = found.chunk(2, 2)
         x = stream[0] + visual
         m = own if self.first else stream[1] + own
-        visual, own = self.self_attn.among((self.norm2(x), self.id_norm2(m)), grid).split(self.channels, 2)
+        visual, own = self.self_attn.among((self.norm2(x), self.id_norm2(m)), grid).chunk(2, 2)
         return x + self.drop_path(visual), m + self.drop_path(own)
 
 

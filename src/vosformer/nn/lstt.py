@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vosformer.nn.attention import attend, attend_locally
+from vosformer.nn.depthwise import DepthwiseConv2d
 from vosformer.nn.drop import DropPath
 from vosformer.nn.linear import TokenLinear, token_product
 from vosformer.nn.maps import Grid, to_map, to_tokens
@@ -32,7 +33,8 @@ class SelfAttention(nn.Module):
     def forward(self, x: Tensor, positions: Tensor) -> Tensor:
         """[S,N,C], [1,N,C] -> [S,N,C]."""
         placed = x + positions
-        return self.projection(attend(self.linear_Q(placed), self.linear_K(placed), self.linear_V(x), self.heads))
+        out: Tensor = self.projection(attend(self.linear_Q(placed), self.linear_K(placed), self.linear_V(x), self.heads))
+        return out
 
 
 class LongTermAttention(nn.Module):
@@ -45,7 +47,8 @@ class LongTermAttention(nn.Module):
 
     def forward(self, q: Tensor, memory: Layer) -> Tensor:
         """[S,N,C] and a memory of M tokens -> [S,N,C]."""
-        return self.projection(attend(q, memory["k"], memory["v"], self.heads))
+        out: Tensor = self.projection(attend(q, memory["k"], memory["v"], self.heads))
+        return out
 
 
 class RelativeBias(nn.Conv2d):
@@ -58,7 +61,7 @@ class RelativeBias(nn.Conv2d):
         """Queries [S,N,C] -> [S,heads,N,window**2]."""
         weight = self.weight.view(self.groups, -1, self.weight.shape[1])
         bias = self.bias if self.bias is None else self.bias.view(self.groups, -1)
-        per_head = input.unflatten(2, (self.groups, -1)).unbind(2)
+        per_head = input.chunk(self.groups, 2)
         each = [token_product(q, weight[i], None if bias is None else bias[i]) for i, q in enumerate(per_head)]
         return torch.stack(each, 1)
 
@@ -83,7 +86,8 @@ class ShortTermAttention(nn.Module):
         """[S,N,C] and the last frames -> [S,N,C]."""
         keys, values = [frame["k"] for frame in frames], [frame["v"] for frame in frames]
         bias = self.relative_emb_k(q)
-        return self.projection(attend_locally(q, keys, values, bias, grid, self.window, self.relative_emb_v))
+        out: Tensor = self.projection(attend_locally(q, keys, values, bias, grid, self.window, self.relative_emb_v))
+        return out
 
 
 class Activation(nn.Module):
@@ -97,7 +101,7 @@ class Activation(nn.Module):
     def __init__(self, channels: int, kernel: int) -> None:
         super().__init__()
         self.gn = nn.GroupNorm(32, channels)
-        self.conv = nn.Conv2d(channels, channels, kernel, padding=kernel // 2, groups=channels, bias=False) if kernel else None
+        self.conv = DepthwiseConv2d(channels, kernel, bias=False) if kernel else None
 
     def forward(self, x: Tensor, grid: Grid) -> Tensor:
         """[S,N,C] -> [S,N,C]."""
@@ -193,7 +197,7 @@ class ScalableLSTTBlock(LSTTBlock):
         projected = self.linear_ID_KV(identity)
         if self._gates:
             gate = 1 + projected[..., : self.heads].tanh()
-            k = (k.unflatten(2, (self.heads, -1)) * gate[..., None]).flatten(2)
+            k = (k.view(*gate.shape, -1) * gate[..., None]).flatten(2)
             projected = projected[..., self.heads :]
         return {"k": k, "v": v + (projected if self._values else identity)}
 

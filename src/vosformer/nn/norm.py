@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vosformer.nn.depthwise import depthwise
+
 
 class FrozenBatchNorm2d(nn.Module):
     """Batch norm in its inference form, with fixed statistics and a fixed affine part; all four are buffers.
@@ -45,4 +47,7 @@ class FrozenBatchNorm2d(nn.Module):
 def conv_norm(x: Tensor, conv: nn.Conv2d, norm: FrozenBatchNorm2d) -> Tensor:
     """Convolution (without bias) and frozen norm in one: scaling the weights is far cheaper than a pass over the map."""
     scale, shift = norm.affine()
+    if conv.groups == conv.in_channels > 1:
+        weight = conv.weight * scale[:, None, None, None]
+        return depthwise(x, weight, shift, conv.stride[0], int(conv.padding[0]), conv.dilation[0])
     return F.conv2d(x, conv.weight * scale[:, None, None, None], shift, conv.stride, conv.padding, conv.dilation, conv.groups)

@@ -1,0 +1,164 @@
+"""The Dynamic Token Selector of OneVOS (paper Sec. 3.3, Eq. 7): which tokens of the reference frame a layer attends to and remembers.
+
+No public code has it. Where the paper is silent, the choices are: z has C / 4 channels (one linear layer and GELU), the second MLP has
+one hidden layer of C / 4, the Gumbel temperature is 1, and a fresh selector keeps everything (bias 2 on "keep").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vosformer.nn.linear import TokenLinear
+
+_RATIO_MOMENTUM = 0.01
+_TEMPERATURE = 1.0
+_KEEP_BIAS = 2.0
+
+
+class TokenSelector(nn.Module):
+    """Chooses tokens from what each says itself and from what all say together.
+
+    Args:
+        channels: C.
+
+    Attributes:
+        ratio: [], r_l: the running mean of the share of tokens that are selected in training; 1 before any training.
+    """
+
+    ratio: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        hidden = max(1, channels // 4)
+        self.norm = nn.LayerNorm(channels, 1e-6)
+        self.local = TokenLinear(channels, hidden)
+        self.joint = TokenLinear(2 * hidden, hidden)
+        self.score = TokenLinear(hidden, 2)
+        self.register_buffer("ratio", torch.ones(()))
+
+    def start(self) -> None:
+        """Fresh scores that keep every token."""
+        nn.init.zeros_(self.score.weight)
+        with torch.no_grad():
+            self.score.bias.copy_(torch.tensor([0.0, _KEEP_BIAS]))
+
+    def encode(self, tokens: Tensor) -> Tensor:
+        """z = MLP(Norm(e)): [S,N,C] -> [S,N,C/4]."""
+        z: Tensor = F.gelu(self.local(self.norm(tokens)))
+        return z
+
+    def logits(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+        """Before the softmax of Eq. 7, index 1 = keep.
+
+        Args:
+            z: [S,N,C/4] of the reference frame's tokens.
+            context: [S,N',C/4] what is pooled to the frame's own z (DTS), or the current frame's (DTS-t, Table 4b).
+
+        Returns:
+            [S,N,2].
+        """
+        pooled = (z if context is None else context).amax(1, keepdim=True).expand(-1, z.shape[1], -1)
+        scores: Tensor = self.score(F.gelu(self.joint(torch.cat([pooled, z], 2))))
+        return scores
+
+    def forward(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+        """Gates [S,N,1]: 1 = selected, 0 = not.
+
+        In training a straight-through Gumbel-softmax, so that gradients reach the scores, and `ratio` is kept up; else the arg max.
+        """
+        logits = self.logits(z, context)
+        if not self.training:
+            return (logits[..., 1:] > logits[..., :1]).to(z.dtype)
+        gate = F.gumbel_softmax(logits.float(), tau=_TEMPERATURE, hard=True)[..., 1:]
+        with torch.no_grad():
+            self.ratio.lerp_(gate.mean().to(self.ratio.dtype), _RATIO_MOMENTUM)
+        return gate.to(z.dtype)
+
+
+def take(layer: Mapping[str, Tensor], gate: Tensor, ragged: bool) -> dict[str, Tensor]:
+    """Only the selected tokens of a layer, in their order.
+
+    Args:
+        layer: name -> [S,N,C].
+        gate: [S,N,1], 1 = selected.
+        ragged: slots may have selected different numbers. Then all are as long as the longest, and `gate` in the result says which
+            tokens are real; the others are zeros.
+
+    Returns:
+        name -> [S,n,C], and `place` int32 [S,n,1], each token's place among the N.
+    """
+    chosen = gate[..., 0] > 0.5
+    longest = int(chosen.sum(1).max())
+    places = chosen.int().argsort(1, descending=True, stable=True)[:, :longest, None]
+    taken = {name: tensor.gather(1, places.expand(-1, -1, tensor.shape[2])) for name, tensor in layer.items()}
+    if ragged:
+        real = gate.gather(1, places)
+        taken = {name: tensor * real.to(tensor.dtype) for name, tensor in taken.items()}
+        taken["gate"] = real
+    taken["place"] = places.int()
+    return taken
+
+
+def attend_gated(q: Tensor, k: Tensor, v: Tensor, gate: Tensor, heads: int) -> Tensor:
+    """Attention in which each key has a gate g: weights are ``g exp(s) / sum(g exp(s))`` (as in DynamicViT).
+
+    The gate travels as one more channel of queries and keys, whose product is log(g): any fused kernel computes it, nothing of the size
+    of the score matrix is held, and gradients reach the gates, closed ones too.
+
+    Args:
+        q: [S,N,C].
+        k: [S,M,C].
+        v: [S,M,C].
+        gate: [S,M,1] in [0,1].
+        heads: number of heads.
+
+    Returns:
+        [S,N,C].
+    """
+    channels = q.shape[2] // heads
+    # Under autograd a closed gate needs a finite logarithm for its gradient; else it is shut for good.
+    bias = torch.log(gate.float() + (1e-6 if gate.requires_grad else 1e-30)).to(q.dtype)
+    q, k, v = (x.unflatten(2, (heads, channels)).transpose(1, 2) for x in (q, k, v))
+    ones = q.new_full((), channels**0.5).expand(*q.shape[:-1], 1)
+    pads = (0, 7)  # fused kernels want multiples of 8 channels
+    q = F.pad(torch.cat([q, ones], 3), pads)
+    k = F.pad(torch.cat([k, bias[:, None].expand(-1, heads, -1, -1)], 3), pads)
+    out = F.scaled_dot_product_attention(q, k, F.pad(v, (0, 8)), scale=channels**-0.5)
+    return out[..., :channels].transpose(1, 2).flatten(2)
+
+
+def received_attention(q: Tensor, k: Tensor, heads: int, gate: Tensor | None = None, chunk: int = 256) -> Tensor:
+    """How much attention each key receives: the softmax weights, averaged over queries and heads.
+
+    Args:
+        q: [S,N,C].
+        k: [S,M,C].
+        heads: number of heads.
+        gate: [S,M,1], or none.
+        chunk: queries at a time; the full score matrix is never held.
+
+    Returns:
+        float32 [S,M], each row sums to 1.
+    """
+    keys = k.unflatten(2, (heads, -1)).permute(0, 2, 3, 1)
+    queries = q.unflatten(2, (heads, -1)).transpose(1, 2) * (q.shape[2] // heads) ** -0.5
+    bias = None if gate is None else torch.log(gate.float() + 1e-30).transpose(1, 2)[:, None]
+    total = torch.zeros(k.shape[0], k.shape[1], device=k.device)
+    for part in queries.split(chunk, 2):
+        scores = (part @ keys).float()
+        total += (scores if bias is None else scores + bias).softmax(3).sum((1, 2))
+    return total / (heads * q.shape[1])
+
+
+def rate_loss(gates: Sequence[Tensor], rate: float = 0.5) -> Tensor:
+    """The loss of DTS-Lr (Table 4b): the mean over layers of the squared distance between the selected share and a fixed rate.
+
+    Args:
+        gates: of each layer [S,N,1], with gradients (`Entry.layers[l]["gate"]` in training).
+        rate: the share wanted.
+    """
+    return torch.stack([(gate.float().mean() - rate) ** 2 for gate in gates]).mean()
