@@ -102,7 +102,7 @@ class ComposedDataset(ClipDataset):
         for _ in range(_TRIES):
             scene = random_scene(rng, self.assets, self.config)
             first = scene.render(time, rng)
-            if len(_visible(first[1], self.config.min_area)):
+            if len(visible(first[1], self.config.min_area)):
                 return scene, first
         scene = random_scene(rng, self.assets, self.config, sure=True)
         return scene, scene.render(time, rng)
@@ -149,17 +149,23 @@ def random_scene(rng: np.random.Generator, assets: Assets, config: ComposeConfig
 
 def settle(rng: np.random.Generator, rendered: Sequence[tuple[Image, Labels]], min_area: float, max_objects: int) -> Clip:
     """Keep the objects that frame 0 shows well, at most `max_objects`, under random ids 1..n; the others become background."""
-    kept = rng.permutation(_visible(rendered[0][1], min_area))[:max_objects]
-    table = np.zeros(256, np.uint8)
-    table[IGNORE] = IGNORE
-    table[kept] = np.arange(1, len(kept) + 1)
+    table = settle_table(rng, rendered[0][1], min_area, max_objects)
     flip = rng.random() < 0.5
     images = [image[:, ::-1] if flip else image for image, _ in rendered]
     labels = [table[labels[:, ::-1] if flip else labels] for _, labels in rendered]
-    return to_clip(images, labels, len(kept))
+    return to_clip(images, labels, int(table[:IGNORE].max()))
 
 
-def _visible(labels: Labels, min_area: float) -> NDArray[np.intp]:
+def settle_table(rng: np.random.Generator, first: Labels, min_area: float, max_objects: int) -> NDArray[np.uint8]:
+    """The new id [256] of each label: see `settle`."""
+    kept = rng.permutation(visible(first, min_area))[:max_objects]
+    table = np.zeros(256, np.uint8)
+    table[IGNORE] = IGNORE
+    table[kept] = np.arange(1, len(kept) + 1)
+    return table
+
+
+def visible(labels: Labels, min_area: float) -> NDArray[np.intp]:
     """The ids whose area is at least this share of the picture."""
     areas = np.bincount(labels.ravel(), minlength=256)
     areas[[0, IGNORE]] = 0

@@ -1,0 +1,54 @@
+"""`vosformer data check` and `vosformer data compose`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from vosformer.errors import InputError
+
+
+def compose(
+    out: Annotated[Path, tyro.conf.Positional],
+    /,
+    clips: int = 8,
+    frames: int = 60,
+    size: str = "480x854",
+    seed: int = 1,
+    assets: Path | None = None,
+    split: str = "val",
+) -> None:
+    """Render composed multi-object clips with exact masks, in the DAVIS layout.
+
+    Args:
+        out: Folder to write to.
+        clips: Number of clips.
+        frames: Frames of each clip.
+        size: Height x width in pixels.
+        seed: The same seed gives the same clips.
+        assets: Folder with pictures and masks, DAVIS clips or sprites; without it everything is procedural.
+        split: Name of the list in ImageSets/2017.
+    """
+    from vosformer.data.assets import Assets, find_assets
+    from vosformer.data.render import render_clips
+
+    height, width = parse_size(size)
+    # Evaluation clips are made of what `Assets.split` keeps out of training.
+    made_of = find_assets(assets).split()[1] if assets else Assets()
+    folders = render_clips(out, made_of, clips, frames, (height, width), seed, split)
+    print(f"{clips} clips of {frames} frames, {height} x {width} pixels: {out} (list: ImageSets/2017/{split}.txt)")
+    print(f"masks: {folders[0].parent}")
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """Sides of a size, e.g. (480, 854) of "480x854".
+
+    Raises:
+        InputError: it is something else.
+    """
+    parts = text.lower().split("x")
+    if len(parts) != 2 or not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise InputError(f"the size {text!r} is not understood; expected HEIGHTxWIDTH in pixels, e.g. 480x854")
+    return int(parts[0]), int(parts[1])
