@@ -145,6 +145,13 @@ class Memory:
         """Name -> [S,N,C] of the last frame (`Entry.layers` and `Entry.recent` together); empty if there is none."""
         return self._last[layer] if layer < len(self._last) else {}
 
+    def references(self, layer: int) -> list[dict[str, Tensor]]:
+        """The bank, and the last frame unless it is in the bank: all that is remembered, nothing twice."""
+        found = [self.bank(layer)]
+        if self.last_frame is not None and self.last_frame not in self.frames:
+            found.append(self.last(layer))
+        return [part for part in found if part]
+
     @property
     def nbytes(self) -> int:
         """Bytes held by the banks."""

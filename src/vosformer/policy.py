@@ -96,6 +96,123 @@ class EveryK:
         return replace(self, capacity=min(capacity, self.capacity or capacity))
 
 
+@dataclass(frozen=True)
+class FirstAndPrevious:
+    """The frame an object was given on, and the previous frame (SimVOS; JointFormer on DAVIS and VISOR).
+
+    A frame with given masks is the previous frame of the next one, like any other; of the given frames the first and the latest
+    `capacity` - 1 stay in the bank.
+    """
+
+    capacity: int | None = 1
+
+    def plan(self, bank: Sequence[Frame], last: Frame | None, new: Frame) -> Plan:
+        if not bank:
+            return Plan((), "new", replace_last=False)
+        if not new.pinned or self.capacity == 1:
+            return Plan()
+        return Plan(first_in_first_out(bank, self.capacity), "new")
+
+    def limited(self, capacity: int) -> FirstAndPrevious:
+        return replace(self, capacity=min(capacity, self.capacity or capacity))
+
+
+@dataclass(frozen=True)
+class Queue:
+    """JointFormer on longer videos: the first frame, and a queue of given frames and of each frame `gap` or more after the latest.
+
+    All in all `capacity` frames, besides the last frame that did not enter the queue: on a frame that does, the last one is *not*
+    replaced, so that the next frame is read with the frame before.
+    """
+
+    gap: int = 5
+    capacity: int | None = 3
+
+    def plan(self, bank: Sequence[Frame], last: Frame | None, new: Frame) -> Plan:
+        if bank and (self.capacity == 1 or (not new.pinned and new.number - bank[-1].number < self.gap)):
+            return Plan()
+        return Plan(first_in_first_out(bank, self.capacity), "new", replace_last=False)
+
+    def limited(self, capacity: int) -> Policy:
+        return replace(self, capacity=min(capacity, self.capacity or capacity))
+
+
+def first_in_first_out(bank: Sequence[Frame], capacity: int | None) -> tuple[int, ...]:
+    """The positions to let go so that one more frame fits: the oldest ones, but never the first (unless there is no other)."""
+    excess = 0 if capacity is None else len(bank) + 1 - capacity
+    return tuple(range(1, len(bank)))[:excess] if excess > 0 else ()
+
+
+@dataclass(frozen=True)
+class OneVOSQueue:
+    """OneVOS: the bank lags one frame. A frame enters when it stops being the reference: the first one, given ones, every `gap`-th.
+
+    When `cap` frames are there, those that stay are: the given frames after the first (if there are none, the first), and the last
+    `cap` - 1 of [given frames after the first, newest first; the first; all others by age]. So the bank holds `cap` + 1 frames, and one
+    more for each given frame after the second. The official code keeps a frame that is both twice; here it is kept once.
+
+    Attributes:
+        gap: frames between two remembered ones.
+        cap: the paper's Cap.
+        capacity: an upper bound on the frames in the bank; None = none but the above.
+    """
+
+    gap: int = 10
+    cap: int = 5
+    capacity: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.gap < 1 or self.cap < 1:
+            raise InputError(f"a OneVOS memory has gap {self.gap} and cap {self.cap}; both must be at least 1")
+
+    def plan(self, bank: Sequence[Frame], last: Frame | None, new: Frame) -> Plan:
+        if last is None or not (not bank or last.pinned or last.number % self.gap == 0):
+            return Plan()
+        dropped: set[int] = set()
+        if len(bank) >= self.cap:
+            given = sorted((i for i, frame in enumerate(bank) if frame.pinned and frame.number > 0), reverse=True)
+            order = given + [i for i in range(len(bank)) if i not in given]
+            dropped = set(order[max(len(given), 1) : max(len(bank) - self.cap + 1, 0)])
+        if self.capacity is not None:
+            left = [i for i in range(len(bank)) if i not in dropped]
+            dropped |= {left[i] for i in oldest_to_drop([bank[i] for i in left], self.capacity)}
+        return Plan(tuple(sorted(dropped)), "last")
+
+    def limited(self, capacity: int) -> OneVOSQueue:
+        return replace(self, capacity=min(capacity, self.capacity or capacity))
+
+
+@dataclass(frozen=True)
+class DynamicTokens:
+    """OneVOS-D: what enters and when is as in `OneVOSQueue`, but each layer keeps tokens, not frames (paper Sec. 3.3, Eq. 8).
+
+    A layer's memory is full at ``r_l N capacity`` tokens. Then at most `keep` tokens stay, those that received most attention, besides
+    those of the first and of the newest given frame; after that it fills up again.
+
+    Attributes:
+        gap: frames between two remembered ones.
+        capacity: the paper's Cap; None = tokens are never let go.
+        keep: most tokens that stay when a layer is full.
+    """
+
+    gap: int = 10
+    capacity: int | None = 5
+    keep: int = 520
+
+    def __post_init__(self) -> None:
+        if self.gap < 1 or self.keep < 0 or (self.capacity is not None and self.capacity < 1):
+            raise InputError(
+                f"a dynamic memory has gap {self.gap}, capacity {self.capacity} and keep {self.keep}; at least 1, 1 and 0 are needed"
+            )
+
+    def plan(self, bank: Sequence[Frame], last: Frame | None, new: Frame) -> Plan:
+        enters = last is not None and (not bank or last.pinned or last.number % self.gap == 0)
+        return Plan(bank="last" if enters else None)
+
+    def limited(self, capacity: int) -> DynamicTokens:
+        return replace(self, capacity=min(capacity, self.capacity or capacity))
+
+
 _BOUND_FRAMES = 8  # of the default policy: 40 frames of history at gap 5, as much as the papers' clips ever need
 
 
