@@ -1,8 +1,8 @@
 """Region similarity J and boundary accuracy F of DAVIS (Perazzi et al., CVPR 2016, sec. 5.1), and their statistics.
 
-The results are the ones of the official DAVIS-2017 scorer to the last bit of a double (`tests/fixtures/metrics_davis.npz`). It dilates
-boundary maps with a disk, frame by frame; here masks are packed to 64 pixels a word, several frames share each array operation, and only
-the part of the picture that holds an object is looked at (`bits.py`).
+The results are the ones of the official DAVIS-2017 scorer to the last bit of a double (`tests/fixtures/metrics_davis.npz`). It
+dilates boundary maps with a disk, frame by frame; here masks are packed to 64 pixels a word, several frames share each array
+operation, and only the part of the picture that holds an object is looked at (`bits.py`).
 """
 
 from __future__ import annotations
@@ -131,8 +131,8 @@ def statistics(values: ArrayLike) -> Statistics:
     """Mean, recall and decay over the frames of one object, as the official scorer takes them.
 
     The quarters overlap in one frame: with ``c = round(linspace(1, n, 5)) - 1`` the first is ``values[c0 : c1 + 1]``, the last
-    ``values[c3 : c4 + 1]``. The official code stores c in 8 bits, which overflows for sequences of more than 256 frames: its decay is then
-    that of other frames. Here c is what it was meant to be, so only the decay of such long sequences differs.
+    ``values[c3 : c4 + 1]``. The official code stores c in 8 bits, which overflows for sequences of more than 256 frames: its decay
+    is then that of other frames. Here c is what it was meant to be, so only the decay of such long sequences differs.
 
     Args:
         values: [n], n >= 1.

@@ -1,0 +1,199 @@
+"""Folders of masks: which sequences they hold, and which frames each sequence has."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vosformer.errors import DataError
+from vosformer.io.images import natural_key
+
+# Where a data set or a result keeps its folders of masks, the more particular first.
+_INSIDE = ("Annotations/480p", "Annotations", "valid/Annotations", "masks", ".")
+
+
+@dataclass(frozen=True)
+class MaskFolders:
+    """The sequences of one folder.
+
+    Attributes:
+        root: the folder that the user named.
+        sequences: name -> folder of its masks, in natural order.
+        single: the root is itself one sequence.
+    """
+
+    root: Path
+    sequences: dict[str, Path]
+    single: bool = False
+
+
+def find_masks(root: Path) -> MaskFolders:
+    """The sequences of a data set, a result folder or a single sequence.
+
+    A sequence is a folder of PNG files. The root may be one, hold them, or be laid out like DAVIS (``Annotations/480p/NAME``),
+    YouTube-VOS and MOSE (``[valid/]Annotations/NAME``) or one run of `vosformer track` (``masks/``).
+
+    Raises:
+        DataError: it does not exist, or no PNG is where one could be expected.
+    """
+    if not root.is_dir():
+        raise DataError(f"{root} is not a folder; expected one with a folder of PNG masks for each sequence")
+    for inside in _INSIDE:
+        folder = root / inside
+        if not folder.is_dir():
+            continue
+        if _has_masks(folder):
+            return MaskFolders(root, {root.resolve().name: folder}, single=True)
+        sequences = _sequences(folder)
+        if sequences:
+            return MaskFolders(root, sequences)
+        resolutions = [child for child in _folders(folder) if _sequences(child)] if inside == "Annotations" else []
+        if len(resolutions) == 1:
+            return MaskFolders(root, _sequences(resolutions[0]))
+        if resolutions:
+            names = ", ".join(child.name for child in resolutions)
+            raise DataError(f"{folder} holds several sets of masks ({names}); name one of these folders instead of {root}")
+    raise DataError(
+        f"{root} holds no PNG masks: expected NAME/*.png, Annotations/NAME/*.png or Annotations/480p/NAME/*.png in it"
+    )
+
+
+def mask_files(folder: Path) -> dict[str, Path]:
+    """Frame name -> PNG file of one sequence, in natural order; hidden files are passed over."""
+    files = (path for path in folder.iterdir() if path.suffix.lower() == ".png" and not path.name.startswith("."))
+    return {path.stem: path for path in sorted(files, key=lambda path: natural_key(path.name))}
+
+
+def select(truth: MaskFolders, results: MaskFolders, split: str | Path | Sequence[str] | None) -> tuple[list[str], str | None]:
+    """The sequences to score, and the list they come from.
+
+    Args:
+        truth: the true masks.
+        results: the result masks.
+        split: names; or a list's name in ImageSets ("val", "2017/val") or its file; or None: the list in ImageSets that
+            names exactly the sequences of the results, else every true sequence.
+
+    Raises:
+        DataError: there is no such list, or it names sequences without true masks.
+    """
+    if truth.single:
+        return list(truth.sequences), None
+    if results.single and split is None:
+        name = next(iter(results.sequences))
+        if name not in truth.sequences:
+            raise DataError(f"{truth.root} has no sequence {name!r}, which is the name of the result folder {results.root}")
+        return [name], None
+    if split is None:
+        lists = {name: names for name, names in _lists(truth.root).items() if set(names) == set(results.sequences)}
+        for name, names in lists.items():
+            if set(names) <= set(truth.sequences):
+                return names, name
+        return list(truth.sequences), None
+    names = [*split] if isinstance(split, Sequence) and not isinstance(split, str) else read_split(truth.root, split)
+    absent = [name for name in names if name not in truth.sequences]
+    if absent:
+        raise DataError(f"{truth.root} has no true masks for {first_of(absent)}, which the list {_name_of(split)} names")
+    if not names:
+        raise DataError(f"the list {_name_of(split)} names no sequence")
+    return names, _name_of(split)
+
+
+def read_split(root: Path, split: str | Path) -> list[str]:
+    """The names in one of a data set's lists.
+
+    Args:
+        root: the data set, or a folder up to three levels inside of it.
+        split: a file, or the name of a list in ImageSets, with its folder if that is needed to tell it from others ("2017/val").
+
+    Raises:
+        DataError: there is no such list, or several.
+    """
+    path = Path(split)
+    if path.suffix == ".txt" and path.is_file():
+        return _read_list(path)
+    lists = _lists(root)
+    found = [name for name in lists if name == str(split) or name.endswith(f"/{split}")]
+    if len(found) != 1:
+        what = f"several lists {str(split)!r} ({', '.join(found)})" if found else f"no list {str(split)!r}"
+        known = f"ImageSets has {', '.join(lists)}" if lists else "there is no ImageSets folder with lists (*.txt)"
+        raise DataError(f"{root} has {what}; {known}")
+    return lists[found[0]]
+
+
+def read_meta(root: Path) -> dict[str, Any] | None:
+    """The ``meta.json`` of YouTube-VOS that lies in the folder or up to two levels above, or None.
+
+    Raises:
+        DataError: it cannot be read, or has no "videos".
+    """
+    for folder in (root, root / "valid", *list(root.resolve().parents)[:2]):
+        path = folder / "meta.json"
+        if path.is_file():
+            return load_meta(path)
+    return None
+
+
+def load_meta(path: Path) -> dict[str, Any]:
+    """A ``meta.json`` in YouTube-VOS's form: {"videos": {NAME: {"objects": {ID: {"category": ..., "frames": [...]}}}}}.
+
+    Raises:
+        DataError: it cannot be read, or has another form.
+    """
+    try:
+        meta = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read as JSON: {error}") from error
+    videos = meta.get("videos") if isinstance(meta, dict) else None
+    if not isinstance(videos, dict) or not all(
+        isinstance(v, dict) and isinstance(v.get("objects"), dict) for v in videos.values()
+    ):
+        raise DataError(
+            f'{path} is not in the form of YouTube-VOS: expected {{"videos": {{NAME: {{"objects": {{ID: ...}}}}}}}}'
+        )
+    return dict(meta)
+
+
+def first_of(names: Iterable[str], limit: int = 3) -> str:
+    """The first few names in words, with the count of the rest."""
+    listed = list(names)
+    shown = ", ".join(listed[:limit])
+    return shown if len(listed) <= limit else f"{shown} and {len(listed) - limit} more"
+
+
+def _lists(root: Path) -> dict[str, list[str]]:
+    for folder in (root, *list(root.resolve().parents)[:3]):
+        sets = folder / "ImageSets"
+        if sets.is_dir():
+            files = sorted(sets.rglob("*.txt"))
+            return {path.relative_to(sets).with_suffix("").as_posix(): _read_list(path) for path in files}
+    return {}
+
+
+def _read_list(path: Path) -> list[str]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"the list {path} cannot be read: {error}") from error
+    return list(dict.fromkeys(line.strip() for line in lines if line.strip()))
+
+
+def _name_of(split: str | Path | Sequence[str]) -> str:
+    return str(split) if isinstance(split, str | Path) else "given"
+
+
+def _has_masks(folder: Path) -> bool:
+    return any(path.suffix.lower() == ".png" and not path.name.startswith(".") for path in folder.iterdir())
+
+
+def _folders(folder: Path) -> list[Path]:
+    children = (path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    return sorted(children, key=lambda path: natural_key(path.name))
+
+
+def _sequences(folder: Path) -> dict[str, Path]:
+    children = _folders(folder)
+    # Folders without masks belong to the sequences, too, if others have some: their frames are missing.
+    return {path.name: path for path in children} if any(_has_masks(path) for path in children) else {}
