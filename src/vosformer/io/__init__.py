@@ -1,0 +1,50 @@
+"""Video and masks, in and out; see `docs/io.md`."""
+
+from __future__ import annotations
+
+from vosformer.io.background import BackgroundSink, Prefetch
+from vosformer.io.files import write_bytes
+from vosformer.io.frames import Frame, Source
+from vosformer.io.labels import LabelMap, check_size, read_labels
+from vosformer.io.live import LiveStream
+from vosformer.io.mask_folder import MaskFolder, read_mask_folder, read_masks
+from vosformer.io.overlay import OverlayVideo, draw
+from vosformer.io.palette import DAVIS_PALETTE, colours
+from vosformer.io.records import CocoRLE, Scores
+from vosformer.io.sinks import CutOuts, LabelImages, ObjectImages, Sink, Sinks, indexed_png
+from vosformer.io.sources import open_source
+from vosformer.io.stills import Arrays, ImageFiles, Stream, image_folder
+from vosformer.io.video import VideoFile
+
+__all__ = [
+    "DAVIS_PALETTE",
+    "Arrays",
+    "BackgroundSink",
+    "CocoRLE",
+    "CutOuts",
+    "Frame",
+    "ImageFiles",
+    "LabelImages",
+    "LabelMap",
+    "LiveStream",
+    "MaskFolder",
+    "ObjectImages",
+    "OverlayVideo",
+    "Prefetch",
+    "Scores",
+    "Sink",
+    "Sinks",
+    "Source",
+    "Stream",
+    "VideoFile",
+    "check_size",
+    "colours",
+    "draw",
+    "image_folder",
+    "indexed_png",
+    "open_source",
+    "read_labels",
+    "read_mask_folder",
+    "read_masks",
+    "write_bytes",
+]

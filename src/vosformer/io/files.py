@@ -1,0 +1,89 @@
+"""Files that are either whole or not there, and errors of the disk in the user's words."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from vosformer.errors import OutputError
+
+_REASONS = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EFBIG: "the file would be larger than this system allows",
+    errno.EACCES: "there is no permission to write there",
+    errno.EPERM: "there is no permission to write there",
+    errno.EROFS: "the disk is read-only",
+    errno.ENOTDIR: "a part of the path is a file, not a folder",
+    errno.EEXIST: "a file of that name is in the way",
+    errno.ENAMETOOLONG: "the name is too long",
+}
+
+
+def reason(error: OSError) -> str:
+    """What went wrong with a file, in plain words."""
+    return _REASONS.get(error.errno or 0, error.strerror or str(error) or type(error).__name__)
+
+
+@contextmanager
+def output_errors(path: Path) -> Iterator[None]:
+    """Raise an `OutputError` that names `path` for every `OSError` inside."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written: {reason(error)}") from error
+
+
+def make_folder(path: Path) -> Path:
+    """Create the folder and its parents; return it.
+
+    Raises:
+        OutputError: it cannot be created.
+    """
+    with output_errors(path):
+        path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path in the same folder that takes the place of `path` if the block succeeds, and vanishes if not.
+
+    The name is the same each time, so that what a killed run left behind is overwritten by the next one. The suffix is kept, since
+    writers of video choose their format by it.
+
+    Raises:
+        OutputError: an `OSError` came up inside.
+    """
+    temporary = path.with_name(f".tmp-{path.name}")
+    try:
+        with output_errors(path):
+            yield temporary
+            os.replace(temporary, path)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write the whole file or nothing.
+
+    Raises:
+        OutputError: it cannot be written; a former file of that name is untouched.
+    """
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def remove(path: Path) -> None:
+    """Delete a file or folder if it is there."""
+    with output_errors(path):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)

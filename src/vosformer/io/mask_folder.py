@@ -1,0 +1,120 @@
+"""Masks of several frames: a folder whose names match the frames."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from vosformer.errors import InputError
+from vosformer.io.frames import Source
+from vosformer.io.images import natural_key
+from vosformer.io.labels import SUFFIXES, LabelMap, check_size, read_labels
+
+
+class MaskFolder(Mapping[int, LabelMap]):
+    """Frame number -> label map, read when asked for, so that masks of a whole video need no memory.
+
+    Args:
+        paths: frame number -> file, or folder with one image per object.
+        source: the frames, for their size.
+        notes: what a user should know about how the folder was read.
+    """
+
+    def __init__(self, paths: Mapping[int, Path], source: Source, notes: tuple[str, ...] = ()) -> None:
+        self._paths = dict(sorted(paths.items()))
+        self._size = (source.height, source.width)
+        self.notes = notes
+
+    def __getitem__(self, number: int) -> LabelMap:
+        """The label map of that frame.
+
+        Raises:
+            InputError: the file is no label map, is empty, or has another size than the frames.
+            KeyError: there is no mask for this frame.
+        """
+        path = self._paths[number]
+        mask = read_labels(path)
+        check_size(mask.labels, *self._size, path)
+        return mask
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._paths)
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def path(self, number: int) -> Path:
+        """Where the mask of that frame comes from."""
+        return self._paths[number]
+
+
+def read_masks(path: Path | str, source: Source, *, frame: int = 0) -> MaskFolder:
+    """The masks that a user gives, by frame number.
+
+    A file is the mask of `frame`. A folder holds one mask per frame if the name of any of its files or sub-folders is the name of a
+    frame (see `read_mask_folder`); else it holds one mask per object, all of `frame`.
+
+    Raises:
+        InputError: see `read_labels` and `read_mask_folder`; or the source has no such frame.
+    """
+    path = Path(path)
+    if path.is_dir() and any(
+        source.find(entry.stem if entry.is_file() else entry.name) is not None for entry in _entries(path)
+    ):
+        return read_mask_folder(path, source)
+    if frame < 0 or (source.count is not None and frame >= source.count):
+        raise InputError(f"{path} was given for frame {frame}, but {source.name} has {source.count} frames, from 0 on")
+    masks = MaskFolder({frame: path}, source)
+    return MaskFolder({frame: path}, source, masks[frame].notes)
+
+
+def read_mask_folder(folder: Path | str, source: Source) -> MaskFolder:
+    """The masks of a folder by frame number. All are read once, so that a bad one is known before any work is done.
+
+    Each file, or sub-folder with one image per object, is named like its frame: by the stem of the image for folders of images, by
+    the number with five digits for videos ("00042.png"). Masks without any object are passed over with a note.
+
+    Raises:
+        InputError: no name matches a frame, two match the same one, a name matches none, none has an object, or one is no label map.
+    """
+    folder = Path(folder)
+    paths: dict[int, Path] = {}
+    strangers: list[str] = []
+    for entry in _entries(folder):
+        number = source.find(entry.stem if entry.is_file() else entry.name)
+        if number is None:
+            strangers.append(entry.name)
+        elif number in paths:
+            raise InputError(f"{folder} has two masks of frame {number}: {paths[number].name} and {entry.name}")
+        else:
+            paths[number] = entry
+    if not paths or strangers:
+        raise InputError(
+            f"{folder} has {len(strangers)} masks that no frame of {source.name} is named like "
+            f"({', '.join(strangers[:3]) or 'the folder is empty'}): expected names like {_example(source)}.png"
+        )
+    empty = []
+    for number, path in sorted(paths.items()):
+        mask = read_labels(path, allow_empty=True)
+        check_size(mask.labels, source.height, source.width, path)
+        if not mask.labels.any():
+            empty.append(number)
+    for number in empty:
+        del paths[number]
+    if not paths:
+        raise InputError(f"{folder} has no object in any of its {len(empty)} masks: all of their pixels are 0")
+    notes = (f"{len(empty)} masks without any object were passed over, the first is of frame {empty[0]}",) if empty else ()
+    return MaskFolder(paths, source, notes)
+
+
+def _entries(folder: Path) -> list[Path]:
+    entries = (
+        entry
+        for entry in folder.iterdir()
+        if not entry.name.startswith(".") and (entry.is_dir() or entry.suffix.lower() in SUFFIXES)
+    )
+    return sorted(entries, key=lambda entry: natural_key(entry.name))
+
+
+def _example(source: Source) -> str:
+    return next((frame.name for frame in source.frames(0, 1)), "00000") if not source.live else "00000"

@@ -1,0 +1,215 @@
+"""Sinks that gather all frames in one file: COCO RLE and scores. Memory stays flat: results lie in a part file of JSON lines."""
+
+from __future__ import annotations
+
+import csv
+import json
+from array import array
+from collections.abc import Iterator, Mapping
+from io import StringIO
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from pycocotools import mask as coco
+
+from vosformer.errors import OutputError
+from vosformer.io.files import make_folder, output_errors, remove, replacing
+from vosformer.io.frames import Frame
+from vosformer.io.sinks import Labels, Probability, Sink
+
+
+class _Lines:
+    """A file of JSON lines, one per frame, that can be cut back to a checkpoint and read in the order of frames."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: IO[bytes] | None = None
+
+    def append(self, record: dict[str, Any]) -> None:
+        with output_errors(self._path):
+            if self._file is None:
+                self._file = self._path.open("ab")
+            self._file.write(
+                json.dumps(record, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "surrogateescape") + b"\n"
+            )
+            self._file.flush()
+
+    def size(self) -> int:
+        return self._path.stat().st_size if self._path.exists() else 0
+
+    def cut(self, size: int) -> None:
+        """Keep the first `size` bytes."""
+        self.close()
+        if self.size() < size:
+            raise OutputError(
+                f"{self._path} has {self.size()} bytes, but {size} were written by the run to resume: start it anew"
+            )
+        with output_errors(self._path):
+            if size == 0:
+                remove(self._path)
+            else:
+                with self._path.open("r+b") as file:
+                    file.truncate(size)
+
+    def sorted(self) -> Iterator[dict[str, Any]]:
+        """All records by frame number; only one is in memory at a time, and 16 bytes for each."""
+        self.close()
+        if not self._path.exists():
+            return
+        with self._path.open("rb") as file:
+            places = array("q")
+            while line := file.readline():
+                if line.endswith(b"\n"):  # a killed run, or a full disk, leaves half a line at most at the end
+                    places.extend((json.loads(line)["frame"], file.tell() - len(line)))
+            table = np.frombuffer(places, np.int64).reshape(-1, 2) if places else np.zeros((0, 2), np.int64)
+            for place in table[np.argsort(table[:, 0], kind="stable"), 1]:
+                file.seek(int(place))
+                yield json.loads(file.readline())
+
+    def close(self) -> None:
+        if self._file is not None:
+            with output_errors(self._path):
+                self._file.close()
+            self._file = None
+
+    def remove(self) -> None:
+        self.close()
+        remove(self._path)
+
+
+class _Records(Sink):
+    """A sink of one file that is put together from JSON lines when it is closed."""
+
+    def __init__(self, path: Path) -> None:
+        self.name = path.name
+        self._path = path
+        make_folder(path.parent)
+        self._lines = _Lines(path.with_name(f".{path.name}.part"))
+
+    def checkpoint(self) -> dict[str, Any]:
+        """See `Sink.checkpoint`."""
+        return {"bytes": self._lines.size()}
+
+    def restore(self, token: Mapping[str, Any] | None) -> None:
+        """See `Sink.restore`."""
+        self._lines.cut(0 if token is None else int(token["bytes"]))
+
+    def close(self, complete: bool = True) -> None:
+        """See `Sink.close`."""
+        with (
+            replacing(self._path) as temporary,
+            temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,
+        ):
+            self._assemble(file)
+        if complete:
+            self._lines.remove()
+
+    def _assemble(self, file: IO[str]) -> None:
+        raise NotImplementedError
+
+
+class CocoRLE(_Records):
+    """All masks in one COCO file: run lengths as in pycocotools, any ids, read back by it exactly.
+
+    Each annotation has `image_id` (the frame's number), `track_id` (the object's id), `score`, `area` and `bbox`. Objects without
+    any pixel in a frame have no annotation there. The images have `frame_number` and, if known, `time` in seconds.
+
+    Args:
+        path: of the JSON file.
+
+    Raises:
+        OutputError: the folder cannot be created.
+    """
+
+    def write(self, frame: Frame, labels: Labels, scores: Mapping[int, float], probability: Probability) -> None:
+        """See `Sink.write`."""
+        objects = []
+        for number in np.unique(labels):
+            if number:
+                rle = coco.encode(np.asfortranarray(labels == number, np.uint8))
+                score = scores.get(int(number))
+                objects.append([int(number), rle["counts"].decode(), None if score is None else round(float(score), 6)])
+        height, width = labels.shape
+        self._lines.append(
+            {"frame": frame.number, "name": frame.name, "time": frame.time, "size": [height, width], "objects": objects}
+        )
+
+    def _assemble(self, file: IO[str]) -> None:
+        file.write('{"info":{"description":"vosformer"},"images":[')
+        ids: set[int] = set()
+        for at, record in enumerate(self._lines.sorted()):
+            height, width = record["size"]
+            image = {"id": record["frame"], "file_name": record["name"], "height": height, "width": width}
+            image["frame_number"] = record["frame"]
+            if record["time"] is not None:
+                image["time"] = record["time"]
+            file.write(("," if at else "") + "\n" + json.dumps(image, ensure_ascii=False))
+            ids.update(number for number, _, _ in record["objects"])
+        file.write('],\n"annotations":[')
+        at = 0
+        for record in self._lines.sorted():
+            for number, counts, score in record["objects"]:
+                at += 1
+                annotation = _annotation(at, record["frame"], number, {"size": record["size"], "counts": counts}, score)
+                file.write(("," if at > 1 else "") + "\n" + json.dumps(annotation))
+        categories = [{"id": 1, "name": "object"}]
+        file.write(
+            f'],\n"categories":{json.dumps(categories)},\n"tracks":{json.dumps([{"id": number} for number in sorted(ids)])}}}\n'
+        )
+
+
+def _annotation(at: int, frame: int, number: int, rle: dict[str, Any], score: float | None) -> dict[str, Any]:
+    box = [float(value) for value in coco.toBbox(rle)]
+    annotation = {"id": at, "image_id": frame, "category_id": 1, "track_id": number, "iscrowd": 0}
+    return annotation | {"segmentation": rle, "area": int(coco.area(rle)), "bbox": box, "score": score}
+
+
+class Scores(_Records):
+    """The presence score of every object at every frame, as CSV or JSON by the path's suffix.
+
+    CSV has the columns frame, name, time, id, score, pixels; JSON is a list of the same with the objects nested per frame.
+
+    Args:
+        path: ends in .csv or .json.
+
+    Raises:
+        OutputError: another suffix, or the folder cannot be created.
+    """
+
+    def __init__(self, path: Path) -> None:
+        if path.suffix.lower() not in (".csv", ".json"):
+            raise OutputError(f"{path}: scores are written as .csv or .json")
+        super().__init__(path)
+
+    def write(self, frame: Frame, labels: Labels, scores: Mapping[int, float], probability: Probability) -> None:
+        """See `Sink.write`."""
+        used, counts = np.unique(labels, return_counts=True)
+        pixels = dict(zip(used.tolist(), counts.tolist(), strict=True))
+        objects = [
+            {"id": int(number), "score": round(float(score), 6), "pixels": pixels.get(number, 0)}
+            for number, score in sorted(scores.items())
+        ]
+        self._lines.append(
+            {"frame": frame.number, "name": frame.name, "time": frame.time, "decoded": frame.image is not None}
+            | {"objects": objects}
+        )
+
+    def _assemble(self, file: IO[str]) -> None:
+        if self._path.suffix.lower() == ".json":
+            file.write("[")
+            for at, record in enumerate(self._lines.sorted()):
+                file.write(("," if at else "") + "\n" + json.dumps(record, ensure_ascii=False))
+            file.write("\n]\n")
+            return
+        file.write(_row(["frame", "name", "time", "id", "score", "pixels"]))
+        for record in self._lines.sorted():
+            time = "" if record["time"] is None else f"{record['time']:.6f}"
+            for item in record["objects"]:
+                file.write(_row([record["frame"], record["name"], time, item["id"], item["score"], item["pixels"]]))
+
+
+def _row(values: list[Any]) -> str:
+    text = StringIO()
+    csv.writer(text, lineterminator="\n").writerow(values)
+    return text.getvalue()

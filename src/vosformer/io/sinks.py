@@ -1,0 +1,231 @@
+"""Where results go: what every sink can do, and the sinks that write one image per frame."""
+
+from __future__ import annotations
+
+import io
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image as Pillow
+
+from vosformer.errors import OutputError
+from vosformer.io.files import make_folder, write_bytes
+from vosformer.io.frames import Frame
+from vosformer.io.palette import DAVIS_PALETTE
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+Labels = NDArray[np.int32]
+Probability = Callable[[int], NDArray[np.float32]]
+
+# Label maps are flat areas: more effort makes them a tenth smaller at several times the time.
+_PNG_LEVEL = 3
+
+
+class Sink(ABC):
+    """Takes the results of a video frame by frame, in any order of frame numbers, each frame once.
+
+    What was written is whole at any moment, whatever ends the program. A sink that gathers results in one file keeps them in a part
+    file and puts the file together in `close`.
+
+    Attributes:
+        name: unique among the sinks of a run.
+        soft: whether `write` calls `probability`, which costs time.
+    """
+
+    name: str
+    soft: bool = False
+
+    def check_ids(self, ids: Iterable[int]) -> None:  # noqa: B027 (most sinks take any id)
+        """Refuse ids that this sink cannot write, before any work is done.
+
+        Raises:
+            OutputError: an id does not fit.
+        """
+
+    @abstractmethod
+    def write(self, frame: Frame, labels: Labels, scores: Mapping[int, float], probability: Probability) -> None:
+        """Take the result of one frame.
+
+        Args:
+            frame: with its image, or None if it did not decode.
+            labels: integers [H,W] at the size of the source, 0 = background.
+            scores: presence score in [0,1] of every object that is tracked at this frame, also of those with no pixel.
+            probability: id -> float32 [H,W] in [0,1]; only called if `soft`.
+
+        Raises:
+            OutputError: it could not be written (full disk, no permission, an id that does not fit).
+        """
+
+    def checkpoint(self) -> dict[str, Any]:
+        """A small value for JSON from which `restore` knows what was written so far."""
+        return {}
+
+    def restore(self, token: Mapping[str, Any] | None) -> None:  # noqa: B027 (files per frame are simply written again)
+        """Go back to a checkpoint of this or a former process; None: to the beginning. Called before the first `write`."""
+
+    def close(self, complete: bool = True) -> None:  # noqa: B027 (files per frame are done when written)
+        """Finish the files. If not `complete`, what a later process needs to go on is kept as well.
+
+        Raises:
+            OutputError: a file could not be written.
+        """
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close(complete=kind is None)
+
+
+class Sinks(Sink):
+    """Several sinks as one."""
+
+    name = "sinks"
+
+    def __init__(self, sinks: Sequence[Sink]) -> None:
+        self._sinks = tuple(sinks)
+        self.soft = any(sink.soft for sink in self._sinks)
+
+    def check_ids(self, ids: Iterable[int]) -> None:
+        """See `Sink.check_ids`."""
+        known = tuple(ids)
+        for sink in self._sinks:
+            sink.check_ids(known)
+
+    def write(self, frame: Frame, labels: Labels, scores: Mapping[int, float], probability: Probability) -> None:
+        """See `Sink.write`."""
+        for sink in self._sinks:
+            sink.write(frame, labels, scores, probability)
+
+    def checkpoint(self) -> dict[str, Any]:
+        """Name of the sink -> its checkpoint."""
+        return {sink.name: sink.checkpoint() for sink in self._sinks}
+
+    def restore(self, token: Mapping[str, Any] | None) -> None:
+        """See `Sink.restore`."""
+        for sink in self._sinks:
+            sink.restore(None if token is None else token.get(sink.name))
+
+    def close(self, complete: bool = True) -> None:
+        """Close all, even if one fails; then raise the first error."""
+        errors: list[Exception] = []
+        for sink in self._sinks:
+            try:
+                sink.close(complete and not errors)
+            except Exception as error:
+                errors.append(error)
+        if errors:
+            raise errors[0]
+
+
+class LabelImages(Sink):
+    """One image per frame whose pixels are ids: `folder/<frame>.png`.
+
+    Args:
+        folder: is created.
+        palette: uint8 RGB [256,3] of the indexed PNG; None takes the DAVIS palette.
+        bits: 8 for an indexed PNG, ids up to 255; 16 for a grey PNG, ids up to 65535.
+
+    Raises:
+        OutputError: the folder cannot be created.
+    """
+
+    def __init__(self, folder: Path, palette: NDArray[np.uint8] | None = None, bits: int = 8) -> None:
+        self.name = folder.name
+        self._folder = make_folder(folder)
+        self._bits = bits
+        self._palette = (DAVIS_PALETTE if palette is None else palette).tobytes()
+
+    def check_ids(self, ids: Iterable[int]) -> None:
+        """Refuse ids above 255 (65535 with 16 bits)."""
+        limit = (1 << self._bits) - 1
+        large = sorted(number for number in ids if number > limit)
+        if large:
+            other = "a 16-bit PNG, which holds ids up to 65535, or " if self._bits == 8 and large[-1] < 65536 else ""
+            raise OutputError(
+                f"{self._folder}: the {'id' if len(large) == 1 else 'ids'} {', '.join(map(str, large[:5]))} do not fit an "
+                f"{self._bits}-bit PNG, which holds ids up to {limit}; choose {other}COCO RLE, which holds any"
+            )
+
+    def write(self, frame: Frame, labels: Labels, scores: Mapping[int, float], probability: Probability) -> None:
+        """See `Sink.write`."""
+        if int(labels.max()) >= 1 << self._bits:
+            self.check_ids(int(number) for number in np.unique(labels))
+        path = self._folder / f"{frame.name}.png"
+        write_bytes(path, _png(labels.astype(np.uint16)) if self._bits == 16 else indexed_png(labels, self._palette))
+
+
+def indexed_png(labels: NDArray[np.integer[Any]], palette: bytes) -> bytes:
+    """An indexed PNG file of ids 0 to 255 [H,W] with a palette of 768 bytes RGB."""
+    image = Pillow.fromarray(labels.astype(np.uint8))
+    image.putpalette(palette)
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", compress_level=_PNG_LEVEL)
+    return buffer.getvalue()
+
+
+class _PerObject(Sink):
+    """One image per object and frame: `folder/<id>/<frame>.png`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.name = folder.name
+        self._folder = make_folder(folder)
+        self._made: set[int] = set()
+
+    def write(self, frame: Frame, labels: Labels, scores: Mapping[int, float], probability: Probability) -> None:
+        """See `Sink.write`. Objects without any pixel get an empty image, so that every sequence is whole."""
+        ids = {int(number) for number in np.unique(labels)} | set(scores)
+        for number in sorted(ids - {0}):
+            if number not in self._made:
+                make_folder(self._folder / str(number))
+                self._made.add(number)
+            write_bytes(self._folder / str(number) / f"{frame.name}.png", self._image(frame, labels, number, probability))
+
+    def _image(self, frame: Frame, labels: Labels, number: int, probability: Probability) -> bytes:
+        raise NotImplementedError
+
+
+class ObjectImages(_PerObject):
+    """One black and white PNG (0 and 255) per object and frame: `folder/<id>/<frame>.png`.
+
+    Raises:
+        OutputError: the folder cannot be created.
+    """
+
+    def _image(self, frame: Frame, labels: Labels, number: int, probability: Probability) -> bytes:
+        return _png(np.where(labels == number, np.uint8(255), np.uint8(0)))
+
+
+class CutOuts(_PerObject):
+    """One RGBA PNG per object and frame, the alpha being the object's probability: `folder/<id>/<frame>.png`.
+
+    The colour is black where the frame did not decode.
+
+    Raises:
+        OutputError: the folder cannot be created.
+    """
+
+    soft = True
+
+    def _image(self, frame: Frame, labels: Labels, number: int, probability: Probability) -> bytes:
+        bgra = np.zeros((*labels.shape, 4), np.uint8)
+        if frame.image is not None:
+            bgra[:, :, :3] = frame.image[:, :, ::-1]
+        bgra[:, :, 3] = np.rint(np.clip(probability(number), 0, 1) * 255).astype(np.uint8)
+        return _png(bgra)
+
+
+def _png(pixels: NDArray[Any]) -> bytes:
+    """A PNG file of grey [H,W] (uint8, uint16) or BGRA [H,W,4] (uint8) pixels."""
+    done, data = cv2.imencode(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, _PNG_LEVEL])
+    if not done:
+        raise OutputError(f"an image of shape {pixels.shape} cannot be written as PNG")
+    return bytes(data)

@@ -1,0 +1,230 @@
+"""Video files: any frame, any range, both directions, without ever holding the whole video."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+
+from vosformer.errors import InputError
+from vosformer.io.container import VideoIndex, build_index, mean_rate, open_file, to_image, video_stream
+from vosformer.io.frames import Frame, Source, frame_name, frame_range
+
+# Decoded frames (not yet RGB) that reading backwards may hold. A smaller budget decodes long groups of pictures more often.
+_BACKWARD_BYTES = 256 << 20
+_FINGERPRINT_BYTES = 1 << 20
+
+_BROKEN = "the frame does not decode"
+
+
+class VideoFile(Source):
+    """A video file of any kind that FFmpeg reads: mp4, mov, mkv, webm, avi, ts, gif and others.
+
+    Opening reads the packets once without decoding them, so that every frame has a number and frames that do not decode are known
+    by theirs. Frames are numbered in the order they are shown; their times are the file's own, so variable frame rates are kept.
+    Rotation and mirroring from the display matrix are applied. Every iterator opens the file for itself.
+
+    The fingerprint covers the size of the file, its first and last megabyte, and the number of frames.
+
+    Args:
+        path: of the file.
+        allow_truncated: take what is there of a file that was cut off, instead of refusing it.
+
+    Raises:
+        InputError: the file is missing, no video, cut off, without a frame, or none of its frames decodes.
+    """
+
+    def __init__(self, path: Path, allow_truncated: bool = False) -> None:
+        self.name, self._path = str(path), path
+        self._index: VideoIndex = build_index(path)
+        if self._index.damage and not allow_truncated:
+            raise InputError(f"{path}: {self._index.damage}")
+        with open_file(path) as container:
+            self.fps = mean_rate(video_stream(container, self.name), self._index)
+        self._count = None if self._index.stamps is None else len(self._index.stamps)
+        for _, frame in self._decode(0):
+            if frame is not None:
+                self._coded = (frame.height, frame.width)
+                self._budget = max(4, _BACKWARD_BYTES // (3 * frame.height * frame.width // 2 * (1 + _deep(frame))))
+                self.height, self.width = to_image(frame).shape[:2]
+                return
+        raise InputError(f"{path}: none of its {self._index.packets} frames decodes")
+
+    @property
+    def count(self) -> int:
+        """Number of frames. Files without time stamps (AVI) are decoded once, at the first call, to count them."""
+        if self._count is None:
+            self._count = sum(1 for _ in self._decode(0))
+        return self._count
+
+    @property
+    def variable_rate(self) -> bool:
+        """Whether the gaps between frames differ by more than a tick or a tenth."""
+        if self._index.stamps is None or len(self._index.stamps) < 3:
+            return False
+        gaps = np.diff(self._index.stamps)
+        return bool(np.ptp(gaps) > max(2, 0.1 * float(np.median(gaps))))
+
+    def frames(self, start: int | None = None, stop: int | None = None, step: int = 1) -> Iterator[Frame]:
+        """See `Source.frames`. Backwards, at most 256 MB of decoded frames are held; longer groups are decoded several times."""
+        if (start or 0) == 0 and stop is None and step == 1:
+            # Needs no count, which an AVI file does not know without being decoded.
+            return (self._frame(number, frame) for number, frame in self._decode(0))
+        numbers = frame_range(self, start, stop, step)
+        return self._forward(numbers) if step > 0 else self._backward(numbers)
+
+    def fingerprint(self) -> str:
+        """Hash of the size, the first and last megabyte, and the number of frames."""
+        digest = hashlib.sha256(f"{self._path.stat().st_size} {self._index.packets}".encode())
+        with self._path.open("rb") as file:
+            digest.update(file.read(_FINGERPRINT_BYTES))
+            file.seek(max(0, self._path.stat().st_size - _FINGERPRINT_BYTES))
+            digest.update(file.read(_FINGERPRINT_BYTES))
+        return f"video:{digest.hexdigest()}"
+
+    def _forward(self, numbers: range) -> Iterator[Frame]:
+        if not numbers:
+            return
+        for number, frame in self._decode(numbers[0]):
+            if number in numbers:
+                yield self._frame(number, frame)
+            if number >= numbers[-1]:
+                return
+
+    def _backward(self, numbers: range) -> Iterator[Frame]:
+        place = 0
+        while place < len(numbers):
+            segment = numbers[place : place + self._budget]
+            # Not across a key frame: what lies before it would have to be decoded for nothing but the last few frames.
+            first = max(self._key_number(segment[0]), segment[-1])
+            held = {number: frame for number, frame in self._decode_until(first, segment[0]) if number in segment}
+            for number in segment:
+                if number < first:
+                    break
+                yield self._frame(number, held.pop(number, None))
+                place += 1
+
+    def _frame(self, number: int, frame: Any) -> Frame:
+        time = self._time(number)
+        if frame is None:
+            return Frame(number, frame_name(number), None, time, _BROKEN)
+        if (frame.height, frame.width) != self._coded:
+            height, width = self._coded
+            raise InputError(
+                f"{self.name}: frame {number} is {frame.width} x {frame.height} pixels, the frames before it {width} x {height}"
+            )
+        return Frame(number, frame_name(number), to_image(frame), time)
+
+    def _time(self, number: int) -> float | None:
+        stamps = self._index.stamps
+        if stamps is None:
+            return None if self.fps is None else float(number / self.fps)
+        return float((int(stamps[number]) - int(stamps[0])) * self._index.unit)
+
+    def _key_number(self, number: int) -> int:
+        """The last frame up to `number` where decoding can begin."""
+        index = self._index
+        if index.stamps is None:
+            return 0
+        key = int(np.searchsorted(index.keys, index.stamps[number], side="right")) - 1
+        return int(np.searchsorted(index.stamps, index.keys[key])) if key > 0 else 0
+
+    def _decode_until(self, first: int, last: int) -> Iterator[tuple[int, Any]]:
+        for number, frame in self._decode(first):
+            yield number, frame
+            if number >= last:
+                return
+
+    def _decode(self, first: int) -> Iterator[tuple[int, Any]]:
+        """(number, decoded frame or None) from `first` to the end, without gaps."""
+        index = self._index
+        if index.stamps is None:
+            for number, frame in enumerate(self._decode_in_order()):
+                if number >= first:
+                    yield number, frame
+            return
+        key = int(np.searchsorted(index.keys, index.stamps[first], side="right")) - 1
+        while True:
+            frames = self._decode_from_key(index.stamps, key)
+            head = next(frames, None)
+            # Frames after a broken key frame are predicted from what came before it. Going back until a whole one is found gives
+            # the same pixels wherever one starts, so that a run that is resumed sees what an uninterrupted one saw.
+            if key > 0 and (head is None or head[1] is None):
+                frames.close()
+                key -= 1
+                continue
+            break
+        if head is None:
+            return
+        if head[0] >= first:
+            yield head
+        for number, frame in frames:
+            if number >= first:
+                yield number, frame
+
+    def _decode_from_key(self, stamps: Any, key: int) -> Any:
+        expected = int(np.searchsorted(stamps, self._index.keys[key])) if key > 0 else 0
+        with open_file(self._path) as container:
+            stream = video_stream(container, self.name)
+            # One thread: frame threads make what is patched over in damaged frames depend on chance.
+            stream.codec_context.thread_count = 1
+            for frame in _decoded(self._packets(container, stream, key)):
+                number = int(np.searchsorted(stamps, frame.pts)) if frame.pts is not None else expected
+                if number < expected or number >= len(stamps) or (frame.pts is not None and stamps[number] != frame.pts):
+                    continue  # belongs to what was before the key frame
+                for missing in range(expected, number):
+                    yield missing, None
+                yield number, None if frame.is_corrupt else frame
+                expected = number + 1
+        for missing in range(expected, len(stamps)):
+            yield missing, None
+
+    def _packets(self, container: Any, stream: Any, key: int) -> Iterator[Any]:
+        """The packets from that key frame on; containers that seek badly are read from further ahead."""
+        if key > 0:
+            wanted, back = int(self._index.keys[key]), 0
+            while key - back > 0:
+                # Some containers seek by decoding time and refuse targets; then try an earlier key frame.
+                with suppress(av.error.FFmpegError):
+                    container.seek(int(self._index.keys[key - back]), stream=stream, backward=True)
+                    packets = container.demux(stream)
+                    head = next((packet for packet in packets if packet.is_keyframe and packet.pts is not None), None)
+                    if head is not None and head.pts <= wanted:
+                        yield head
+                        yield from packets
+                        return
+                back = 2 * back + 1
+            container.seek(0, backward=True, any_frame=False)
+        yield from container.demux(stream)
+
+    def _decode_in_order(self) -> Iterator[Any]:
+        with open_file(self._path) as container:
+            stream = video_stream(container, self.name)
+            stream.codec_context.thread_count = 1
+            for frame in _decoded(container.demux(stream), gaps=True):
+                yield None if frame is None or frame.is_corrupt else frame
+
+
+def _decoded(packets: Iterator[Any], gaps: bool = False) -> Iterator[Any]:
+    """The frames of packets; packets that do not decode are passed over, or give None if `gaps`."""
+    while True:
+        try:
+            packet = next(packets, None)
+        except av.error.FFmpegError:
+            return  # the container breaks off here; the index was built up to the same place
+        if packet is None:
+            return
+        try:
+            frames = packet.decode()
+        except av.error.FFmpegError:
+            frames = [None] if gaps and packet.size else []
+        yield from frames
+
+
+def _deep(frame: Any) -> bool:
+    return bool(frame.format.components and frame.format.components[0].bits > 8)
