@@ -11,10 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vosformer.errors import InputError
+from vosformer.policy import DynamicTokens, Frame, Policy, oldest_to_drop
 from vosformer.policy import EveryK as EveryK
-from vosformer.policy import Frame, Policy, oldest_to_drop
 from vosformer.policy import GivenOnly as GivenOnly
 from vosformer.policy import Plan as Plan
+from vosformer.token_bank import Room, TokenBank
 from vosformer.types import Entry, Layer
 
 
@@ -73,10 +75,10 @@ class LayerBank:
             del self._frames[position]
             return
         start = sum(self._lengths[:position])
-        end = self.tokens
+        end = self.tokens if length else start
         for tensor in self._storage.values():
             # Overlapping copies go one frame at a time, towards the front.
-            for at in range(start, end, length):
+            for at in range(start, end, max(length, 1)):
                 stop = min(at + length, end)
                 tensor[:, at:stop].copy_(tensor[:, at + length : stop + length])
 
@@ -132,10 +134,11 @@ class Memory:
         self.frames: list[Frame] = []
         self.last_frame: Frame | None = None
         self.token: Tensor | None = None
-        self._banks: list[LayerBank] = []
+        self._banks: list[LayerBank | TokenBank] = []
         self._depths: list[int] = []  # of each frame in the bank: how many layers it was written with
         self._last: list[dict[str, Tensor]] = []
         self._last_entry: Entry | None = None
+        self._quota: tuple[float, ...] = ()
 
     def bank(self, layer: int) -> dict[str, Tensor]:
         """Name -> [S,M,C] of the remembered frames in order of arrival; empty if there is none."""
@@ -160,17 +163,28 @@ class Memory:
     def add(self, entry: Entry, number: int, pinned: bool) -> None:
         """Take in what frame `number` left behind, as the policy decides."""
         new = Frame(number, pinned)
+        self._quota = entry.quota or self._quota
         plan = self.policy.plan(self.frames, self.last_frame, new)
         for position in sorted(plan.drop, reverse=True):
             self._drop(position)
         if plan.bank == "new":
-            self._append(entry, new)
+            self._append(entry.layers, new, ())
         elif plan.bank == "last" and self._last_entry is not None and self.last_frame is not None:
-            self._append(self._last_entry, self.last_frame)
+            self._append(entry.previous or self._last_entry.layers, self.last_frame, entry.received)
         if plan.replace_last:
             self._set_last(entry, new)
         if entry.token is not None:
             self.token = entry.token
+
+    def ranks(self, layer: int) -> bool:
+        """Whether the next `add` will have to choose among the tokens of a layer, by the attention that they receive until then."""
+        room, last = self._room(layer), self.last_frame
+        if room is None or last is None:
+            return False
+        if self.policy.plan(self.frames, last, Frame(last.number + 1, False)).bank != "last":
+            return False
+        held = self._banks[layer].tokens if layer < len(self._banks) else 0
+        return held + next(iter(self.last(layer).values())).shape[1] > room.limit
 
     def select(self, slots: list[int]) -> None:
         """Keep only these slots."""
@@ -187,6 +201,9 @@ class Memory:
     def frame_nbytes(self) -> int:
         """Bytes that one frame takes in the banks, judged by the last one; 0 if there is none."""
         layers = self._last_entry.layers if self._last_entry is not None else ()
+        if self._by_token and self._quota:
+            token_bytes = [sum(t[:, :1].numel() * t.element_size() for t in layer.values()) for layer in layers]
+            return round(sum(each * quota for each, quota in zip(token_bytes, self._quota, strict=True)))
         return sum(t.numel() * t.element_size() for layer in layers for t in layer.values())
 
     def limit(self, capacity: int) -> None:
@@ -194,10 +211,17 @@ class Memory:
         if self.policy.capacity is not None and self.policy.capacity <= capacity:
             return
         self.policy = self.policy.limited(capacity)
+        for layer, bank in enumerate(self._banks):
+            room = self._room(layer)
+            if isinstance(bank, TokenBank) and room is not None:
+                bank.shrink(room.limit)
+        if self._by_token:
+            return
         for position in reversed(oldest_to_drop(self.frames, capacity + 1)):
             self._drop(position)
         for bank in self._banks:
-            bank.limit(capacity)
+            if isinstance(bank, LayerBank):
+                bank.limit(capacity)
 
     def clone(self) -> Memory:
         """A copy that can go its own way; tensors that are never written in place are shared."""
@@ -209,6 +233,7 @@ class Memory:
         twin._depths = list(self._depths)
         twin._last = list(self._last)
         twin._last_entry = self._last_entry
+        twin._quota = self._quota
         return twin
 
     def export(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -227,6 +252,8 @@ class Memory:
             "depths": self._depths,
             "lengths": [bank.lengths for bank in self._banks],
             "layers": {"last": len(self._last), "entry": None if entry is None else len(entry.layers)},
+            "quota": self._quota,
+            "by_token": self._by_token,
         }
         return tensors, about
 
@@ -243,6 +270,9 @@ class Memory:
             return found
 
         memory = Memory(policy)
+        if about["by_token"] != memory._by_token:
+            raise InputError(f"it was remembered by {'tokens' if about['by_token'] else 'frames'}, which {policy} does not do")
+        memory._quota = tuple(about["quota"])
         memory.frames = [Frame(*frame) for frame in about["frames"]]
         memory.last_frame = None if about["last_frame"] is None else Frame(*about["last_frame"])
         memory.token = tensors.get("token")
@@ -251,6 +281,9 @@ class Memory:
         if about["layers"]["entry"] is not None:
             memory._last_entry = Entry(tuple(layers("entry", about["layers"]["entry"])))
         for lengths, layer in zip(about["lengths"], layers("bank", len(about["lengths"])), strict=True):
+            if memory._by_token:
+                memory._banks.append(TokenBank.restore(lengths, layer))
+                continue
             bank = LayerBank(policy.capacity)
             start = 0
             for length in lengths:
@@ -259,18 +292,39 @@ class Memory:
             memory._banks.append(bank)
         return memory
 
-    def _append(self, entry: Entry, frame: Frame) -> None:
-        while len(self._banks) < len(entry.layers):
-            self._banks.append(LayerBank(self.policy.capacity))
-        for bank, layer in zip(self._banks, entry.layers, strict=False):
-            bank.append(layer)
+    @property
+    def _by_token(self) -> bool:
+        """Whether the banks keep tokens, not frames."""
+        return isinstance(self.policy, DynamicTokens) and self.policy.capacity is not None
+
+    def _room(self, layer: int) -> Room | None:
+        """How much a layer may remember where that is counted in tokens (c_l = r_l N Cap); else None."""
+        policy = self.policy
+        if not isinstance(policy, DynamicTokens) or policy.capacity is None or not self._quota:
+            return None
+        return Room(round(self._quota[layer] * policy.capacity), policy.keep)
+
+    def _append(self, layers: tuple[Layer, ...], frame: Frame, received: tuple[Layer, ...]) -> None:
+        while len(self._banks) < len(layers):
+            self._banks.append(TokenBank() if self._by_token else LayerBank(self.policy.capacity))
+        for i, (bank, layer) in enumerate(zip(self._banks, layers, strict=False)):
+            if isinstance(bank, LayerBank):
+                bank.append(layer)
+            else:
+                length = next(iter(layer.values())).shape[1]
+                room = self._room(i) or Room(length * (self.policy.capacity or 1), length)
+                bank.admit(layer, frame.number, frame.pinned, room, received[i] if received else {})
         self.frames.append(frame)
-        self._depths.append(len(entry.layers))
+        self._depths.append(len(layers))
+        if self._by_token:
+            # Which of the later frames still have tokens is not told; the list only has to stay short.
+            del self.frames[1 : -(self.policy.capacity or 1)], self._depths[1 : -(self.policy.capacity or 1)]
 
     def _drop(self, position: int) -> None:
         depth = self._depths.pop(position)
         del self.frames[position]
         for layer, bank in enumerate(self._banks[:depth]):
+            assert isinstance(bank, LayerBank)
             bank.drop(sum(earlier > layer for earlier in self._depths[:position]))
 
     def _set_last(self, entry: Entry, frame: Frame) -> None:

@@ -148,8 +148,8 @@ class OneVOSQueue:
     """OneVOS: the bank lags one frame. A frame enters when it stops being the reference: the first one, given ones, every `gap`-th.
 
     When `cap` frames are there, those that stay are: the given frames after the first (if there are none, the first), and the last
-    `cap` - 1 of [given frames after the first, newest first; the first; all others by age]. So the bank holds `cap` + 1 frames, and one
-    more for each given frame after the second. The official code keeps a frame that is both twice; here it is kept once.
+    `cap` - 1 of [given frames after the first, newest first; the first; all others by age]. So the bank holds `cap` + 1 frames, and
+    one more for each given frame after the second. The official code keeps a frame that is both twice; here it is kept once.
 
     Attributes:
         gap: frames between two remembered ones.
@@ -186,8 +186,8 @@ class OneVOSQueue:
 class DynamicTokens:
     """OneVOS-D: what enters and when is as in `OneVOSQueue`, but each layer keeps tokens, not frames (paper Sec. 3.3, Eq. 8).
 
-    A layer's memory is full at ``r_l N capacity`` tokens. Then at most `keep` tokens stay, those that received most attention, besides
-    those of the first and of the newest given frame; after that it fills up again.
+    A layer's memory is full at ``r_l N capacity`` tokens. Then at most `keep` tokens stay, those that received most attention,
+    besides those of the first and of the newest given frame; after that it fills up again.
 
     Attributes:
         gap: frames between two remembered ones.

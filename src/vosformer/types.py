@@ -74,11 +74,19 @@ class Entry(NamedTuple):
             that the deeper layers were not run.
         recent: for each layer the further tensors [S,N,C] that are only needed while this is the last frame; may be empty.
         token: [S,1,C] recurrent state that replaces the previous one (JointFormer), or None to keep it.
+        previous: for each layer what the frame before leaves in memory, where only the reading of this frame could tell (some
+            ablations of OneVOS); else empty, and that is the `layers` which it was written with.
+        received: for each layer float32 "bank" [S,M] and "last" [S,N]: the attention that the remembered tokens and those of the
+            frame before received in this frame, where `Memory.ranks` asked for it; may be empty.
+        quota: for each layer the tokens of one frame that the memory is meant for (OneVOS-D's r_l N); empty = whole frames.
     """
 
     layers: tuple[Layer, ...]
     recent: tuple[Layer, ...] = ()
     token: Tensor | None = None
+    previous: tuple[Layer, ...] = ()
+    received: tuple[Layer, ...] = ()
+    quota: tuple[float, ...] = ()
 
 
 @runtime_checkable

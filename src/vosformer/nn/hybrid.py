@@ -38,7 +38,7 @@ class HybridAttention(Attention):
             return k, v + mask
         code = self.linear_ID_KV(mask)
         gate = 1 + torch.tanh(code[..., : self.heads])
-        k = (k.unflatten(2, (self.heads, -1)) * gate[..., None]).flatten(2)
+        k = (k.reshape(*gate.shape, -1) * gate[..., None]).flatten(2)
         return k, v + code[..., self.heads :]
 
 

@@ -13,8 +13,8 @@ _KERNEL = 9
 def dilate_small(labels: Tensor) -> Tensor:
     """Grow every object of less than 64 pixels by a box.
 
-    The box has 9 pixels along the object's shorter side and 9 + 2 int((long - short) / short) along the longer one (sides are max - min,
-    at least 1). Grown objects win over others; among themselves the lowest id wins.
+    The box has 9 pixels along the object's shorter side and 9 + 2 int((long - short) / short) along the longer one (a side is
+    max - min, at least 1). Grown objects win over others; among themselves the lowest id wins.
 
     Args:
         labels: integers [H,W], 0 = background.
@@ -22,7 +22,7 @@ def dilate_small(labels: Tensor) -> Tensor:
     Returns:
         Labels of the same shape and dtype.
     """
-    ids = [int(i) for i in labels.unique() if i != 0]
+    ids: list[int] = torch.unique(labels[labels != 0]).tolist()
     out = labels
     for i in sorted(ids, reverse=True):
         mask = labels == i

@@ -1,7 +1,7 @@
-"""The Dynamic Token Selector of OneVOS (paper Sec. 3.3, Eq. 7): which tokens of the reference frame a layer attends to and remembers.
+"""The Dynamic Token Selector of OneVOS (paper Sec. 3.3, Eq. 7): which reference tokens a layer attends to and remembers.
 
-No public code has it. Where the paper is silent, the choices are: z has C / 4 channels (one linear layer and GELU), the second MLP has
-one hidden layer of C / 4, the Gumbel temperature is 1, and a fresh selector keeps everything (bias 2 on "keep").
+No public code has it. Where the paper is silent, the choices are: z has C / 4 channels (one linear layer and GELU), the second MLP
+has one hidden layer of C / 4, the Gumbel temperature is 1, and a fresh selector keeps everything (bias 2 on "keep").
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vosformer.nn.attention import attend
 from vosformer.nn.linear import TokenLinear
 
 _RATIO_MOMENTUM = 0.01
@@ -47,7 +48,7 @@ class TokenSelector(nn.Module):
             self.score.bias.copy_(torch.tensor([0.0, _KEEP_BIAS]))
 
     def encode(self, tokens: Tensor) -> Tensor:
-        """z = MLP(Norm(e)): [S,N,C] -> [S,N,C/4]."""
+        """The z of Eq. 7, MLP(Norm(e)): [S,N,C] -> [S,N,C/4]."""
         z: Tensor = F.gelu(self.local(self.norm(tokens)))
         return z
 
@@ -93,7 +94,7 @@ def take(layer: Mapping[str, Tensor], gate: Tensor, ragged: bool) -> dict[str, T
     """
     chosen = gate[..., 0] > 0.5
     longest = int(chosen.sum(1).max())
-    places = chosen.int().argsort(1, descending=True, stable=True)[:, :longest, None]
+    places = chosen.int().argsort(dim=1, descending=True, stable=True)[:, :longest, None]
     taken = {name: tensor.gather(1, places.expand(-1, -1, tensor.shape[2])) for name, tensor in layer.items()}
     if ragged:
         real = gate.gather(1, places)
@@ -103,26 +104,28 @@ def take(layer: Mapping[str, Tensor], gate: Tensor, ragged: bool) -> dict[str, T
     return taken
 
 
-def attend_gated(q: Tensor, k: Tensor, v: Tensor, gate: Tensor, heads: int) -> Tensor:
+def attend_gated(q: Tensor, k: Tensor, v: Tensor, gate: Tensor | None, heads: int) -> Tensor:
     """Attention in which each key has a gate g: weights are ``g exp(s) / sum(g exp(s))`` (as in DynamicViT).
 
-    The gate travels as one more channel of queries and keys, whose product is log(g): any fused kernel computes it, nothing of the size
-    of the score matrix is held, and gradients reach the gates, closed ones too.
+    The gate travels as one more channel of queries and keys, whose product is log(g): any fused kernel computes it, nothing of the
+    size of the score matrix is held, and gradients reach the gates, closed ones too.
 
     Args:
         q: [S,N,C].
         k: [S,M,C].
         v: [S,M,C].
-        gate: [S,M,1] in [0,1].
+        gate: [S,M,1] in [0,1]; None = all are open.
         heads: number of heads.
 
     Returns:
         [S,N,C].
     """
+    if gate is None:
+        return attend(q, k, v, heads)
     channels = q.shape[2] // heads
     # Under autograd a closed gate needs a finite logarithm for its gradient; else it is shut for good.
     bias = torch.log(gate.float() + (1e-6 if gate.requires_grad else 1e-30)).to(q.dtype)
-    q, k, v = (x.unflatten(2, (heads, channels)).transpose(1, 2) for x in (q, k, v))
+    q, k, v = (x.reshape(*x.shape[:2], heads, channels).transpose(1, 2) for x in (q, k, v))
     ones = q.new_full((), channels**0.5).expand(*q.shape[:-1], 1)
     pads = (0, 7)  # fused kernels want multiples of 8 channels
     q = F.pad(torch.cat([q, ones], 3), pads)
@@ -144,11 +147,11 @@ def received_attention(q: Tensor, k: Tensor, heads: int, gate: Tensor | None = N
     Returns:
         float32 [S,M], each row sums to 1.
     """
-    keys = k.unflatten(2, (heads, -1)).permute(0, 2, 3, 1)
-    queries = q.unflatten(2, (heads, -1)).transpose(1, 2) * (q.shape[2] // heads) ** -0.5
+    keys = k.reshape(*k.shape[:2], heads, -1).permute(0, 2, 3, 1)
+    queries = q.reshape(*q.shape[:2], heads, -1).transpose(1, 2) * (q.shape[2] // heads) ** -0.5
     bias = None if gate is None else torch.log(gate.float() + 1e-30).transpose(1, 2)[:, None]
     total = torch.zeros(k.shape[0], k.shape[1], device=k.device)
-    for part in queries.split(chunk, 2):
+    for part in torch.split(queries, chunk, 2):
         scores = (part @ keys).float()
         total += (scores if bias is None else scores + bias).softmax(3).sum((1, 2))
     return total / (heads * q.shape[1])

@@ -1,0 +1,393 @@
+"""OneVOS: all of video object segmentation in one vision transformer (Li et al. 2024), papers/onevos.txt.
+
+Tokens of the current frame attend to the remembered frames, to the reference frame (the last one, with its mask embedding) and to
+themselves. The reference frame is run in `write`, since nothing in it depends on the frame that follows; the ablations where it does
+(Table 3, DTS-t) run or choose it in `read`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Literal, NamedTuple, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vosformer.encoders.convmae import CONVVIT_B, CONVVIT_L, CONVVIT_TINY, ConvStem, ConvViTSize
+from vosformer.encoders.vit import VIT_B, ViTSize
+from vosformer.errors import InputError
+from vosformer.geometry import Geometry
+from vosformer.memory import Memory
+from vosformer.nn.attention import attend
+from vosformer.nn.fpn import FPN
+from vosformer.nn.hybrid import HybridBlock, IdentityForm
+from vosformer.nn.identity import IdentityBank
+from vosformer.nn.maps import Grid, per_slot, to_map
+from vosformer.nn.small_objects import dilate_small
+from vosformer.nn.token_selector import TokenSelector, attend_gated, received_attention, take
+from vosformer.nn.vit_blocks import PatchEmbed, initialise, resize_positions, sine_table
+from vosformer.policy import DynamicTokens, OneVOSQueue, Policy
+from vosformer.registry import Variant
+from vosformer.types import Entry, Features, Layer, Reading, Targets
+
+
+@dataclass(frozen=True)
+class OneVOSConfig:
+    """Hyper-parameters; the defaults are the released OneVOS, and the ablations of the paper are arguments.
+
+    Attributes:
+        size: dimensions of the encoder: a ConvViT, or a plain ViT (Table 5c).
+        decoder: channels of the decoder at stride 16.
+        identities: K, objects of one slot.
+        grid: side of the learnt position table; 29 is that of the training crop of 464 pixels.
+        decouple_current: reference tokens do not attend to the current frame (Table 3, Decoup1; Eq. 5).
+        decouple_memory: reference tokens do not attend to the memory (Table 3, Decoup2; Eq. 6).
+        form: how the mask embedding enters a layer: "gated" as released, "added" as in the paper's Eq. 1.
+        mask_layers: which layers get it (Table 4a).
+        selector: Dynamic Token Selector: none, "dts" (Eq. 7), or "dts-t", guided by the current frame (Table 4b).
+        gap: remember a frame every `gap` frames.
+        cap: the paper's Cap, frames that the memory is meant for.
+        keep: with a selector: the most tokens that stay when a layer's memory is full (Table 5b).
+    """
+
+    size: ConvViTSize | ViTSize = CONVVIT_B
+    decoder: int = 384
+    identities: int = 10
+    grid: int = 29
+    decouple_current: bool = True
+    decouple_memory: bool = True
+    form: Literal["gated", "added"] = "gated"
+    mask_layers: Literal["all", "first6", "last6"] = "all"
+    selector: Literal["none", "dts", "dts-t"] = "none"
+    gap: int = 10
+    cap: int = 5
+    keep: int = 520
+
+
+class Lengths(NamedTuple):
+    """How many of the keys of a layer belong to the memory, to the reference frame and to the current frame."""
+
+    memory: int
+    reference: int
+    current: int
+
+
+class Probe(Protocol):
+    """Sees the attention of each layer of a `read` (`vosformer.inspect` has one)."""
+
+    def __call__(self, layer: int, q: Tensor, k: Tensor, gate: Tensor | None, lengths: Lengths, tokens: Layer) -> None:
+        """Look at a layer's queries [S,N,C] and keys [S,M,C] (gates [S,M,1] or None), memory first, then reference, then current.
+
+        `tokens` is what the layer has of the reference frame; with a selector its `place` says where they come from.
+        """
+        ...
+
+
+class Carry(NamedTuple):
+    """What `write` of a frame passes on of its reading.
+
+    Attributes:
+        previous: what the frame before leaves in memory, where only this reading could tell.
+        received: of each layer the attention that remembered tokens received, where the memory asks for it.
+    """
+
+    previous: tuple[Layer, ...]
+    received: tuple[Layer, ...]
+
+
+class ConvViT(ConvStem):
+    """Stem, positions and blocks of a ConvViT."""
+
+    def __init__(self, size: ConvViTSize, grid: int, blocks: Sequence[HybridBlock]) -> None:
+        super().__init__(size)
+        self.pos_embed = nn.Parameter(sine_table(grid, size.widths[2]))
+        self.blocks3 = nn.ModuleList(blocks)
+
+    def start(self, image: Tensor) -> tuple[Tensor, ...]:
+        """[B,3,H,W] -> maps at strides 4, 8, 16, and the tokens [B,N,C] that enter the blocks."""
+        maps = self(image)
+        height, width = maps.f16.shape[-2:]
+        return (*maps, self.tokens(maps.f16) + resize_positions(self.pos_embed, Grid(height, width), by_scale=True))
+
+
+class PlainViT(nn.Module):
+    """The same of a plain ViT: patches of 16 x 16 pixels.
+
+    The paper does not say what the decoder sees at strides 8 and 4; here transposed convolutions of the patch embedding.
+    """
+
+    def __init__(self, size: ViTSize, grid: int, blocks: Sequence[HybridBlock]) -> None:
+        super().__init__()
+        self.patch_embed = PatchEmbed(3, size.width)
+        self.up8 = nn.ConvTranspose2d(size.width, size.width // 2, 2, 2)
+        self.up4 = nn.ConvTranspose2d(size.width // 2, size.width // 3, 2, 2)
+        self.pos_embed = nn.Parameter(sine_table(grid, size.width))
+        self.blocks3 = nn.ModuleList(blocks)
+
+    def start(self, image: Tensor) -> tuple[Tensor, ...]:
+        """[B,3,H,W] -> maps at strides 4, 8, 16, and the tokens [B,N,C] that enter the blocks."""
+        grid = Grid(image.shape[2] // 16, image.shape[3] // 16)
+        tokens = self.patch_embed(image)
+        f16 = to_map(tokens, grid)
+        f8 = F.gelu(self.up8(f16))
+        return F.gelu(self.up4(f8)), f8, f16, tokens + resize_positions(self.pos_embed, grid, by_scale=True)
+
+
+class OneVOS(nn.Module):
+    """OneVOS. Sizes are multiples of 16."""
+
+    shares_memory = True
+    feedback = "hard"
+    merge_clamp = 1e-5
+    merges_single = False
+    masks_free_places = False
+
+    def __init__(self, config: OneVOSConfig) -> None:
+        super().__init__()
+        c = config
+        self.config = c
+        self.coupled = not (c.decouple_current and c.decouple_memory)
+        if self.coupled and c.selector != "none":
+            raise InputError(f"selector {c.selector!r} needs decouple_current and decouple_memory")
+        self.slot_size = c.identities
+        self.geometry = Geometry("resize", align_corners=False)
+        self.policy: Policy = OneVOSQueue(c.gap, c.cap) if c.selector == "none" else DynamicTokens(c.gap, c.cap, c.keep)
+        if isinstance(c.size, ConvViTSize):
+            blocks = _blocks(c, c.size.widths[2], c.size.depths[2], c.size.heads, c.size.ratios[2])
+            self.backbone: ConvViT | PlainViT = ConvViT(c.size, c.grid, blocks)
+            shortcuts: tuple[int, int, int] = c.size.widths
+        else:
+            width = c.size.width
+            self.backbone = PlainViT(c.size, c.grid, _blocks(c, width, c.size.depth, c.size.heads, c.size.ratio))
+            shortcuts = (width // 3, width // 2, width)
+        initialise(self.backbone)
+        for block in self._blocks:
+            if block.selector is not None:
+                block.selector.start()
+        self.decoder = FPN(shortcuts[2], c.identities + 1, c.decoder, shortcuts, align_corners=False)
+        self.patch_wise_id_bank = IdentityBank(c.identities, shortcuts[2], aligned=False)
+
+    @property
+    def _blocks(self) -> list[HybridBlock]:
+        return list(self.backbone.blocks3)  # type: ignore[arg-type]
+
+    def encode(self, image: Tensor) -> Features:
+        """[B,3,H,W] -> maps at strides 4, 8 and 16, and the tokens [B,N,C] (positions added) that enter the blocks."""
+        return Features(image, self.backbone.start(image))
+
+    def read(self, features: Features, memory: Memory, probe: Probe | None = None) -> Reading:
+        """What the memory says about the frame (Eq. 6, second line, in every layer; then mask decoding).
+
+        Args:
+            features: of B samples.
+            memory: of S slots, with at least one frame.
+            probe: is shown the attention of every layer.
+
+        Returns:
+            Logits [S,1+K,h,w] at stride 4, and what `write` passes on.
+
+        Raises:
+            InputError: nothing is remembered yet, or by a policy that an ablation cannot work with.
+        """
+        x, carry = self._propagate(features, memory, probe)
+        height, width = features.pyramid[2].shape[-2:]
+        return Reading(self.decoder(to_map(x, Grid(height, width)), features.pyramid), carry)
+
+    def write(self, features: Features, targets: Targets, reading: Reading | None, memory: Memory | None = None) -> Entry:
+        """What the frame leaves behind as the next frame's reference (Eq. 6, first line, in every layer).
+
+        Args:
+            features: of B samples.
+            targets: masks of S slots.
+            reading: of the same frame, if it was read.
+            memory: what the frame was read with, if there was any.
+
+        Returns:
+            Of each layer keys and values that carry the mask embedding (for the memory, Eq. 4), and the keys that do not (for the
+            next frame). With a selector only the selected tokens; in training all of them and their gates.
+        """
+        tokens = per_slot(features.pyramid[3], targets.own.shape[0])
+        mask = self.patch_wise_id_bank.embed(targets)
+        carry = self._carry(features, reading, memory)
+        if self.coupled:
+            return Entry(({"tokens": tokens, "mask": mask},), (), None, carry.previous, carry.received)
+        layers, recent = self._refer(tokens, mask, memory)
+        return Entry(layers, recent, None, carry.previous, carry.received, self._quota(tokens.shape[1]))
+
+    def prepare_given(self, labels: Tensor) -> Tensor:
+        """What the session does to the labels of a first frame, integers [H,W] at network size: see `dilate_small`."""
+        return dilate_small(labels)
+
+    def check_options(self, probe: Probe | None = None) -> None:
+        """The options of `read`."""
+
+    def _refer(self, x: Tensor, mask: Tensor, memory: Memory | None) -> tuple[tuple[Layer, ...], tuple[Layer, ...]]:
+        """The reference stream: tokens attend among themselves only."""
+        layers: list[Layer] = []
+        recent: list[Layer] = []
+        for i, block in enumerate(self._blocks):
+            final = i == len(self._blocks) - 1
+            if final:
+                # Nobody wants the last output.
+                raw, v = block.project_keys(x)
+            else:
+                q, raw, v = block.project(x)
+            k, v = block.attn.identify(raw, v, mask)
+            # Slices of the joint projection would keep all of it in memory.
+            kept = {"k": k.contiguous(), "v": v.contiguous()}
+            extra = {"raw": raw.contiguous()}
+            if block.selector is not None:
+                z = block.selector.encode(x)
+                if self.config.selector == "dts-t":
+                    extra["z"] = z
+                else:
+                    ragged = _ragged(x, {} if memory is None else memory.last(i))
+                    kept, extra = self._chosen(kept, extra, block.selector(z), ragged)
+            layers.append(kept)
+            recent.append(extra)
+            if not final:
+                x = block.finish(x, attend(q, k, v, block.heads))
+        return tuple(layers), tuple(recent)
+
+    def _propagate(self, features: Features, memory: Memory, probe: Probe | None) -> tuple[Tensor, Carry]:
+        """The current stream through all blocks."""
+        start = memory.last(0)
+        if not start:
+            raise InputError("nothing is remembered yet: the first frame must be written with given masks")
+        x = per_slot(features.pyramid[3], next(iter(start.values())).shape[0])
+        stream = (start["tokens"], start["mask"]) if self.coupled else None
+        previous: list[Layer] = []
+        received: list[Layer] = []
+        for i, block in enumerate(self._blocks):
+            bank = memory.bank(i)
+            if bank and "k" not in bank:
+                raise InputError(f"this ablation of OneVOS cannot work with the memory policy {memory.policy}; use OneVOSQueue")
+            q, k, v = block.project(x)
+            if stream is not None:
+                reference, stream = self._couple(block, stream, bank, k, v)
+                previous.append({"k": reference["k"], "v": reference["v"]})
+            else:
+                reference = memory.last(i)
+                if "z" in reference and block.selector is not None:
+                    reference = self._choose_now(block.selector, reference, x, _ragged(x, bank))
+                    previous.append({name: t for name, t in reference.items() if name != "raw"})
+            keys, values, gate = _join(bank, reference, k, v)
+            lengths = Lengths(keys.shape[1] - reference["k"].shape[1] - k.shape[1], reference["k"].shape[1], k.shape[1])
+            ranked: dict[str, Tensor] = {}
+            if memory.ranks(i):
+                weights = received_attention(q, keys, block.heads, gate)
+                ranked = {"bank": weights[:, : lengths.memory], "last": weights[:, lengths.memory : -lengths.current]}
+            received.append(ranked)
+            if probe is not None:
+                probe(i, q, keys, gate, lengths, reference)
+            x = block.finish(x, attend_gated(q, keys, values, gate, block.heads))
+        return x, Carry(tuple(previous), tuple(received))
+
+    def _couple(
+        self, block: HybridBlock, stream: tuple[Tensor, Tensor], bank: Layer, k: Tensor, v: Tensor
+    ) -> tuple[Layer, tuple[Tensor, Tensor]]:
+        """One layer of the reference stream where it attends to the memory or the current frame, too (Eq. 2, Eq. 5)."""
+        x, mask = stream
+        q, raw, own = block.project(x)
+        marked, own = block.attn.identify(raw, own, mask)
+        keys, values = [marked], [own]
+        if bank and not self.config.decouple_memory:
+            keys.insert(0, bank["k"])
+            values.insert(0, bank["v"])
+        if not self.config.decouple_current:
+            keys.append(k)
+            values.append(v)
+        x = block.finish(x, attend(q, torch.cat(keys, 1), torch.cat(values, 1), block.heads))
+        return {"k": marked, "v": own, "raw": raw}, (x, mask)
+
+    def _choose_now(self, selector: TokenSelector, reference: Layer, x: Tensor, ragged: bool) -> Layer:
+        """DTS-t: the reference's tokens are chosen when the current frame is known."""
+        gate = selector(reference["z"], selector.encode(x))
+        kept, extra = self._chosen({name: reference[name] for name in ("k", "v")}, {"raw": reference["raw"]}, gate, ragged)
+        return {**kept, **extra}
+
+    def _chosen(self, kept: Layer, extra: Layer, gate: Tensor, ragged: bool) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        if self.training:
+            return {**kept, "gate": gate}, dict(extra)
+        taken = take({**kept, **extra}, gate, ragged)
+        recent = {name: taken.pop(name) for name in extra}
+        return taken, recent
+
+    def _carry(self, features: Features, reading: Reading | None, memory: Memory | None) -> Carry:
+        if reading is not None:
+            carry: Carry = reading.carry
+            return carry
+        if (self.coupled or self.config.selector == "dts-t") and memory is not None and memory.last(0):
+            return self._propagate(features, memory, None)[1]
+        return Carry((), ())
+
+    def _quota(self, tokens: int) -> tuple[float, ...]:
+        """r_l N of each layer (Eq. 8), the tokens of a frame that a layer's memory makes room for."""
+        selectors = [block.selector for block in self._blocks]
+        ratios = [selector.ratio for selector in selectors if selector is not None]
+        return tuple(ratio * tokens for ratio in torch.stack(ratios).tolist()) if ratios else ()
+
+
+def _blocks(c: OneVOSConfig, width: int, depth: int, heads: int, ratio: int) -> list[HybridBlock]:
+    marked = {"all": range(depth), "first6": range(6), "last6": range(depth - 6, depth)}[c.mask_layers]
+    blocks = []
+    for i in range(depth):
+        form: IdentityForm = c.form if i in marked else "none"
+        blocks.append(HybridBlock(width, heads, ratio, form, None if c.selector == "none" else TokenSelector(width)))
+    return blocks
+
+
+def _ragged(tokens: Tensor, known: Layer) -> bool:
+    """Whether slots may select different numbers of tokens; what was kept for several slots once stays so when one is left."""
+    return tokens.shape[0] > 1 or "gate" in known
+
+
+def _join(bank: Layer, reference: Layer, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Keys, values and gates of memory (marked keys), reference (RAW keys, marked values) and current frame, in this order."""
+    keys, values = [reference["raw"], k], [reference["v"], v]
+    gates = [reference.get("gate"), None]
+    if bank:
+        keys.insert(0, bank["k"])
+        values.insert(0, bank["v"])
+        gates.insert(0, bank.get("gate"))
+    gate = None
+    if any(g is not None for g in gates):
+        parts = [torch.ones_like(key[..., :1]) if g is None else g for g, key in zip(gates, keys, strict=True)]
+        gate = torch.cat(parts, 1)
+    return torch.cat(keys, 1), torch.cat(values, 1), gate
+
+
+def build(preset: OneVOSConfig, tiny: bool = False, **overrides: Any) -> OneVOS:
+    """A model with fresh weights.
+
+    Args:
+        preset: where to start from.
+        tiny: make it very small, for tests.
+        overrides: any field of `OneVOSConfig`.
+    """
+    small: dict[str, Any] = {"size": CONVVIT_TINY, "decoder": 96} if tiny else {}
+    return OneVOS(replace(preset, **{**small, **overrides}))
+
+
+def _variant(name: str, summary: str, **preset: Any) -> Variant:
+    return Variant(name, "onevos", partial(build, OneVOSConfig(**preset)), summary)
+
+
+_SIZES: tuple[tuple[str, str, dict[str, Any]], ...] = (
+    ("onevos-b", "OneVOS, ConvViT-B", {}),
+    ("onevos-l", "OneVOS, ConvViT-L", {"size": CONVVIT_L}),
+    ("onevos-vit-b", "OneVOS, plain ViT-B", {"size": VIT_B}),
+    ("onevos-tiny", "OneVOS, very small, to study and test", {"size": CONVVIT_TINY, "decoder": 96}),
+)
+
+VARIANTS = {
+    variant.name: variant
+    for name, summary, preset in _SIZES
+    for variant in (
+        _variant(name, f"{summary}, remembers every 10th frame", **preset),
+        _variant(f"{name}-d", f"{summary}, Dynamic Token Selector and dynamic memory", **preset, selector="dts"),
+    )
+}
