@@ -24,20 +24,20 @@ def inspect(file: Annotated[Path, tyro.conf.Positional], names: bool = False, js
     """Show what a weights file holds and which variants it fits.
 
     Args:
-        file: safetensors, or a torch checkpoint (.pth).
+        file: safetensors, or a torch checkpoint (.pth). Encoder files of ImageNet, MAE or ConvMAE are known, too.
         names: list every tensor with its shape.
         json: print JSON instead of a table.
         trust: unpickle whatever a torch file holds; this runs code of the file's author.
 
     Returns:
-        0, or 1 if no variant can load the file.
+        0, or 1 if no variant can use the file.
     """
     info = inspect_weights(file, trust=trust)
     if json:
         print(jsonlib.dumps({**dataclasses.asdict(info), "path": str(info.path)}, indent=2))
     else:
         _show(info, names)
-    return 0 if info.fits else 1
+    return 0 if info.fits or info.starts else 1
 
 
 def convert(
@@ -79,13 +79,14 @@ def info(file: Annotated[str, tyro.conf.Positional] = "default") -> int:
 def _show(info: WeightsInfo, names: bool) -> None:
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
+    table.add_column()
     rows = {
         "file": str(info.path),
         "format": f"{info.format}, {info.bytes / 1e6:.1f} MB",
         "tensors": f"{info.tensors} ({', '.join(f'{count} {dtype}' for dtype, count in info.dtypes.items())})",
         "parameters": f"{info.parameters:,}",
-        "fits": ", ".join(info.fits) or f"no variant{'; ' if info.misfit else ''}{info.misfit}",
+        "fits": ", ".join(info.fits) or f"no variant as a whole{'; ' if info.misfit else ''}{info.misfit}",
+        "starts the encoder of": ", ".join(info.starts),
         "SHA-256 of file": info.sha256,
         "SHA-256 of tensors": info.metadata.get("sha256", ""),
         **{key: value for key, value in info.metadata.items() if key not in ("sha256", "format")},
@@ -93,7 +94,8 @@ def _show(info: WeightsInfo, names: bool) -> None:
     for key, value in rows.items():
         if value:
             table.add_row(key, value.replace("[", r"\["))
-    console = Console(soft_wrap=False)
+    # As wide as it takes: hashes and paths that are broken into lines cannot be copied.
+    console = Console(width=32 + max(len(line) for value in rows.values() for line in value.splitlines() or [""]))
     console.print(table, highlight=False)
     if names:
         for name, shape in info.names.items():

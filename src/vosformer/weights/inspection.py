@@ -10,7 +10,7 @@ from pathlib import Path
 from vosformer.errors import VOSError
 from vosformer.weights.files import Format, WeightsFile, read_weights
 from vosformer.weights.loading import build
-from vosformer.weights.matching import fitting_variants
+from vosformer.weights.matching import fitting_variants, startable_variants
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,8 @@ class WeightsInfo:
         parameters: floating point values in them, all together (norms' statistics included).
         dtypes: how many tensors there are of each dtype, e.g. {"float16": 100}.
         fits: the variants that can load it.
-        misfit: if there are none, the closest one and what does not fit; else "".
+        starts: if there are none, the variants whose encoder the file can start (see `load_pretrained_encoder`).
+        misfit: if there are neither, the closest variant and what does not fit; else "".
         metadata: of a safetensors file; ours hold "variant", "overrides", "vosformer" (version) and "sha256" (of the tensors).
         names: name and shape of every tensor, in the file's order.
     """
@@ -39,6 +40,7 @@ class WeightsInfo:
     parameters: int
     dtypes: dict[str, int]
     fits: tuple[str, ...]
+    starts: tuple[str, ...]
     misfit: str
     metadata: dict[str, str]
     names: dict[str, tuple[int, ...]]
@@ -56,6 +58,7 @@ def inspect(path: str | Path, *, trust: bool = False) -> WeightsInfo:
     """
     file = read_weights(path, trust=trust)
     fits, misfit = _fits(file)
+    starts = () if fits else startable_variants(file.tensors)
     tensors = file.tensors
     return WeightsInfo(
         path=file.path,
@@ -66,7 +69,8 @@ def inspect(path: str | Path, *, trust: bool = False) -> WeightsInfo:
         parameters=sum(tensor.numel() for tensor in tensors.values() if tensor.is_floating_point()),
         dtypes=dict(Counter(str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values())),
         fits=fits,
-        misfit=misfit,
+        starts=starts,
+        misfit="" if starts else misfit,
         metadata=file.metadata,
         names={name: tuple(tensor.shape) for name, tensor in tensors.items()},
     )

@@ -117,8 +117,24 @@ def not_fitting(state: Mapping[str, Tensor], fit: Fit, asked: str) -> str:
     if good:
         return f"fits {asked!r} as published, not with the options that it was built with here ({fit.complaint()})"
     if closest is not None and closest[0] != asked:
-        return f"does not fit {asked!r}, nor any other variant. {fit.complaint()}. The closest is {closest[0]!r}: {closest[1].complaint(3)}"
+        near = f"The closest is {closest[0]!r}: {closest[1].complaint(3)}"
+        return f"does not fit {asked!r}, nor any other variant. {fit.complaint()}. {near}"
     return f"does not fit {asked!r}, nor any other variant. {fit.complaint()}"
+
+
+def startable_variants(state: Mapping[str, Tensor]) -> tuple[str, ...]:
+    """The names of all registered variants whose encoder a pre-training file with these tensors can start."""
+    shapes = {name: tensor.detach().to("meta") for name, tensor in state.items()}
+    return tuple(variant.name for variant in variants() if _starts(shapes, variant))
+
+
+def _starts(shapes: Mapping[str, Tensor], variant: Variant) -> bool:
+    model = _skeleton(variant)
+    try:
+        found = adapter(variant.system).from_pretrained(shapes, model)
+    except (VOSError, LookupError, RuntimeError, ValueError):
+        return False
+    return fit_tensors(found, model.state_dict(), optional=(".*",)).good
 
 
 @lru_cache(maxsize=256)

@@ -93,7 +93,7 @@ def convert(
     Args:
         source: the file to read, official or ours.
         target: `.safetensors` writes ours, `.pth` or `.pt` an official checkpoint under the official names.
-        variant: what it is; None = what the file says, or what its tensors fit (the first one, if several variants do).
+        variant: what it is; None = what the file says, or the one variant that its tensors fit.
         dtype: see `save_weights`; official checkpoints are always float32.
         trust: see `load_weights`.
 
@@ -102,7 +102,7 @@ def convert(
 
     Raises:
         InputError: the target has another suffix, or no such variant.
-        WeightsError: the source cannot be read or does not fit.
+        WeightsError: the source cannot be read, does not fit, or fits several variants and `variant` is None.
         OutputError: the target could not be written.
     """
     target = Path(target)
@@ -128,8 +128,10 @@ def convert(
 
 def _only_variant(file: WeightsFile) -> str:
     good, closest = fitting_variants(file.tensors)
-    if good:
+    if len(good) == 1:
         return good[0]
+    if good:
+        raise WeightsError(f"{file.path} fits {' and '.join(good)} alike: say which one it is (variant=, --variant)")
     hint = f"; the closest is {closest[0]!r}: {closest[1].complaint()}" if closest is not None else ""
     raise WeightsError(f"{file.path} fits no known variant{hint}")
 
