@@ -30,7 +30,7 @@ class ResBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[S,inputs,h,w] -> [S,outputs,h,w]."""
-        residual = self.conv2(F.relu(self.conv1(F.relu(x))))
+        residual: Tensor = self.conv2(F.relu(self.conv1(F.relu(x))))
         return residual + (x if self.downsample is None else self.downsample(x))
 
 
@@ -51,7 +51,7 @@ class UpsampleBlock(nn.Module):
     def forward(self, skipped: Tensor, g: Tensor) -> Tensor:
         """`skip_conv` of the skip feature [B or S,inputs,2h,2w] and a map [S,inputs,h,w] -> [S,outputs,2h,2w]."""
         large = F.interpolate(g, skipped.shape[-2:], mode="bilinear", align_corners=False)
-        shared = large.unflatten(0, (skipped.shape[0], -1)) + skipped[:, None]
+        shared = torch.unflatten(large, 0, (skipped.shape[0], -1)) + skipped[:, None]
         out: Tensor = self.out_conv(shared.flatten(0, 1))
         return out
 
