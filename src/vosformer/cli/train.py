@@ -1,0 +1,142 @@
+"""`vosformer train`: a recipe, data, and what to change of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from vosformer.errors import InputError
+from vosformer.train.batch import Shares
+from vosformer.train.data import PROCEDURAL, training_clips
+from vosformer.train.loop import Trainer, shortened
+from vosformer.train.processes import Processes, join
+from vosformer.train.recipe import Recipe
+from vosformer.train.recipes import recipe as find_recipe
+from vosformer.train.start import fresh_model, load_weights
+
+
+def train(
+    recipe: Annotated[str, tyro.conf.Positional],
+    data: tuple[str, ...] = (PROCEDURAL,),
+    out: Path | None = None,
+    set: tuple[str, ...] = (),
+    steps: int | None = None,
+    variant: str | None = None,
+    encoder: Path | None = None,
+    from_: Annotated[Path | None, tyro.conf.arg(name="from")] = None,
+    minutes: float | None = None,
+    device: str | None = None,
+    threads: int | None = None,
+    dry_run: bool = False,
+) -> int:
+    """Train a system with a recipe. Run the same command again to go on after an interruption.
+
+    Several processes or GPUs: `torchrun --nproc-per-node 4 -m vosformer.cli.train RECIPE ...`.
+
+    Args:
+        recipe: its name, e.g. deaot-pre; see docs/training.md.
+        data: folders that hold the data sets, or "composed" for composed video that needs no files.
+        out: folder of checkpoints, logs and weights (default: runs/RECIPE-VARIANT).
+        set: changes of single settings, e.g. optim.lr=1e-4 data.frames=3; --dry-run shows all of them.
+        steps: train for so many steps; all schedules are stretched or shrunk with it.
+        variant: train another variant than the recipe's.
+        encoder: safetensors file of pretrained encoder weights.
+        from_: begin with these weights (a file, a run's folder or a checkpoint).
+        minutes: stop with a checkpoint after so many minutes.
+        device: cpu, cuda, cuda:N or mps (default: the best there is).
+        threads: CPU threads (default: PyTorch's choice).
+        dry_run: print the whole plan and stop.
+
+    Returns:
+        0: finished, or stopped with a checkpoint.
+    """
+    chosen = _chosen(recipe, set, steps, variant, encoder)
+    folder = out or Path("runs") / f"{chosen.name}-{chosen.model.variant}"
+    processes = join(device)
+    try:
+        if dry_run:
+            _show(chosen, folder, data, processes, from_)
+        else:
+            _train(chosen, folder, data, processes, from_, minutes, threads)
+    finally:
+        processes.close()
+    return 0
+
+
+def _chosen(name: str, settings: tuple[str, ...], steps: int | None, variant: str | None, encoder: Path | None) -> Recipe:
+    chosen = find_recipe(name)
+    if variant is not None:
+        chosen = replace(chosen, model=replace(chosen.model, variant=variant))
+    if encoder is not None:
+        chosen = replace(chosen, model=replace(chosen.model, encoder=str(encoder)))
+    return shortened(chosen, steps).with_settings(settings)
+
+
+def _train(
+    recipe: Recipe,
+    folder: Path,
+    data: tuple[str, ...],
+    processes: Processes,
+    start: Path | None,
+    minutes: float | None,
+    threads: int | None,
+) -> None:
+    import torch
+
+    if threads is not None:
+        if threads < 1:
+            raise InputError(f"--threads {threads}: at least 1 is needed")
+        torch.set_num_threads(threads)
+    clips = training_clips(recipe, data)
+    model = fresh_model(recipe)
+    if start is not None:
+        load_weights(model, start)
+    trainer = Trainer(model, recipe, clips, folder, processes)
+    if trainer.resume() and processes.leads:
+        Console(stderr=True).print(f"going on from step {trainer.step} of {folder}", highlight=False)
+    trainer.run(minutes)
+
+
+def _show(recipe: Recipe, folder: Path, data: tuple[str, ...], processes: Processes, start: Path | None) -> None:
+    """Print every setting, the parameter groups and the shares of each process."""
+    from vosformer.train.optim import freeze, groups
+
+    console = Console()
+    console.print(f"[bold]{recipe.name}[/]: {recipe.paper}", highlight=False)
+    table = Table(show_header=False, box=None)
+    for key, value in recipe.flat():
+        if key not in ("name", "paper"):
+            table.add_row(key, str(value).replace("[", r"\["))
+    console.print(table, highlight=False)
+    model = fresh_model(recipe)
+    frozen = freeze(model, recipe.model.freeze)
+    shares = Shares(recipe.run.batch, recipe.run.accumulate, processes.rank, processes.world).checked()
+    console.print(
+        f"data: {', '.join(data)}    out: {folder}    from: {start or recipe.model.start or 'fresh weights'}", highlight=False
+    )
+    console.print(
+        f"{processes.world} process(es) on {processes.device}: {shares.part} clips x {recipe.run.accumulate} part(s) each;"
+        f" {recipe.run.steps} steps = {recipe.run.steps * recipe.run.batch} clips of {recipe.data.frames} frames",
+        highlight=False,
+    )
+    for group in groups(model, recipe.optim):
+        number = sum(p.numel() for p in group["params"])
+        rate = recipe.optim.lr_min + group["scale"] * (recipe.optim.lr - recipe.optim.lr_min)
+        console.print(
+            f"  {number:>11,} parameters: lr up to {rate:.3g}, weight decay {group['weight_decay']:g}", highlight=False
+        )
+    resting = sum(p.numel() for p in model.parameters() if not p.requires_grad)
+    console.print(f"  {resting:>11,} parameters not trained ({len(frozen)} tensors named by model.freeze)", highlight=False)
+
+
+if __name__ == "__main__":
+    import sys
+
+    from vosformer.cli import main
+
+    sys.exit(main(["train", *sys.argv[1:]]))

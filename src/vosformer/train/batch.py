@@ -1,0 +1,169 @@
+"""Batches of clips, which sample each step takes, and the processes that prepare them.
+
+Which clip a step sees follows from the seed and the step alone: nothing about the data has to be saved to resume a run exactly, and
+N processes see the same global batch as one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Sampler
+
+from vosformer.errors import InputError
+from vosformer.train.losses import IGNORE
+
+
+class Clip(Protocol):
+    """What a training data set gives (see `vosformer.data.types.Clip`)."""
+
+    images: Any
+    labels: Any
+    count: int
+
+
+class Clips(Protocol):
+    """A training data set without end: clip i is a function of the set's seed and of i alone."""
+
+    def __getitem__(self, index: int) -> Clip:
+        """Clip `index`, for any index from 0."""
+        ...
+
+
+class Batch(NamedTuple):
+    """Clips of one step.
+
+    Attributes:
+        images: uint8 [B,T,3,H,W], RGB.
+        labels: uint8 [B,T,H,W], 0 = background, 1..count = objects, 255 = no truth.
+        counts: int64 [B].
+        indices: int64 [B], the clips' numbers: everything random about a clip follows from them.
+    """
+
+    images: Tensor
+    labels: Tensor
+    counts: Tensor
+    indices: Tensor
+
+    def to(self, device: torch.device) -> Batch:
+        """The batch on another device (pinned memory goes over without waiting)."""
+        return Batch(*(part.to(device, non_blocking=True) for part in self))
+
+
+class Shares(NamedTuple):
+    """Who computes which clips of a step: `batch` clips over `world` processes with `accumulate` parts each."""
+
+    batch: int
+    accumulate: int = 1
+    rank: int = 0
+    world: int = 1
+
+    @property
+    def part(self) -> int:
+        """Clips of one part on one process."""
+        return self.batch // (self.accumulate * self.world)
+
+    def checked(self) -> Shares:
+        """Itself.
+
+        Raises:
+            InputError: the clips cannot be shared out evenly.
+        """
+        parts = self.accumulate * self.world
+        if self.batch < 1 or self.accumulate < 1 or self.batch % parts:
+            raise InputError(
+                f"run.batch = {self.batch} cannot be shared evenly by {self.world} processes x run.accumulate = {self.accumulate}:"
+                f" choose a multiple of {parts}"
+            )
+        return self
+
+    def indices(self, step: int, part: int) -> list[int]:
+        """The clips of this process for one part of a step."""
+        first = step * self.batch + (part * self.world + self.rank) * self.part
+        return list(range(first, first + self.part))
+
+
+class _Order(Sampler[list[int]]):
+    """All parts of all steps from `start` to `stop`."""
+
+    def __init__(self, shares: Shares, start: int, stop: int) -> None:
+        self._shares, self._start, self._stop = shares, start, stop
+
+    def __len__(self) -> int:
+        return max(0, self._stop - self._start) * self._shares.accumulate
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for step in range(self._start, self._stop):
+            for part in range(self._shares.accumulate):
+                yield self._shares.indices(step, part)
+
+
+class _Numbered:
+    """A map-style data set whose items carry their number, with at most `max_objects` objects."""
+
+    def __init__(self, clips: Clips, seed: int, max_objects: int) -> None:
+        self._clips, self._seed, self._max = clips, seed, max_objects
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor, int, int]:
+        clip = self._clips[index]
+        images, labels = torch.as_tensor(clip.images), torch.as_tensor(clip.labels)
+        count = int(clip.count)
+        if count > self._max:
+            labels, count = limit_objects(labels, count, self._max, generator(self._seed, 1, index)), self._max
+        return images, labels.to(torch.uint8), count, index
+
+
+def limit_objects(labels: Tensor, count: int, most: int, random: np.random.Generator) -> Tensor:
+    """Labels with only `most` random objects of the first frame's left, numbered 1..most; the others become background."""
+    present = [i for i in torch.unique(labels[0]).tolist() if 0 < i <= count]
+    absent = [i for i in range(1, count + 1) if i not in present]
+    order = [*random.permutation(present).tolist(), *random.permutation(absent).tolist()]
+    table = torch.zeros(256, dtype=torch.uint8)
+    table[IGNORE] = IGNORE
+    for new, old in enumerate(order[:most], 1):
+        table[int(old)] = new
+    return table[labels.long()]
+
+
+def collate(items: Sequence[tuple[Tensor, Tensor, int, int]]) -> Batch:
+    """Clips of equal size -> one batch."""
+    images, labels, counts, indices = zip(*items, strict=True)
+    return Batch(torch.stack(images), torch.stack(labels), torch.tensor(counts), torch.tensor(indices))
+
+
+def generator(seed: int, *path: int) -> np.random.Generator:
+    """A random generator that depends on the seed and on where it is used, and on nothing else."""
+    return np.random.default_rng((seed, *path))
+
+
+def torch_seed(seed: int, *path: int) -> int:
+    """A seed for torch in the same sense."""
+    return int(np.random.SeedSequence((seed, *path)).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def _start_worker(_: int) -> None:
+    # One thread each: the training process needs the others.
+    torch.set_num_threads(1)
+    cv2.setNumThreads(0)
+
+
+def loader(
+    clips: Clips, shares: Shares, start: int, stop: int, *, seed: int, max_objects: int, workers: int, pin: bool
+) -> DataLoader[Batch]:
+    """Batches of this process for the steps `start` to `stop`, `shares.accumulate` a step, prepared by `workers` processes."""
+    options: dict[str, Any] = (
+        {"persistent_workers": True, "prefetch_factor": 4, "worker_init_fn": _start_worker} if workers else {}
+    )
+    return DataLoader(
+        _Numbered(clips, seed, max_objects),  # type: ignore[arg-type]
+        batch_sampler=_Order(shares, start, stop),
+        collate_fn=collate,
+        num_workers=workers,
+        pin_memory=pin,
+        **options,
+    )

@@ -1,0 +1,383 @@
+"""The trainer: one loop for all systems, one process or many, with exact resume.
+
+Everything random in a step follows from the seed and the step's number, so a checkpoint needs no state of random generators: a run
+that was killed and resumed does what one that was not killed does.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import FrameType
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from vosformer.errors import InputError, OutputError, TrainingError
+from vosformer.train import checkpoint as checkpoints
+from vosformer.train.batch import Batch, Clips, Shares, loader, torch_seed
+from vosformer.train.journal import Journal, gpu_memory_gib
+from vosformer.train.optim import Average, freeze, optimiser, set_rate
+from vosformer.train.processes import Processes, join
+from vosformer.train.recipe import Recipe
+from vosformer.train.rollout import TERMS, Rollout
+
+_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Result(NamedTuple):
+    """How a run ended.
+
+    Attributes:
+        step: steps done in all.
+        finished: all steps of the recipe are done.
+        weights: the last weights file written (the average if there is one), or None if the run was stopped before its end.
+    """
+
+    step: int
+    finished: bool
+    weights: Path | None
+
+
+@dataclass
+class Timing:
+    """Seconds since the last line of the log."""
+
+    begun: float = 0.0
+    waited: float = 0.0
+    steps: int = 0
+
+    def restart(self) -> None:
+        """Begin anew."""
+        self.begun, self.waited, self.steps = time.perf_counter(), 0.0, 0
+
+
+class Trainer:
+    """One run.
+
+    Args:
+        model: a `VOSModel` module with the weights to begin with. Its trainable parameters are those that require gradients and that
+            `recipe.model.freeze` does not name.
+        recipe: what to do.
+        clips: the training data.
+        folder: where checkpoints, logs and weights go.
+        processes: this process among all (None: found out from the environment, best device).
+
+    Raises:
+        InputError: settings that contradict each other.
+    """
+
+    def __init__(
+        self, model: nn.Module, recipe: Recipe, clips: Clips, folder: Path, processes: Processes | None = None
+    ) -> None:
+        self.recipe, self.clips, self.folder = recipe, clips, folder
+        self.processes = processes or join()
+        run, device = recipe.run, self.processes.device
+        self.shares = Shares(run.batch, run.accumulate, self.processes.rank, self.processes.world).checked()
+        if run.precision == "fp16" and device.type != "cuda":
+            raise InputError(f"run.precision=fp16 needs a CUDA GPU (device is {device}); use bf16 or fp32")
+        self.model = model.to(device).train()
+        if run.channels_last:
+            self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        freeze(self.model, recipe.model.freeze)
+        self.optimizer = optimiser(self.model, recipe.optim, fused=device.type != "mps" and run.precision != "fp16")
+        self.scaler = torch.amp.GradScaler(device.type, enabled=run.precision == "fp16")
+        self.average = None if recipe.optim.ema is None else Average(self.model, recipe.optim.ema)
+        self.step = 0
+        self._resting: list[nn.Parameter] | None = None
+        self._stop = False
+        self._rollout = Rollout(self.model, recipe).to(device)
+        self._engine = self.processes.wrap(self._rollout)
+        if run.compile:
+            # Only the encoder: it is the largest part, and the only one whose shapes never change.
+            self.model.encode = torch.compile(self.model.encode)  # type: ignore[assignment, arg-type]
+
+    def resume(self) -> bool:
+        """Go on from the newest whole checkpoint of the folder, if there is one.
+
+        Raises:
+            InputError: it belongs to another recipe or model.
+            WeightsError: all checkpoints are damaged.
+        """
+        found = checkpoints.newest(self.folder / "checkpoints")
+        if found is None:
+            return False
+        saved = found.state.get("variant")
+        if saved != self.recipe.model.variant or found.state.get("seed") != self.recipe.run.seed:
+            raise InputError(
+                f"{self.folder} holds a run of {saved!r} with seed {found.state.get('seed')}, not of"
+                f" {self.recipe.model.variant!r} with seed {self.recipe.run.seed}: give another folder, or the same settings"
+            )
+        try:
+            self.model.load_state_dict(found.parts["model"])
+            _load_optimizer(self.optimizer, found.parts["optimizer"])
+        except (RuntimeError, KeyError) as error:
+            raise InputError(f"the checkpoint in {self.folder} does not fit this model: {error}") from error
+        if self.average is not None:
+            self.average.load(found.parts.get("average", found.parts["model"]), int(found.state.get("updates", 0)))
+        if self.scaler.is_enabled() and "scaler" in found.state:
+            self.scaler.load_state_dict(found.state["scaler"])
+        self.step = found.step
+        return True
+
+    def run(self, minutes: float | None = None) -> Result:
+        """Train until the recipe's last step, a signal to stop, or `minutes` have passed; then checkpoint.
+
+        Raises:
+            TrainingError: a loss or gradient that is not finite; the batch is saved beside the log.
+            OutputError: the final weights could not be written.
+        """
+        tune_allocator(self.processes.device)
+        end = None if minutes is None else time.monotonic() + 60 * minutes
+        total = self.recipe.run.steps
+        with Journal(self.folder, total, self.step, self.processes.leads) as journal, _Signals(self):
+            journal.note(event="start", step=self.step, **{k: str(v) for k, v in self.recipe.flat()})
+            self._loop(journal, total, end)
+            self._save(journal, final=True)
+            weights = self._export() if self.step >= total else None
+            journal.note(event="finished" if weights else "stopped", step=self.step)
+            journal.say(f"finished: {weights}" if weights else f"stopped at step {self.step}; run the same command to go on")
+        self.processes.wait()
+        return Result(self.step, self.step >= total, weights)
+
+    def stop(self) -> None:
+        """Ask for a checkpoint and an end after the step under way."""
+        self._stop = True
+
+    def _loop(self, journal: Journal, total: int, end: float | None) -> None:
+        run = self.recipe.run
+        timing = Timing()
+        timing.restart()
+        batches = self._batches(total)
+        while self.step < total:
+            picture = run.picture_every > 0 and self.step % run.picture_every == 0
+            values, last, predicted = self._one(batches, timing, picture)
+            self.step += 1
+            timing.steps += 1
+            logged = self.step % run.log_every == 0 or self.step == total
+            journal.step(self.step, self._report(values, timing) if logged else None)
+            if logged:
+                timing.restart()
+            if picture and predicted is not None:
+                journal.picture(self.step, last, predicted)
+            if values["stop"] > 0:
+                return
+            if self.step % run.save_every == 0 and self.step < total:
+                self._save(journal)
+            if end is not None and time.monotonic() > end:
+                self._stop = True
+
+    def _batches(self, total: int) -> Iterator[Batch]:
+        run = self.recipe.run
+        return iter(
+            loader(
+                self.clips,
+                self.shares,
+                self.step,
+                total,
+                seed=run.seed,
+                max_objects=self.recipe.data.max_objects,
+                workers=run.workers,
+                pin=self.processes.device.type == "cuda",
+            )
+        )
+
+    def _one(self, batches: Iterator[Batch], timing: Timing, picture: bool) -> tuple[dict[str, float], Batch, Tensor | None]:
+        """One optimiser step; returns what is to be logged, the last batch and its predictions."""
+        run, optim, device = self.recipe.run, self.recipe.optim, self.processes.device
+        self._enter_phase()
+        rate = set_rate(self.optimizer, optim, self.step, run.steps)
+        self.optimizer.zero_grad(set_to_none=True)
+        terms = torch.zeros(len(TERMS), device=device)
+        predicted = None
+        used = []
+        for part in range(run.accumulate):
+            asked = time.perf_counter()
+            host = next(batches)
+            timing.waited += time.perf_counter() - asked
+            batch = host.to(device)
+            used.append(host)
+            torch.manual_seed(torch_seed(run.seed, 4, self.step, part, self.processes.rank))
+            waits = self.processes.without_sync(self._engine) if part < run.accumulate - 1 else nullcontext()
+            with waits:
+                with torch.autocast(device.type, _DTYPES.get(run.precision, torch.bfloat16), enabled=run.precision != "fp32"):
+                    rolled = self._engine(batch, self.step, picture)
+                self.scaler.scale(rolled.loss / run.accumulate).backward()
+            terms += rolled.terms / run.accumulate
+            predicted = rolled.labels
+        norm = self._update(used)
+        stop = torch.tensor([float(self._stop)], device=device)
+        means = self.processes.mean(torch.cat([terms, stop])).tolist()
+        values = dict(zip((*TERMS, "stop"), means, strict=True))
+        return {**values, "gradient_norm": norm, "lr": rate}, used[-1], predicted
+
+    def _update(self, used: list[Batch]) -> float:
+        """Clip, check and apply the gradients."""
+        optim = self.recipe.optim
+        self.scaler.unscale_(self.optimizer)
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
+        norm = float(nn.utils.clip_grad_norm_(parameters, optim.clip if optim.clip is not None else float("inf")))
+        # The scaler of fp16 skips such steps and scales down; only if that does not help the loss itself is at fault.
+        hopeless = not self.scaler.is_enabled() or self.scaler.get_scale() < 2**-10
+        if not math.isfinite(norm) and hopeless:
+            self._fail(used, norm)  # gradients are the same in every process, so all of them stop here
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if self.average is not None:
+            self.average.update()
+        return norm
+
+    def _fail(self, used: list[Batch], norm: float) -> None:
+        path = self.folder / f"bad-batch-step{self.step}-rank{self.processes.rank}.safetensors"
+        fields = used[0]._fields
+        checkpoints.save_tensors(path, {name: torch.cat([getattr(b, name) for b in used]) for name in fields})
+        raise TrainingError(
+            f"step {self.step}: the gradient's norm is {norm}, so the loss is not finite. The batch is saved in {path}. Lower"
+            " optim.lr, use run.precision=fp32, or look at the batch; the newest checkpoint is from before"
+        )
+
+    def _enter_phase(self) -> None:
+        """Once the memory gets the model's own masks, some parameters rest (AOT: the identities)."""
+        settings = self.recipe.rollout
+        begin = settings.own_masks_from
+        if not settings.freeze_own_masks or begin is None or self.step < begin or self._resting is not None:
+            return
+        frozen = set(freeze(self.model, settings.freeze_own_masks))
+        self._resting = [p for name, p in self.model.named_parameters() if name in frozen]
+
+    def _report(self, values: dict[str, float], timing: Timing) -> dict[str, float]:
+        seconds = max(1e-9, time.perf_counter() - timing.begun)
+        report = {name: value for name, value in values.items() if name != "stop"}
+        report["seconds"] = seconds / timing.steps
+        report["clips_per_second"] = self.recipe.run.batch * timing.steps / seconds
+        report["data_wait"] = timing.waited / seconds
+        if self.processes.device.type == "cuda":
+            report["gpu_gib"] = gpu_memory_gib(self.processes.device)
+        return report
+
+    def _save(self, journal: Journal, final: bool = False) -> None:
+        """Write a checkpoint; while the run can go on, a full disk is only a warning."""
+        if not self.processes.leads:
+            return
+        parts = {"model": self.model.state_dict(), "optimizer": _optimizer_tensors(self.optimizer)}
+        state: dict[str, Any] = {
+            "variant": self.recipe.model.variant,
+            "recipe": self.recipe.name,
+            "seed": self.recipe.run.seed,
+            "steps": self.recipe.run.steps,
+            "world": self.processes.world,
+            "settings": {key: repr(value) for key, value in self.recipe.flat()},
+        }
+        if self.average is not None:
+            parts["average"] = self.average.state(self.model)
+            state["updates"] = self.average.updates
+        if self.scaler.is_enabled():
+            state["scaler"] = self.scaler.state_dict()
+        run = self.recipe.run
+        try:
+            checkpoints.save(
+                self.folder / "checkpoints", checkpoints.Checkpoint(self.step, parts, state), run.keep, run.shard_mib
+            )
+        except OutputError as error:
+            if final:
+                raise
+            journal.say(f"warning: {error}; going on, next attempt at the next checkpoint")
+            journal.note(event="checkpoint failed", step=self.step, reason=str(error))
+
+    def _export(self) -> Path:
+        """Write the final weights: `weights.safetensors` (the average where there is one) and `weights-live.safetensors`."""
+        best = self.folder / "weights.safetensors"
+        if self.processes.leads:
+            about = {"variant": self.recipe.model.variant, "recipe": self.recipe.name, "steps": str(self.step)}
+            live = self.model.state_dict()
+            checkpoints.save_tensors(best, self.average.state(self.model) if self.average else live, about)
+            if self.average:
+                checkpoints.save_tensors(self.folder / "weights-live.safetensors", live, about)
+        return best
+
+
+class _Signals:
+    """While inside, SIGTERM and the first Ctrl-C make the trainer stop after the step under way."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self._trainer = trainer
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> None:
+        try:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._before[number] = signal.signal(number, self._handle)
+        except ValueError:
+            # Not the main thread: whoever started it calls `stop`.
+            self._before = {}
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, _: FrameType | None) -> None:
+        self._trainer.stop()
+        if number == signal.SIGINT:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def tune_allocator(device: torch.device) -> None:
+    """Keep freed memory: glibc would give large tensors back to the system and fault them in again at every step."""
+    if device.type != "cpu" or not sys.platform.startswith("linux"):
+        return
+    try:
+        library = ctypes.CDLL("libc.so.6")
+        library.mallopt(-4, 0)  # M_MMAP_MAX: no allocation by mmap
+        library.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: the heap is not given back
+    except (OSError, AttributeError):
+        return  # another C library: it goes without
+
+
+def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimiser's tensors by `parameter|name`."""
+    tensors = {}
+    for group in optimizer.param_groups:
+        for name, parameter in zip(group["names"], group["params"], strict=True):
+            for key, value in optimizer.state.get(parameter, {}).items():
+                tensors[f"{name}|{key}"] = value
+    return tensors
+
+
+def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    named = {n: p for group in optimizer.param_groups for n, p in zip(group["names"], group["params"], strict=True)}
+    states: dict[str, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        name, _, entry = key.rpartition("|")
+        states.setdefault(name, {})[entry] = value
+    for name, state in states.items():
+        parameter = named[name]
+        moved = {}
+        for entry, value in state.items():
+            # The counter stays where the optimiser made it; moments have the parameter's memory layout.
+            moved[entry] = value.to(parameter.device) if value.ndim == 0 else torch.empty_like(parameter).copy_(value)
+        optimizer.state[parameter] = moved
+
+
+def shortened(recipe: Recipe, steps: int | None) -> Recipe:
+    """The recipe over `steps` steps, with checkpoints and pictures often enough for a short run."""
+    if steps is None or steps == recipe.run.steps:
+        return recipe
+    short = recipe.scaled(steps)
+    run = short.run
+    return replace(
+        short,
+        run=replace(
+            run,
+            save_every=max(1, min(run.save_every, steps // 2)),
+            log_every=max(1, min(run.log_every, steps // 5)),
+            picture_every=max(1, min(run.picture_every, steps // 2)) if run.picture_every else 0,
+        ),
+    )

@@ -1,0 +1,109 @@
+"""Optimisers, parameter groups, learning-rate schedules and the moving average of the weights."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vosformer.errors import InputError
+from vosformer.train.recipe import Optim
+
+
+def learning_rate(optim: Optim, step: int, steps: int) -> float:
+    """The rate of step `step` (from 0) of `steps`.
+
+    Warm-up rises linearly from `lr_min` to `lr`. Then "poly" is lr_min + (lr - lr_min) * (1 - t / (T + 1)) ** power with t and T
+    counted after the warm-up (the released AOT code), "step" is a constant that falls by `step_factor` at each of `step_at`.
+    """
+    if step < optim.warmup:
+        return optim.lr_min + (optim.lr - optim.lr_min) * step / optim.warmup
+    if optim.schedule == "step":
+        return optim.lr * optim.step_factor ** sum(step >= at for at in optim.step_at)
+    t, total = step - optim.warmup, max(1, steps - optim.warmup)
+    return float(optim.lr_min + (optim.lr - optim.lr_min) * (1 - min(t, total) / (total + 1)) ** optim.power)
+
+
+def freeze(model: nn.Module, patterns: Iterable[str]) -> list[str]:
+    """Stop training the parameters whose names match one of the regular expressions; returns those names.
+
+    Raises:
+        InputError: a pattern that matches no parameter.
+    """
+    frozen = []
+    for pattern in patterns:
+        found = [name for name, _ in model.named_parameters() if re.search(pattern, name)]
+        if not found:
+            raise InputError(f"model.freeze: {pattern!r} matches no parameter")
+        frozen += found
+    for name, parameter in model.named_parameters():
+        if name in frozen:
+            parameter.requires_grad_(False)
+    return frozen
+
+
+def groups(model: nn.Module, optim: Optim) -> list[dict[str, Any]]:
+    """The trainable parameters, by learning-rate factor and weight decay; each group also has their `names`."""
+    found: dict[tuple[float, float], dict[str, Any]] = {}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        scale = next((factor for pattern, factor in optim.lr_scales if re.search(pattern, name)), 1.0)
+        free = (optim.no_decay_1d and parameter.ndim <= 1) or any(re.search(pattern, name) for pattern in optim.no_decay)
+        decay = 0.0 if free else optim.weight_decay
+        group = found.setdefault((scale, decay), {"params": [], "names": [], "scale": scale, "weight_decay": decay})
+        group["params"].append(parameter)
+        group["names"].append(name)
+    return list(found.values())
+
+
+def optimiser(model: nn.Module, optim: Optim, fused: bool) -> torch.optim.Optimizer:
+    """A fresh optimiser over the model's trainable parameters.
+
+    Raises:
+        InputError: nothing is trainable.
+    """
+    made = groups(model, optim)
+    if not made:
+        raise InputError("no parameter of the model is trainable: model.freeze names all of them")
+    kind = torch.optim.AdamW if optim.algorithm == "adamw" else torch.optim.Adam
+    return kind(made, lr=optim.lr, betas=optim.betas, fused=fused)
+
+
+def set_rate(optimizer: torch.optim.Optimizer, optim: Optim, step: int, steps: int) -> float:
+    """Give every group its rate for `step`; returns that of the groups with factor 1."""
+    rate = learning_rate(optim, step, steps)
+    low = min(optim.lr_min, rate)
+    for group in optimizer.param_groups:
+        group["lr"] = low + group["scale"] * (rate - low)
+    return rate
+
+
+class Average:
+    """The exponential moving average of the trainable parameters (AOT: warm-up min(decay, (1 + n) / (10 + n)) after n updates)."""
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.updates = 0
+        self._live = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self.shadow: dict[str, Tensor] = {name: p.detach().clone() for name, p in self._live.items()}
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Take in the current weights."""
+        self.updates += 1
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        torch._foreach_lerp_(list(self.shadow.values()), list(self._live.values()), 1 - decay)
+
+    def state(self, model: nn.Module) -> dict[str, Tensor]:
+        """The model's state with the averaged weights in place of the live ones."""
+        return {**model.state_dict(), **self.shadow}
+
+    def load(self, state: dict[str, Tensor], updates: int) -> None:
+        """Take over a saved average (names that are not averaged are ignored)."""
+        self.updates = updates
+        for name, value in self.shadow.items():
+            value.copy_(state[name])

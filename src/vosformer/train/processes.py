@@ -1,0 +1,105 @@
+"""Several processes: torch.distributed as `torchrun` starts it, or a single process without any of it."""
+
+from __future__ import annotations
+
+import os
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from vosformer.errors import DeviceError
+
+
+@dataclass(frozen=True)
+class Processes:
+    """One process among all.
+
+    Attributes:
+        rank: its number.
+        world: how many there are.
+        device: where it computes.
+    """
+
+    rank: int
+    world: int
+    device: torch.device
+
+    @property
+    def leads(self) -> bool:
+        """Whether this one writes files and prints."""
+        return self.rank == 0
+
+    def wrap(self, module: nn.Module) -> nn.Module:
+        """The module with its gradients averaged over all processes."""
+        if self.world == 1:
+            return module
+        ids = [self.device.index] if self.device.type == "cuda" else None
+        # Phases of training leave some parameters without a gradient.
+        return DistributedDataParallel(module, device_ids=ids, find_unused_parameters=True, broadcast_buffers=False)
+
+    def without_sync(self, module: nn.Module) -> AbstractContextManager[Any]:
+        """For all parts of a step but the last."""
+        return cast(DistributedDataParallel, module).no_sync() if self.world > 1 else nullcontext()
+
+    def mean(self, values: Tensor) -> Tensor:
+        """The mean over all processes."""
+        if self.world > 1:
+            dist.all_reduce(values)
+            values /= self.world
+        return values
+
+    def wait(self) -> None:
+        """Until all processes are here."""
+        if self.world > 1:
+            dist.barrier()
+
+    def close(self) -> None:
+        """Leave the group."""
+        if self.world > 1 and dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def join(device: str | None = None) -> Processes:
+    """Find out about this process from torchrun's environment, and join the others.
+
+    Args:
+        device: "cpu", "cuda", "cuda:1", "mps"; None = the best there is.
+
+    Raises:
+        DeviceError: the device does not exist here.
+    """
+    rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    place = choose_device(device, int(os.environ.get("LOCAL_RANK", "0")))
+    if world > 1 and not dist.is_initialized():
+        if place.type == "cuda":
+            torch.cuda.set_device(place)
+        dist.init_process_group("nccl" if place.type == "cuda" else "gloo")
+    return Processes(rank, world, place)
+
+
+def choose_device(name: str | None, local_rank: int = 0) -> torch.device:
+    """The device asked for, or the best there is.
+
+    Raises:
+        DeviceError: it does not exist here.
+    """
+    if name is None:
+        if torch.cuda.is_available():
+            return torch.device("cuda", local_rank)
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise DeviceError(f"{name!r} is not a device; expected cpu, cuda, cuda:N or mps") from error
+    if device.type == "cuda":
+        if not torch.cuda.is_available():
+            raise DeviceError(f"device {name!r}: PyTorch finds no CUDA GPU here")
+        return device if device.index is not None else torch.device("cuda", local_rank)
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise DeviceError("device 'mps' is not available here")
+    return device

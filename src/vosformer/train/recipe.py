@@ -1,0 +1,388 @@
+"""A training recipe as data: what one stage of a paper's training is, and how a user changes a single number of it.
+
+Schedules are given in steps of the recipe's own `run.steps`. `Recipe.scaled` stretches all of them together, so that a run of 50
+steps goes through every phase of a run of 100,000.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from vosformer.errors import InputError
+
+Feedback = Literal["hard", "soft"]
+Memories = Literal["policy", "random"]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Source:
+    """One data set of a recipe.
+
+    Attributes:
+        kind: the reader: "davis", "youtubevos", "mose", "lvos", "vost", "visor", "vipseg", "bl30k", "folder", "stills", "composed".
+        name: the folder under the data root, or what the set is called in messages.
+        repeat: how many times the set counts in the plain concatenation of all sets.
+        gap_max: the largest distance between two sampled frames, in frames of this set.
+    """
+
+    kind: str
+    name: str
+    repeat: int = 1
+    gap_max: int = 1
+
+
+@dataclass(frozen=True)
+class Model:
+    """What is trained.
+
+    Attributes:
+        variant: name of the variant.
+        options: keyword arguments of its builder (ablations), e.g. (("drop_path", 0.1),).
+        encoder: a file of pretrained encoder weights (None: fresh ones).
+        start: weights that the stage begins with; in recipes the name of the stage before, for the user to give with `--from`.
+        freeze: regular expressions; parameters whose names match one are never trained.
+    """
+
+    variant: str = "deaot-t"
+    options: tuple[tuple[str, Any], ...] = ()
+    encoder: str | None = None
+    start: str | None = None
+    freeze: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Data:
+    """What it is trained on, and how clips are cut from it.
+
+    Attributes:
+        sources: the sets, concatenated.
+        frames: T, frames of a clip.
+        crop: side of the square crop in pixels.
+        pipeline: the augmentation of the paper: "aot", "deaot", "simvos", "jointformer", "onevos".
+        reverse: probability that time runs backwards.
+        merge: probability that a second clip is pasted on the first.
+        max_objects: objects kept in a clip.
+        gap_curriculum: (step, gap_max) pairs from which on another largest gap holds (JointFormer); empty: the sources' own.
+        short_side: frames are scaled to this short side before the crop, times a factor of `scale`.
+        scale: range of that factor.
+    """
+
+    sources: tuple[Source, ...] = (Source("composed", "composed"),)
+    frames: int = 5
+    crop: int = 465
+    pipeline: str = "deaot"
+    reverse: float = 0.5
+    merge: float = 0.0
+    max_objects: int = 10
+    gap_curriculum: tuple[tuple[int, int], ...] = ()
+    short_side: int = 480
+    scale: tuple[float, float] = (0.7, 1.3)
+
+
+@dataclass(frozen=True)
+class Optim:
+    """How weights move.
+
+    Attributes:
+        algorithm: "adamw", or "adam" (weight decay as part of the gradient).
+        lr: the highest learning rate.
+        lr_min: where warm-up begins and polynomial decay ends.
+        lr_scales: (regular expression, factor): matches have the rate lr_min + factor * (rate - lr_min); the first match wins.
+        weight_decay: of all parameters that `no_decay` does not name.
+        no_decay: regular expressions of parameters without weight decay.
+        no_decay_1d: biases and norms (at most one dimension) have no weight decay either.
+        schedule: "poly" (`power`) or "step" (times `step_factor` at each of `step_at`).
+        power: of the polynomial decay.
+        step_at: steps at which the rate falls.
+        step_factor: what it is multiplied with there.
+        warmup: steps of linear warm-up.
+        clip: largest total norm of the gradient (None: not clipped).
+        ema: decay of the moving average of the weights (None: no average).
+        betas: of Adam.
+    """
+
+    algorithm: Literal["adamw", "adam"] = "adamw"
+    lr: float = 4e-4
+    lr_min: float = 2e-5
+    lr_scales: tuple[tuple[str, float], ...] = ()
+    weight_decay: float = 0.03
+    no_decay: tuple[str, ...] = ()
+    no_decay_1d: bool = True
+    schedule: Literal["poly", "step"] = "poly"
+    power: float = 0.9
+    step_at: tuple[int, ...] = ()
+    step_factor: float = 0.1
+    warmup: int = 0
+    clip: float | None = 5.0
+    ema: float | None = 0.9999
+    betas: tuple[float, float] = (0.9, 0.999)
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What is minimised.
+
+    Attributes:
+        ce: weight of the bootstrapped cross-entropy.
+        jaccard: weight of the soft Jaccard loss.
+        dice: weight of the dice loss.
+        top_share: share of the pixels (those with the highest loss) that the cross-entropy keeps in the end.
+        top_from: step until which all pixels are kept.
+        top_until: step from which only `top_share` is; linear in between.
+        frames: "mean" or "sum" over the predicted frames.
+        auxiliary: weight of the loss on the reference frame's own decoding at the first step.
+        auxiliary_until: step at which that weight has fallen to 0 (linearly).
+        alpha: AOST: the loss of depth n + 1 weighs this many times that of depth n; infinity = only the deepest.
+    """
+
+    ce: float = 0.5
+    jaccard: float = 0.5
+    dice: float = 0.0
+    top_share: float = 0.15
+    top_from: int = 0
+    top_until: int = 50_000
+    frames: Literal["mean", "sum"] = "mean"
+    auxiliary: float = 0.0
+    auxiliary_until: int = 0
+    alpha: float = 2.0
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """How a clip is gone through.
+
+    Attributes:
+        own_masks_from: step from which the memory gets the model's own masks instead of the truth (None: never).
+        feedback: what the own masks are: "hard" labels, or "soft" probabilities that gradients flow through (None: the model's way).
+        memory: "policy": the model's memory policy; "random": the first frame and `references` - 1 random earlier ones (JointFormer).
+        gap: frames between two long-term memories in training (None: as the model's policy has it).
+        references: see `memory`.
+        update_probability: share of the frames whose memory is written with the recurrent token (JointFormer's Update(2)).
+        permute: objects take random places of their slot in each clip.
+        freeze_own_masks: regular expressions of parameters that rest once the model's own masks are used (AOT: the identities).
+    """
+
+    own_masks_from: int | None = 50_000
+    feedback: Feedback | None = None
+    memory: Memories = "policy"
+    gap: int | None = None
+    references: int = 2
+    update_probability: float = 1.0
+    permute: bool = True
+    freeze_own_masks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Run:
+    """How it is computed.
+
+    Attributes:
+        steps: optimiser steps.
+        batch: clips of one step, over all processes and accumulated parts together.
+        accumulate: parts that a process computes one after the other for one step.
+        precision: of the forward and backward pass; weights stay fp32.
+        seed: everything random follows from it and from the step.
+        checkpointing: recompute activations in the backward pass to save memory.
+        channels_last: convolutions in that memory layout.
+        compile: `torch.compile` the encoder.
+        workers: processes that prepare clips (0: none, in the training process itself).
+        save_every: steps between two checkpoints.
+        keep: newest checkpoints that stay.
+        shard_mib: largest file of a checkpoint in MiB (None: one file each).
+        log_every: steps between two lines of the log.
+        picture_every: steps between two picture strips (0: none).
+    """
+
+    steps: int = 100_000
+    batch: int = 16
+    accumulate: int = 1
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    seed: int = 0
+    checkpointing: bool = False
+    channels_last: bool = True
+    compile: bool = False
+    workers: int = 1
+    save_every: int = 1000
+    keep: int = 3
+    shard_mib: int | None = None
+    log_every: int = 10
+    picture_every: int = 500
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One stage of training. `paper` says where its numbers come from."""
+
+    name: str
+    paper: str
+    model: Model = field(default_factory=Model)
+    data: Data = field(default_factory=Data)
+    optim: Optim = field(default_factory=Optim)
+    loss: Loss = field(default_factory=Loss)
+    rollout: Rollout = field(default_factory=Rollout)
+    run: Run = field(default_factory=Run)
+
+    def scaled(self, steps: int) -> Recipe:
+        """The same recipe over another number of steps: every schedule is stretched with it.
+
+        Raises:
+            InputError: fewer than one step.
+        """
+        if steps < 1:
+            raise InputError(f"a run needs at least 1 step, not {steps}")
+        ratio = steps / self.run.steps
+
+        def at(step: int) -> int:
+            return round(step * ratio)
+
+        ema = self.optim.ema
+        return replace(
+            self,
+            data=replace(self.data, gap_curriculum=tuple((at(s), gap) for s, gap in self.data.gap_curriculum)),
+            optim=replace(
+                self.optim,
+                warmup=at(self.optim.warmup),
+                step_at=tuple(at(s) for s in self.optim.step_at),
+                # The average looks back over a share of the run: 1 - 1 / (0.1 * steps) in AOT.
+                ema=None if ema is None else max(0.0, 1 - min(1.0, (1 - ema) / ratio)),
+            ),
+            loss=replace(
+                self.loss,
+                top_from=at(self.loss.top_from),
+                top_until=at(self.loss.top_until),
+                auxiliary_until=at(self.loss.auxiliary_until),
+            ),
+            rollout=replace(
+                self.rollout,
+                own_masks_from=None if self.rollout.own_masks_from is None else at(self.rollout.own_masks_from),
+            ),
+            run=replace(self.run, steps=steps),
+        )
+
+    def with_settings(self, settings: Sequence[str]) -> Recipe:
+        """The recipe with single values replaced, e.g. ``["optim.lr=1e-4", "data.frames=3"]``.
+
+        Raises:
+            InputError: a setting that is not KEY=VALUE, an unknown key, or a value of the wrong type.
+        """
+        recipe = self
+        for setting in settings:
+            key, equals, text = setting.partition("=")
+            if not equals:
+                raise InputError(f"--set {setting!r}: expected KEY=VALUE, e.g. optim.lr=1e-4")
+            recipe = _set(recipe, key.strip(), text.strip(), key.strip())
+        return recipe
+
+    def flat(self) -> Iterator[tuple[str, Any]]:
+        """(dotted key, value) of every setting, in order."""
+        return _flat(self, "")
+
+
+def _flat(part: Any, prefix: str) -> Iterator[tuple[str, Any]]:
+    for entry in dataclasses.fields(part):
+        value = getattr(part, entry.name)
+        if dataclasses.is_dataclass(value):
+            yield from _flat(value, f"{prefix}{entry.name}.")
+        else:
+            yield f"{prefix}{entry.name}", value
+
+
+@cache
+def _hints(kind: type) -> dict[str, Any]:
+    return get_type_hints(kind)
+
+
+def _set(part: T, key: str, text: str, whole: str) -> T:
+    name, _, rest = key.partition(".")
+    hints = _hints(type(part))
+    if name not in hints:
+        close = difflib.get_close_matches(name, hints, n=3, cutoff=0.5)
+        known = ", ".join(close or hints)
+        raise InputError(
+            f"--set {whole}: there is no setting {name!r} in {type(part).__name__}; {'did you mean' if close else 'known'}: {known}"
+        )
+    inner = getattr(part, name)
+    if dataclasses.is_dataclass(inner):
+        if not rest:
+            members = ", ".join(f"{name}.{member}" for member in _hints(type(inner)))
+            raise InputError(f"--set {whole}: {name!r} is a group of settings; choose one of {members}")
+        changed = _set(inner, rest, text, whole)
+    elif rest:
+        raise InputError(f"--set {whole}: {name!r} is a single value and has no {rest!r}")
+    else:
+        changed = _value(hints[name], text, whole)
+    return replace(part, **{name: changed})  # type: ignore[type-var]
+
+
+def _value(kind: Any, text: str, whole: str) -> Any:
+    """`text` as a value of the annotated type."""
+    origin, choices = get_origin(kind), get_args(kind)
+    if origin in (Union, types.UnionType):
+        if text.lower() == "none":
+            return None
+        return _value(next(c for c in choices if c is not type(None)), text, whole)
+    if origin is Literal:
+        if text not in choices:
+            raise InputError(f"--set {whole}: {text!r} is not one of {', '.join(map(str, choices))}")
+        return text
+    if origin is tuple:
+        return _tuple(choices, text, whole)
+    if kind is bool:
+        values = {"true": True, "false": False, "1": True, "0": False, "yes": True, "no": False}
+        if text.lower() not in values:
+            raise InputError(f"--set {whole}: {text!r} is not true or false")
+        return values[text.lower()]
+    if kind in (int, float):
+        try:
+            return kind(text.replace("_", ""))
+        except ValueError:
+            raise InputError(f"--set {whole}: {text!r} is not {'a whole number' if kind is int else 'a number'}") from None
+    return _literal(text) if kind is Any else text
+
+
+def _tuple(choices: tuple[Any, ...], text: str, whole: str) -> tuple[Any, ...]:
+    """Values parted by commas; values that are pairs or groups themselves are parted by semicolons, their parts by colons."""
+    if not text or text == "()":
+        return ()
+    if len(choices) == 2 and choices[1] is Ellipsis:
+        kind = choices[0]
+        if kind is Source:
+            return tuple(_source(item, whole) for item in text.split(","))
+        if get_origin(kind) is tuple:
+            return tuple(_pair(get_args(kind), item, whole) for item in text.split(","))
+        return tuple(_value(kind, item.strip(), whole) for item in text.split(","))
+    items = text.split(",")
+    if len(items) != len(choices):
+        raise InputError(f"--set {whole}: {text!r} has {len(items)} values, expected {len(choices)} parted by commas")
+    return tuple(_value(kind, item.strip(), whole) for kind, item in zip(choices, items, strict=True))
+
+
+def _pair(kinds: tuple[Any, ...], text: str, whole: str) -> tuple[Any, ...]:
+    head, colon, tail = text.strip().rpartition(":")
+    if not colon or len(kinds) != 2:
+        raise InputError(f"--set {whole}: {text!r} is not NAME:VALUE")
+    return _value(kinds[0], head, whole), _value(kinds[1], tail, whole)
+
+
+def _source(text: str, whole: str) -> Source:
+    parts = text.strip().split(":")
+    if len(parts) > 4:
+        raise InputError(f"--set {whole}: {text!r} is not KIND[:NAME[:REPEAT[:GAP]]]")
+    name = parts[1] if len(parts) > 1 else parts[0]
+    return Source(parts[0], name, *(int(_value(int, part, whole)) for part in parts[2:]))
+
+
+def _literal(text: str) -> Any:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return {"true": True, "false": False, "none": None}.get(text.lower(), text)

@@ -1,0 +1,43 @@
+"""The default weights: a small model on MobileNetV2, on clips of DAVIS train, still pictures and composed scenes; and fine-tuning."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from vosformer.train.recipe import Data, Loss, Model, Optim, Recipe, Rollout, Run, Source
+
+_SOURCES = (Source("videos", "DAVIS", 45, 6), Source("stills", "stills", 25, 5), Source("composed", "composed", 30, 5))
+
+SMALL = Recipe(
+    name="default-small",
+    paper="AOT and DeAOT's training (AOST Sec. 4.3) on small crops, without a stage of still pictures alone",
+    model=Model("deaot-s", options=(("freeze_at", 1),)),
+    data=Data(_SOURCES, frames=4, crop=209, pipeline="composed", merge=0.0),
+    optim=Optim(
+        lr=4e-4,
+        lr_min=2e-5,
+        lr_scales=((r"^encoder\.", 0.1),),
+        weight_decay=0.03,
+        no_decay=(r"relative_emb_v", r"conv_out"),
+        warmup=1000,
+        clip=5.0,
+        ema=0.999,
+    ),
+    loss=Loss(top_until=10_000, auxiliary=1.0, auxiliary_until=20_000),
+    rollout=Rollout(own_masks_from=10_000, gap=2, freeze_own_masks=(r"^patch_wise_id_bank\.",)),
+    run=Run(steps=20_000, batch=4, precision="bf16", save_every=200, picture_every=500, log_every=20, workers=1),
+)
+
+LARGE = replace(
+    SMALL,
+    name="default-large",
+    paper="the second stage of the default weights: larger crops and longer clips, own masks throughout",
+    model=replace(SMALL.model, start="default-small"),
+    data=replace(SMALL.data, crop=305, frames=5),
+    optim=replace(SMALL.optim, lr=2e-4, warmup=200),
+    loss=replace(SMALL.loss, top_until=1, auxiliary=0.0, auxiliary_until=0),
+    rollout=replace(SMALL.rollout, own_masks_from=0, freeze_own_masks=()),
+    run=replace(SMALL.run, steps=10_000),
+)
+
+RECIPES = (SMALL, LARGE)

@@ -1,0 +1,311 @@
+"""Sequential training: a clip is gone through frame by frame with the `encode`, `read`, `write` and `Memory` of inference.
+
+The first frame's masks are the truth. Of every later frame the memory gets the truth at first, and the model's own masks later in
+training. Systems with identities have one slot a sample (G = 1); per-object systems have one for each object (G = the most objects of
+a sample of the batch).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import fields, is_dataclass, replace
+from typing import Any, NamedTuple, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from vosformer.errors import TrainingError
+from vosformer.geometry import MEAN, STD
+from vosformer.memory import Frame, Memory, Plan, Policy
+from vosformer.objects import merge_slots
+from vosformer.train.batch import Batch, generator
+from vosformer.train.losses import IGNORE, Values, auxiliary_weight, depth_weights, segmentation_loss, top_share
+from vosformer.train.recipe import Recipe
+from vosformer.types import Entry, Features, Reading, Targets, VOSModel
+
+TERMS = ("loss", "ce", "jaccard", "dice", "auxiliary")
+
+
+class Rolled(NamedTuple):
+    """What comes of a batch.
+
+    Attributes:
+        loss: [] to be minimised: the mean over the samples.
+        terms: [5] detached means, in the order of `TERMS`.
+        labels: uint8 [B,T,H,W] predicted labels (frame 0: the truth), or None where nothing needed them.
+    """
+
+    loss: Tensor
+    terms: Tensor
+    labels: Tensor | None
+
+
+class Rollout(nn.Module):
+    """A model together with how it is trained; `forward` is what distributed engines wrap.
+
+    Args:
+        model: a `VOSModel` module.
+        recipe: losses, schedules and memory in training.
+    """
+
+    def __init__(self, model: nn.Module, recipe: Recipe) -> None:
+        super().__init__()
+        if not isinstance(model, VOSModel):
+            raise TrainingError(f"{type(model).__name__} cannot be trained: it does not offer encode, read and write")
+        self.model = model
+        self.recipe = recipe
+        self.register_buffer("_mean", 255 * torch.tensor(MEAN).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("_std", 255 * torch.tensor(STD).view(1, 3, 1, 1), persistent=False)
+
+    @property
+    def system(self) -> VOSModel:
+        """The model, seen through its protocol."""
+        return cast(VOSModel, self.model)
+
+    def forward(self, batch: Batch, step: int, wants_labels: bool = False) -> Rolled:
+        """The loss of one batch at one step of training."""
+        images, labels = batch.images, batch.labels
+        samples, frames = images.shape[:2]
+        features = self._encode(images)
+        places = Places(batch, self.system.slot_size, self.recipe)
+        memory = _Memories(self.system, self.recipe, batch)
+        own = self._own_masks(step)
+        values: list[Values] = []
+        predicted = [labels[:, 0]]
+        auxiliary = self._begin(features.at(slice(0, samples)), labels[:, 0], places, memory, step)
+        for t in range(1, frames):
+            current = features.at(slice(t * samples, (t + 1) * samples))
+            held = memory.at(t)
+            readings = self._read(current, held)
+            outputs = [self._scores(reading.logits, places, labels.shape[-2:]) for reading in readings]
+            values.append(self._loss(outputs, labels[:, t], batch.counts, step))
+            if own or wants_labels:
+                predicted.append(argmax(outputs[-1].detach()))
+            if t < frames - 1:
+                targets = self._targets(outputs[-1], predicted[-1], places) if own else places.hard(labels[:, t], given=False)
+                memory.add(self._write(current, targets, readings[-1], held, memory.updates(t)), t)
+        return self._sum(values, auxiliary, predicted if len(predicted) == frames else None)
+
+    def _own_masks(self, step: int) -> bool:
+        begin = self.recipe.rollout.own_masks_from
+        return begin is not None and step >= begin
+
+    def _encode(self, images: Tensor) -> Features:
+        """All frames in one batch, frame by frame: [B,T,3,H,W] uint8 -> features of T * B frames."""
+        flat = images.transpose(0, 1).flatten(0, 1)
+        flat = (flat.to(self._mean.dtype) - self._mean) / self._std
+        if self.recipe.run.channels_last:
+            flat = flat.contiguous(memory_format=torch.channels_last)
+        return cast(Features, self._call(self.system.encode, flat))
+
+    def _begin(self, features: Features, labels: Tensor, places: Places, memory: _Memories, step: int) -> Values | None:
+        """Write the first frame; its own decoding gives the auxiliary loss while that counts (AOT)."""
+        targets = places.hard(labels, given=True)
+        weight = auxiliary_weight(self.recipe.loss, step)
+        if weight > 0 and hasattr(self.model, "reference"):
+            entry, reading = self._call(self.model.reference, features, targets)
+            memory.add(entry, 0)
+            outputs = self._scores(reading.logits, places, labels.shape[-2:])
+            return self._loss([outputs], labels, places.counts, step)
+        memory.add(self._write(features, targets, None, None, True), 0)
+        return None
+
+    def _read(self, features: Features, memory: Memory) -> list[Reading]:
+        """The readings of a frame: one for each depth if the system is trained at several depths (AOST), else one."""
+        if self.recipe.run.checkpointing:
+            # The backward pass reads again, and the memory has grown by then.
+            memory = memory.clone()
+        if hasattr(self.model, "read_depths"):
+            return list(self._call(self.model.read_depths, features, memory))
+        return [self._call(self.system.read, features, memory)]
+
+    def _write(
+        self, features: Features, targets: Targets, reading: Reading | None, memory: Memory | None, update: bool
+    ) -> Entry:
+        if memory is not None and self.recipe.run.checkpointing:
+            memory = memory.clone()
+        options = {} if update else {"update": False}
+        return cast(Entry, self._call(self.system.write, features, targets, reading, memory, **options))
+
+    def _call(self, function: Callable[..., Any], *inputs: Any, **options: Any) -> Any:
+        if self.recipe.run.checkpointing and torch.is_grad_enabled():
+            return checkpoint(function, *inputs, use_reentrant=False, **options)
+        return function(*inputs, **options)
+
+    def _scores(self, logits: Tensor, places: Places, size: tuple[int, ...]) -> Tensor:
+        """A reading's logits -> float32 [B,1+n,H,W] with the objects in the order of the labels, merged over slots."""
+        align = self.system.geometry.align_corners
+        logits = places.ordered(logits.float())
+        if places.per_object:
+            logits = F.interpolate(logits, size, mode="bilinear", align_corners=align)
+            slots = logits.unflatten(0, (places.samples, places.slots)).unbind(1)
+            return merge_slots(slots, self.system.merge_clamp, self.system.merges_single)
+        return F.interpolate(logits, size, mode="bilinear", align_corners=align)
+
+    def _loss(self, outputs: list[Tensor], labels: Tensor, counts: Tensor, step: int) -> Values:
+        loss = self.recipe.loss
+        share = top_share(loss, step)
+        weights = depth_weights(loss.alpha, len(outputs)) if len(outputs) > 1 else [1.0]
+        slots = self.recipe.data.max_objects if self.system.slot_size == 1 else None
+        parts = [
+            [weight * part for part in segmentation_loss(logits, labels, counts, loss, share, slots)]
+            for weight, logits in zip(weights, outputs, strict=True)
+            if weight
+        ]
+        return Values(*(torch.stack(part).sum(0) for part in zip(*parts, strict=True)))
+
+    def _targets(self, scores: Tensor, predicted: Tensor, places: Places) -> Targets:
+        """The model's own masks of a frame, as it is to be remembered."""
+        if (self.recipe.rollout.feedback or self.system.feedback) == "soft":
+            return places.soft(scores.softmax(1))
+        return places.hard(predicted, given=False)
+
+    def _sum(self, values: list[Values], auxiliary: Values | None, predicted: list[Tensor] | None) -> Rolled:
+        join = torch.sum if self.recipe.loss.frames == "sum" else torch.mean
+        total, ce, jaccard, overlap = (join(torch.stack(part), 0).mean() for part in zip(*values, strict=True))
+        extra = torch.zeros_like(total)
+        if auxiliary is not None:
+            extra = auxiliary.total.mean()
+        terms = torch.stack([total, ce, jaccard, overlap, extra]).detach()
+        labels = None if predicted is None else torch.stack(predicted, 1)
+        return Rolled(total + extra, terms, labels)
+
+
+class Places:
+    """Which object lies where in the slots of a batch."""
+
+    def __init__(self, batch: Batch, slot_size: int, recipe: Recipe) -> None:
+        self.counts = batch.counts
+        self.samples = len(batch.counts)
+        self.most = max(1, int(batch.counts.max()))
+        self.per_object = slot_size == 1
+        self.slots = self.most if self.per_object else 1
+        self.slot_size = slot_size
+        if not self.per_object and self.most > slot_size:
+            raise TrainingError(
+                f"a clip has {self.most} objects, the model holds {slot_size}: set data.max_objects={slot_size}"
+            )
+        device = batch.images.device
+        order = torch.arange(slot_size).repeat(self.samples, 1)
+        if recipe.rollout.permute and not self.per_object:
+            # The identities of a clip depend on the clip alone, not on who computes it.
+            for row, index in enumerate(batch.indices.tolist()):
+                order[row] = torch.from_numpy(generator(recipe.run.seed, 2, index).permutation(slot_size))
+        self._order = order[:, : self.most].to(device)
+        self._rows = torch.arange(self.samples, device=device)[:, None]
+        self._ids = torch.arange(1, self.most + 1, device=device).view(1, -1, 1, 1)
+        self._absent = torch.arange(1, self.most + 1, device=device)[None] > batch.counts[:, None].to(device)
+
+    def hard(self, labels: Tensor, given: bool) -> Targets:
+        """Masks out of labels [B,H,W]."""
+        targets = self._place((labels[:, None] == self._ids).float(), given)
+        unknown = labels == IGNORE
+        if not bool(unknown.any()):
+            return targets
+        return targets._replace(ignore=unknown[:, None].float().repeat_interleave(self.slots, 0))
+
+    def soft(self, probabilities: Tensor) -> Targets:
+        """Masks out of probabilities [B,1+n,H,W]; gradients flow."""
+        return self._place(probabilities[:, 1:] * ~self._absent[..., None, None], False)
+
+    def ordered(self, logits: Tensor) -> Tensor:
+        """Logits of slots [S,1+K,h,w] in the order of the labels and with absent objects out of the race: [S,1+n,h,w]."""
+        if self.per_object:
+            absent = self._absent.reshape(-1, 1, 1, 1)
+            ruled = logits.new_tensor([1e4, -1e4]).view(1, 2, 1, 1)
+            return torch.where(absent, ruled, logits) if bool(absent.any()) else logits
+        channels = torch.cat([torch.zeros_like(self._order[:, :1]), self._order + 1], 1)
+        logits = logits[self._rows, channels]
+        if bool(self._absent.any()):
+            absent = F.pad(self._absent, (1, 0))
+            logits = logits.masked_fill(absent[..., None, None], -1e10)
+        return logits
+
+    def _place(self, masks: Tensor, given: bool) -> Targets:
+        """[B,n,H,W] -> the slots' masks."""
+        if self.per_object:
+            own = masks.flatten(0, 1)[:, None]
+            others = (masks.sum(1, keepdim=True) - masks).flatten(0, 1)[:, None]
+            return Targets(own, others, given)
+        if self.most == self.slot_size and not masks.requires_grad:
+            own = torch.empty_like(masks)
+        else:
+            own = masks.new_zeros(self.samples, self.slot_size, *masks.shape[2:])
+        own[self._rows, self._order] = masks
+        return Targets(own, torch.zeros_like(masks[:, :1]), given)
+
+
+class _Chosen:
+    """Keeps every pinned frame, and the last other one: the bank and the last frame never hold the same frame."""
+
+    capacity: int | None = None
+
+    def plan(self, bank: Sequence[Frame], last: Frame | None, new: Frame) -> Plan:
+        return Plan((), "new" if new.pinned else None, replace_last=not new.pinned)
+
+    def limited(self, capacity: int) -> _Chosen:
+        return self
+
+
+class _Memories:
+    """The memory of a batch in training, under the model's policy or made anew for each frame (JointFormer)."""
+
+    def __init__(self, model: VOSModel, recipe: Recipe, batch: Batch) -> None:
+        self._rollout = recipe.rollout
+        self._entries: list[Entry] = []
+        self._token: Tensor | None = None
+        self._memory = Memory(training_policy(model.policy, recipe.rollout.gap))
+        # One draw for the whole batch (JointFormer): it follows from the first clip's number.
+        self._random = generator(recipe.run.seed, 3, int(batch.indices[0]))
+
+    def add(self, entry: Entry, number: int) -> None:
+        """Take in a frame."""
+        self._entries.append(entry)
+        if entry.token is not None:
+            self._token = entry.token
+        if self._rollout.memory == "policy":
+            self._memory.add(entry, number, pinned=number == 0)
+
+    def updates(self, number: int) -> bool:
+        """Whether the frame is written with the recurrent token."""
+        share = self._rollout.update_probability
+        return share >= 1 or bool(self._random.random() < share)
+
+    def at(self, number: int) -> Memory:
+        """What frame `number` is read with."""
+        if self._rollout.memory == "policy":
+            return self._memory
+        chosen = list(range(number))
+        if number > self._rollout.references:
+            later = self._random.choice(number - 1, self._rollout.references - 1, replace=False) + 1
+            chosen = [0, *sorted(later.tolist())]
+        memory = Memory(_Chosen())
+        for place in chosen:
+            memory.add(self._entries[place], place, pinned=place != chosen[-1] or place == 0)
+        memory.token = self._token
+        return memory
+
+
+def training_policy(policy: Policy, gap: int | None) -> Policy:
+    """The model's policy for short clips: without bound, and with another gap where the policy has one."""
+    if not is_dataclass(policy):
+        return policy
+    names = {entry.name for entry in fields(policy)}
+    changes: dict[str, Any] = {}
+    if "capacity" in names:
+        changes["capacity"] = None
+    if gap is not None and "gap" in names:
+        changes["gap"] = gap
+    return cast(Policy, replace(policy, **changes))
+
+
+def argmax(scores: Tensor) -> Tensor:
+    """[B,C,H,W] -> uint8 [B,H,W], the first of the highest channels. Faster on CPU than `Tensor.argmax` over a strided axis."""
+    best, labels = scores[:, 0], torch.zeros(scores[:, 0].shape, dtype=torch.uint8, device=scores.device)
+    for channel in range(1, scores.shape[1]):
+        higher = scores[:, channel] > best
+        labels = torch.where(higher, labels.new_tensor(channel), labels)
+        best = torch.maximum(best, scores[:, channel])
+    return labels
