@@ -55,6 +55,12 @@ def variant(name: str) -> Variant:
     Raises:
         InputError: there is none; the message names the closest ones.
     """
+    if name in _EXTRA:
+        return _EXTRA[name]
+    for system in _SYSTEMS:
+        # One after the other: most uses need only one system.
+        if name in (found := _variants_of(system)):
+            return found[name]
     known = {**_built_in(), **_EXTRA}
     if name not in known:
         close = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
@@ -72,5 +78,10 @@ def new_model(name: str, **overrides: Any) -> nn.Module:
 def _built_in() -> dict[str, Variant]:
     found: dict[str, Variant] = {}
     for system in _SYSTEMS:
-        found.update(importlib.import_module(f"vosformer.models.{system}").VARIANTS)
+        found.update(_variants_of(system))
+    return found
+
+
+def _variants_of(system: str) -> dict[str, Variant]:
+    found: dict[str, Variant] = importlib.import_module(f"vosformer.models.{system}").VARIANTS
     return found

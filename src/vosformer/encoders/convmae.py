@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vosformer.errors import WeightsError
+from vosformer.nn.depthwise import DepthwiseConv2d
 
 # What only pre-training or classification needs; everything else of a public file is used.
 _PRETRAINING_ONLY = ("mask_token", "decoder_", "stage1_output_decode", "stage2_output_decode", "head.", "fc_norm.")
@@ -92,7 +93,7 @@ class ConvBlock(nn.Module):
         super().__init__()
         self.norm1 = nn.LayerNorm(width)
         self.conv1 = nn.Conv2d(width, width, 1)
-        self.attn = nn.Conv2d(width, width, 5, padding=2, groups=width)
+        self.attn = DepthwiseConv2d(width, 5)
         self.conv2 = nn.Conv2d(width, width, 1)
         self.norm2 = nn.LayerNorm(width)
         self.mlp = _ConvMlp(width, width * ratio)
