@@ -1,4 +1,8 @@
-"""Label maps in PNG files: what evaluation reads and writes."""
+"""Reading the PNG masks of data sets and results, exactly as they are and fast.
+
+`io.read_labels` takes masks that people made and guards against what is no label map; that costs many times as long a frame, and it
+takes 255 to be white. Here every index is a label, and 255 may mean void.
+"""
 
 from __future__ import annotations
 
@@ -10,19 +14,20 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from vosformer.errors import DataError
+from vosformer.errors import DataError, InputError
+from vosformer.io import labels as io_labels
 
 Labels = NDArray[Any]
 
 
 def read_labels(path: Path) -> Labels:
-    """The label map of a PNG: palette index or grey value of each pixel.
+    """The label map of a PNG: palette index or grey value of each pixel; colours of the DAVIS palette are its labels.
 
     Returns:
-        uint8 [H,W], or uint16 for files of 16 bits.
+        uint8 [H,W], or a wider type for labels above 255.
 
     Raises:
-        DataError: the file does not decode, or is a colour picture.
+        DataError: the file does not decode, or is a picture in other colours.
     """
     try:
         with Image.open(path) as image:
@@ -35,7 +40,14 @@ def read_labels(path: Path) -> Labels:
         )
     if labels.dtype == np.bool_:
         return labels.astype(np.uint8)
-    return labels if labels.dtype == np.uint8 else labels.astype(np.uint16)
+    return labels if labels.dtype == np.uint8 else labels.astype(np.int32)
+
+
+def _from_colours(path: Path) -> Labels:
+    try:
+        return io_labels.read_labels(path, allow_empty=True).labels
+    except InputError as error:
+        raise DataError(str(error)) from error
 
 
 def labels_present(labels: Labels) -> frozenset[int]:

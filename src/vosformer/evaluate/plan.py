@@ -47,6 +47,11 @@ class Plan:
         return range(first if rules.given else first + 1, len(self.frames) - (not rules.last))
 
 
+def missing_frames(plan: Plan, rules: Rules) -> list[str]:
+    """Names of the frames that count and have no result."""
+    return [plan.frames[t] for t in plan.counted(rules) if plan.frames[t] not in plan.results]
+
+
 def make_plans(names: Sequence[str], truth: MaskFolders, results: MaskFolders, rules: Rules, zero: bool) -> list[Plan]:
     """The plans of all sequences.
 
@@ -62,7 +67,7 @@ def make_plans(names: Sequence[str], truth: MaskFolders, results: MaskFolders, r
     """
     folders = _result_folders(names, truth, results, zero)
     plans = [_plan(name, truth.sequences[name], folders.get(name), rules) for name in names]
-    gaps = [(plan.name, [plan.frames[t] for t in plan.counted(rules) if plan.frames[t] not in plan.results]) for plan in plans]
+    gaps = [(plan.name, missing_frames(plan, rules)) for plan in plans]
     missing = [f"{name}/{frame}.png" for name, frames in gaps for frame in frames]
     if missing and not zero:
         hit = sum(bool(frames) for _, frames in gaps)

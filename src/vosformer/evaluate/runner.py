@@ -17,7 +17,7 @@ from vosformer.evaluate.groups import Categories
 from vosformer.evaluate.layout import find_masks, first_of, select
 from vosformer.evaluate.masks import Labels, labels_present, read_labels
 from vosformer.evaluate.metrics import FrameScores, label_scores, statistics
-from vosformer.evaluate.plan import Plan, make_plans
+from vosformer.evaluate.plan import Plan, make_plans, missing_frames
 from vosformer.evaluate.report import ObjectScore, Report, Scores, SequenceScore
 from vosformer.evaluate.rules import VOID, Rules, named_rules
 
@@ -44,7 +44,7 @@ def evaluate(
     Args:
         results: folder of the masks to judge.
         truth: folder of the true masks, or the data set's root.
-        rules: see `RULES`: "davis", "davis2016", "youtube", "mose", "lvos", "vost", "all"; or rules of your own.
+        rules: see `RULES`: "davis", "davis2016", "youtube", "mose", "lvos", "vost", "plain", "all"; or rules of your own.
         split: sequences to score: names, or a list in ImageSets ("2017/val") or its file. None: the list in ImageSets that names
             exactly the sequences of the results, else every sequence that has true masks.
         missing: what a result frame, sequence or object that is not there means: an error, or an empty mask.
@@ -67,6 +67,9 @@ def evaluate(
     plans = make_plans(names, true, found, chosen, missing == "zero")
     categories = Categories.find(Path(truth), seen) if chosen.groups else Categories()
     notes = _Notes()
+    gaps = [f"{plan.name} ({len(missing_frames(plan, chosen))})" for plan in plans if missing_frames(plan, chosen)]
+    if gaps:
+        notes.warnings.append(f"result frames that are missing, counted as empty masks: {first_of(gaps, 10)}")
     sequences = []
     for plan, frames in _read_all(plans, chosen, workers or _cores(), progress):
         objects = _objects(plan, frames, chosen, categories, notes)

@@ -1,0 +1,190 @@
+"""`vosformer evaluate` and `vosformer benchmark`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from vosformer.evaluate.report import Report
+from vosformer.evaluate.runner import Progress as Advance
+from vosformer.evaluate.runner import evaluate as score
+
+RuleName = Literal["davis", "davis2016", "youtube", "mose", "lvos", "vost", "plain", "all"]
+Dataset = Literal[
+    "davis2016-val",
+    "davis2017-val",
+    "davis2017-test-dev",
+    "youtube2018-val",
+    "youtube2018-val-all-frames",
+    "youtube2019-val",
+    "youtube2019-val-all-frames",
+    "mose-val",
+    "lvos-val",
+    "vost-val",
+    "folder",
+]
+
+
+def evaluate(
+    results: Annotated[Path, tyro.conf.Positional],
+    /,
+    truth: Path,
+    rules: RuleName = "davis",
+    split: str | None = None,
+    sequences: tuple[str, ...] = (),
+    missing: Literal["error", "zero"] = "error",
+    seen: Path | None = None,
+    json: Path | None = None,
+    csv: Path | None = None,
+    objects: bool = False,
+    per_frame: bool = False,
+    workers: int | None = None,
+) -> int:
+    """Score result masks against true ones: J, F and J&F, with recall and decay.
+
+    Args:
+        results: folder of the result masks: a sequence of PNG label maps, or a folder of sequences.
+        truth: folder of the true masks, or a data set's root (DAVIS: Annotations/480p).
+        rules: whose rules decide which frames and objects count.
+        split: list of sequences in ImageSets ("val", "2017/val"), or its file. Default: the list that names exactly the sequences of
+            the results, else all sequences that have true masks.
+        sequences: score only these.
+        missing: result frames, sequences and objects that are missing are an error, or empty masks (zero).
+        seen: categories of the training set (YouTube-VOS): its meta.json, or a text file with one a line.
+        json: write all scores to this file.
+        csv: write the table to this file.
+        objects: show every object.
+        per_frame: put the values of every frame into the JSON file, too.
+        workers: threads. Default: one a core.
+    """
+    with _bar("scoring") as progress:
+        report = score(
+            results,
+            truth,
+            rules=rules,
+            split=sequences or split,
+            missing=missing,
+            seen=seen,
+            workers=workers,
+            progress=progress,
+        )
+    if json is not None:
+        report.write_json(json, per_frame=per_frame)
+    if csv is not None:
+        report.write_csv(csv)
+    _show(report, objects)
+    return 0
+
+
+def benchmark(
+    dataset: Annotated[Dataset, tyro.conf.Positional],
+    root: Annotated[Path, tyro.conf.Positional],
+    /,
+    out: Annotated[Path, tyro.conf.arg(aliases=("-o",))],
+    model: str = "default",
+    weights: Path | None = None,
+    split: str | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    memory: str = "default",
+    max_memory_mb: float | None = None,
+    size: int | None = 480,
+    scales: tuple[float, ...] = (1.0,),
+    flip: bool = False,
+    depth: int | None = None,
+    resume: bool = False,
+    objects: bool = False,
+) -> int:
+    """Run a model over a data set by its official protocol, write the masks and the server's zip file, and score them.
+
+    Args:
+        dataset: the benchmark; "folder" for own clips.
+        root: the data set's folder.
+        out: folder for the masks, the zip file and the scores.
+        model: variant, see `vosformer variants`.
+        weights: weights file of the variant.
+        split: another list of videos than the benchmark's: its name in ImageSets, or its file.
+        device: auto, cpu, cuda, ...
+        dtype: auto, fp32, bf16 or fp16.
+        memory: memory policy: default, paper, every-5, given-only, ...
+        max_memory_mb: most megabytes that the memory bank may hold.
+        size: short side in pixels that the model sees.
+        scales: factors of the size for multi-scale testing.
+        flip: look at the mirrored frame, too.
+        depth: layers to use (AOST).
+        resume: go on with a run that was stopped.
+        objects: show the scores of every object.
+    """
+    from vosformer.evaluate.benchmark import benchmark as run
+    from vosformer.session import Session
+
+    def session() -> Session:
+        return Session(
+            model,
+            weights,
+            device=device,
+            dtype=dtype,
+            memory=memory,
+            max_memory_mb=max_memory_mb,
+            size=size,
+            scales=scales,
+            flip=flip,
+        )
+
+    settings = {
+        "model": model,
+        "weights": None if weights is None else str(weights),
+        "dtype": dtype,
+        "memory": memory,
+        "max_memory_mb": max_memory_mb,
+        "size": size,
+        "scales": list(scales),
+        "flip": flip,
+        "depth": depth,
+    }
+    options = {} if depth is None else {"depth": depth}
+    with _bar("running") as progress:
+        result = run(
+            dataset, root, session, out, split=split, resume=resume, settings=settings, options=options, progress=progress
+        )
+    console = Console()
+    if result.report is not None:
+        _show(result.report, objects)
+    else:
+        console.print("the true masks are not public: hand in the zip file to be scored")
+    console.print(f"masks: {result.folder}\nzip file: {result.archive}", soft_wrap=True)
+    console.print(f"{result.frames} frames, {result.fps:.2f} frames a second")
+    return 0
+
+
+def _show(report: Report, objects: bool) -> None:
+    Console().print(report.table(objects=objects))
+    for warning in report.warnings:
+        Console(stderr=True, soft_wrap=True).print("[yellow]note:[/]", warning, highlight=False, markup=True)
+
+
+@contextmanager
+def _bar(what: str) -> Iterator[Advance]:
+    """A progress bar on the terminal's error stream; nothing where that is no terminal."""
+    console = Console(stderr=True)
+    columns = (
+        TextColumn(what),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("frames"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(what, total=None)
+
+        def advance(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+
+        yield advance
