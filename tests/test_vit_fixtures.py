@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from onevos_recordings import onevos
 from simvos_recordings import simvos
 from torch import Tensor
 from vit_recordings import make_clip
@@ -33,6 +34,7 @@ def clip(size: str) -> Callable[[str], NDArray[Any]]:
 
 HANDLERS: dict[str, Callable[[str], Callable[[str], Tensor | NDArray[Any]]]] = {
     "clip_": clip,
+    "onevos_": onevos,
     "simvos_": simvos,
 }
 
