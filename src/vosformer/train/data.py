@@ -41,7 +41,8 @@ def training_clips(recipe: Recipe, roots: Sequence[str]) -> ClipDataset:
 
 
 def _assets(roots: Sequence[str]) -> Assets:
-    found = [find_assets(Path(root)) for root in roots if root != PROCEDURAL]
+    # What `vosformer data compose` makes evaluation clips of is kept out.
+    found = [find_assets(Path(root)).split()[0] for root in roots if root != PROCEDURAL]
     return Assets(
         *(tuple(item for assets in found for item in getattr(assets, name)) for name in ("videos", "stills", "sprites"))
     )
