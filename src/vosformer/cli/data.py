@@ -10,6 +10,31 @@ import tyro
 from vosformer.errors import InputError
 
 
+def check(root: Annotated[Path, tyro.conf.Positional], /, jobs: int = 4, show: int = 50) -> int:
+    """Say what a data folder holds, and name every bad file. Exit code 1 if there are errors.
+
+    Args:
+        root: Folder of one or several data sets.
+        jobs: Threads that read files.
+        show: Problems printed for each data set; 0 = all.
+    """
+    from vosformer.data.check import check as check_folder
+
+    reports = check_folder(root, jobs)
+    for report in reports:
+        unit = "videos" if report.kind == "video" else "pictures"
+        frames = f"{report.frames} labelled frames, " if report.kind == "video" else ""
+        print(f"{report.layout}: {report.folder}: {report.clips} {unit}, {frames}{report.objects} objects")
+        problems = sorted(report.problems, key=lambda problem: problem.severity)
+        for problem in problems[: show or None]:
+            print(f"  {problem.severity}: {problem.path}: {problem.text}")
+        if show and len(problems) > show:
+            print(f"  ... and {len(problems) - show} more (--show 0 prints all)")
+        if not problems:
+            print("  no problems")
+    return int(any(report.errors for report in reports))
+
+
 def compose(
     out: Annotated[Path, tyro.conf.Positional],
     /,

@@ -53,6 +53,20 @@ def read_labels(path: Path, binary: bool = False) -> Labels:
     Raises:
         DataError: missing, undecodable, in colour, or with labels above 255.
     """
+    values = read_values(path)
+    if binary:
+        values = (values > 0).astype(np.int64)
+    if values.max(initial=0) > 255:
+        raise DataError(f"{path}: the mask has the label {values.max()}; labels of 0 to 255 are expected")
+    return values.astype(np.uint8)
+
+
+def read_values(path: Path) -> NDArray[np.int64]:
+    """A label map's values [H,W], whatever the depth it is stored with.
+
+    Raises:
+        DataError: missing, undecodable, or in colour.
+    """
     try:
         with PILImage.open(path) as picture:
             picture.load()
@@ -69,26 +83,23 @@ def read_labels(path: Path, binary: bool = False) -> Labels:
                 f"{path}: the mask is a colour picture; an indexed or grey PNG with one number an object is expected"
             )
         values = colours[..., 0]
-    if binary:
-        return (values > 0).astype(np.uint8)
-    if values.max(initial=0) > 255:
-        raise DataError(f"{path}: the mask has the label {values.max()}; labels of 0 to 255 are expected")
-    return values.astype(np.uint8)
+    return values.astype(np.int64)
 
 
-def image_size(path: Path) -> tuple[int, int]:
-    """(height, width) of a picture, from its header alone.
+def verify_image(path: Path) -> tuple[int, int]:
+    """(height, width) of a picture that was decoded to its last byte.
 
     Raises:
-        DataError: it is missing or not a picture.
+        DataError: it is missing, cut short or not a picture.
     """
     try:
         with PILImage.open(path) as picture:
+            picture.load()
             return picture.height, picture.width
     except FileNotFoundError:
-        raise DataError(f"{path}: there is no such file") from None
+        raise DataError(f"{path}: there is no such picture") from None
     except _PILLOW_FAILURES as error:
-        raise DataError(f"{path}: not a picture that can be read ({error})") from None
+        raise DataError(f"{path}: the picture cannot be read ({error})") from None
 
 
 def cut_out(image: Image, mask: NDArray[np.bool_]) -> NDArray[np.uint8] | None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
-from vosformer.data.media import read_image, read_labels
+from vosformer.data.media import read_image, read_labels, read_values
 from vosformer.data.types import Image, Labels
 from vosformer.errors import DataError
 
@@ -22,6 +23,8 @@ class Video:
         masks: the label map of each frame.
         binary: every label above 0 means object 1.
         stride: how many frames of the source lie between two of these (5 for YouTube-VOS, labelled at 6 of 30 frames a second).
+        things_from: only values from this one on are objects, numbered 1, 2, ... through the whole video (125 in VIPSeg's panoptic
+            masks, where lower values are regions without instances).
     """
 
     name: str
@@ -29,6 +32,7 @@ class Video:
     masks: tuple[Path, ...]
     binary: bool = False
     stride: int = 1
+    things_from: int | None = None
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -49,7 +53,22 @@ class Video:
 
     def labels(self, index: int) -> Labels:
         """Labels uint8 [H,W] of one frame."""
-        return read_labels(self.masks[index], self.binary)
+        if self.things_from is None:
+            return read_labels(self.masks[index], self.binary)
+        values = read_values(self.masks[index])
+        labels = np.zeros(values.shape, np.uint8)
+        for number, thing in enumerate(_things(self), 1):
+            labels[values == thing] = number
+        return labels
+
+
+@lru_cache(maxsize=4096)
+def _things(video: Video) -> tuple[int, ...]:
+    """The values of a video's objects in ascending order: at most 254, so that they fit into labels."""
+    found: set[int] = set()
+    for path in video.masks:
+        found.update(int(v) for v in np.unique(read_values(path)) if v >= (video.things_from or 0))
+    return tuple(sorted(found)[:254])
 
 
 @dataclass(frozen=True)
