@@ -19,6 +19,9 @@ _UNUSED = re.compile(
     r"classifier\..*|fc\..*|layer4\..*|layers\.3\..*|layers\.2\.downsample\..*|head\..*|norm\.(weight|bias)|.*attn_mask|.*num_batches_tracked"
 )
 
+# What pre-training does not give: Swin's norms of the outputs, and what follows from the window size.
+_FRESH = re.compile(rf"norm[012]\.(weight|bias)|{OPTIONAL[0]}")
+
 
 def unused(name: str) -> bool:
     """Whether an encoder has no use for a tensor of that name in an ImageNet file."""
@@ -50,7 +53,7 @@ def from_pretrained(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, 
         folded = found.pop(bias, None) if bias not in own else None
         if folded is not None:
             found |= _identity_norm(norm, folded, encoder.get_submodule(norm))
-    missing = [name for name in own if name not in found and not re.fullmatch("|".join(OPTIONAL), name)]
+    missing = [name for name in own if name not in found and not _FRESH.fullmatch(name)]
     if missing:
         raise WeightsError(
             f"{len(missing)} tensors of the encoder {type(encoder).__name__} are missing: {', '.join(missing[:10])}"

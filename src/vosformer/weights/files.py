@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import pickle
 import re
 import warnings
 from collections.abc import Mapping
@@ -33,7 +32,14 @@ _HARMLESS = (
     "numpy.ndarray",
     "numpy.dtype",
     "argparse.Namespace",
+    "pathlib.PosixPath",
+    "pathlib.WindowsPath",
 )
+# How torch's unpickler names what it refuses, and what it says around that.
+_FOREIGN = re.compile(
+    r"(?:GLOBAL|[Uu]nsupported class|[Tt]rying to (?:call|instantiate|execute)(?: reduce for)?(?: class)?) ([\w.]+)"
+)
+_BOILERPLATE = re.compile(r"Weights only load failed|weights_only|Check the documentation|Please file an issue")
 
 
 @dataclass(frozen=True)
@@ -113,7 +119,7 @@ def _describe(head: bytes) -> str:
         text = head.decode("utf-8", "strict") if len(head) < 512 else head[:-3].decode("utf-8", "ignore")
     except UnicodeDecodeError:
         return "its first bytes are of no known format"
-    if text.isprintable() or all(c.isprintable() or c.isspace() for c in text):
+    if text.strip() and all(c.isprintable() or c.isspace() for c in text):
         return f"it is a text file that begins with {text.strip()[:40]!r}"
     return "its first bytes are of no known format"
 
@@ -142,21 +148,17 @@ def _load_torch(path: Path, trust: bool) -> Any:
 
 def _torch_error(path: Path, error: Exception) -> WeightsError:
     text = str(error)
-    named = re.search(
-        r"(?:Unsupported global: GLOBAL|Unsupported class|Trying to (?:call|instantiate)|function) ([\w.]+)", text
-    )
     if "TorchScript" in text:
         return WeightsError(f"{path} is a TorchScript program, not a checkpoint; expected the state dict that it was made from")
-    if isinstance(error, pickle.UnpicklingError) and (named or "nsupported" in text):
-        what = named.group(1) if named else text.splitlines()[0]
+    named = _FOREIGN.search(text)
+    if named:
         return WeightsError(
-            f"{path} holds more than tensors ({what}): loading it could run code of its author, so it was not loaded. Convert it "
-            f"where it comes from, or, if you trust that source, load it with trust=True (--trust on the command line)"
+            f"{path} holds more than tensors ({named.group(1)}): loading it could run code of its author, so it was not loaded. "
+            f"Convert it where it comes from, or, if you trust that source, load it with trust=True (--trust on the command line)"
         )
-    reason = next((line for line in text.splitlines() if line), type(error).__name__)
-    return WeightsError(
-        f"{path} is a truncated or damaged torch checkpoint, or another kind of pickle or zip file: {reason[:200]}"
-    )
+    lines = [line.strip() for line in text.splitlines() if line.strip() and not _BOILERPLATE.search(line)]
+    reason = lines[0][:200] if lines else type(error).__name__
+    return WeightsError(f"{path} is a truncated or damaged torch checkpoint, or another kind of pickle or zip file: {reason}")
 
 
 def _find_tensors(path: Path, loaded: Any) -> dict[str, Tensor]:

@@ -43,7 +43,7 @@ def build(
         DeviceError: a device that this machine does not have.
     """
     place = choose_device(device)
-    packed = None if name in {variant.name for variant in registry.variants()} else packaged().get(name)
+    packed = packaged().get(name)
     if packed is None and name == "default":
         raise WeightsError("this installation holds no default weights; name a variant, and a weights file for it")
     source = packed if weights is None else Path(weights)
