@@ -12,7 +12,7 @@ from vosformer.errors import DataError
 from vosformer.io.images import natural_key
 
 # Where a data set or a result keeps its folders of masks, the more particular first.
-_INSIDE = ("Annotations/480p", "Annotations", "valid/Annotations", "masks", ".")
+_INSIDE = ("Annotations/480p", "Annotations", "valid/Annotations", "480p", "masks", ".")
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def find_masks(root: Path) -> MaskFolders:
         sequences = _sequences(folder)
         if sequences:
             return MaskFolders(root, sequences)
-        resolutions = [child for child in _folders(folder) if _sequences(child)] if inside == "Annotations" else []
+        resolutions = [child for child in _folders(folder) if _sequences(child)] if inside in ("Annotations", ".") else []
         if len(resolutions) == 1:
             return MaskFolders(root, _sequences(resolutions[0]))
         if resolutions:

@@ -35,9 +35,7 @@ def read_labels(path: Path) -> Labels:
     except Exception as error:  # Pillow's readers raise nearly every kind of exception on broken files.
         raise DataError(f"{path} does not decode as a PNG mask: {error}") from error
     if labels.ndim != 2:
-        raise DataError(
-            f"{path} is a colour picture of shape {labels.shape}; expected an indexed or grey PNG whose values are labels"
-        )
+        return _from_colours(path)
     if labels.dtype == np.bool_:
         return labels.astype(np.uint8)
     return labels if labels.dtype == np.uint8 else labels.astype(np.int32)

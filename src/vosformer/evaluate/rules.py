@@ -58,6 +58,13 @@ RULES = {
         Rules("lvos", "LVOS: as davis"),
         Rules("vost", "VOST: as davis, pixels of label 255 do not count", void="ignored"),
         Rules(
+            "plain",
+            "own data: each object from the frame after its first on, 255 is an id",
+            later=True,
+            last=True,
+            void="object",
+        ),
+        Rules(
             "all", "own data: every frame and every id, given masks included", later=True, given=True, last=True, void="object"
         ),
     )
