@@ -17,7 +17,7 @@ from vosformer.train.loop import Trainer, shortened
 from vosformer.train.processes import Processes, join
 from vosformer.train.recipe import Recipe
 from vosformer.train.recipes import recipe as find_recipe
-from vosformer.train.start import fresh_model, load_weights
+from vosformer.train.start import resolved, starting_model
 
 
 def train(
@@ -56,13 +56,14 @@ def train(
         0: finished, or stopped with a checkpoint.
     """
     chosen = _chosen(recipe, set, steps, variant, encoder)
+    chosen, start = resolved(chosen, from_)
     folder = out or Path("runs") / f"{chosen.name}-{chosen.model.variant}"
     processes = join(device)
     try:
         if dry_run:
-            _show(chosen, folder, data, processes, from_)
+            _show(chosen, folder, data, processes, start)
         else:
-            _train(chosen, folder, data, processes, from_, minutes, threads)
+            _train(chosen, folder, data, processes, start, minutes, threads)
     finally:
         processes.close()
     return 0
@@ -93,9 +94,7 @@ def _train(
             raise InputError(f"--threads {threads}: at least 1 is needed")
         torch.set_num_threads(threads)
     clips = training_clips(recipe, data)
-    model = fresh_model(recipe)
-    if start is not None:
-        load_weights(model, start)
+    model = starting_model(recipe, start)
     trainer = Trainer(model, recipe, clips, folder, processes)
     if trainer.resume() and processes.leads:
         Console(stderr=True).print(f"going on from step {trainer.step} of {folder}", highlight=False)
@@ -113,7 +112,7 @@ def _show(recipe: Recipe, folder: Path, data: tuple[str, ...], processes: Proces
         if key not in ("name", "paper"):
             table.add_row(key, str(value).replace("[", r"\["))
     console.print(table, highlight=False)
-    model = fresh_model(recipe)
+    model = starting_model(recipe, start)
     frozen = freeze(model, recipe.model.freeze)
     shares = Shares(recipe.run.batch, recipe.run.accumulate, processes.rank, processes.world).checked()
     console.print(

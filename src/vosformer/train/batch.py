@@ -15,22 +15,15 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
+from vosformer.data.types import Clip
 from vosformer.errors import InputError
 from vosformer.train.losses import IGNORE
-
-
-class Clip(Protocol):
-    """What a training data set gives (see `vosformer.data.types.Clip`)."""
-
-    images: Any
-    labels: Any
-    count: int
 
 
 class Clips(Protocol):
     """A training data set without end: clip i is a function of the set's seed and of i alone."""
 
-    def __getitem__(self, index: int) -> Clip:
+    def __getitem__(self, index: int, /) -> Clip:
         """Clip `index`, for any index from 0."""
         ...
 

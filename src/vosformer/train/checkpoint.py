@@ -168,7 +168,7 @@ def _pieces(tensors: Mapping[str, Tensor], limit: int) -> Iterator[tuple[str, Te
         if tensor.numel() <= most:
             yield name, tensor.clone()
             continue
-        parts = tensor.flatten().split(most)
+        parts = torch.split(tensor.flatten(), most)
         shape = "x".join(map(str, tensor.shape))
         for number, part in enumerate(parts):
             yield f"{name}@{number}/{len(parts)}:{shape}", part.clone()

@@ -5,17 +5,50 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from vosformer.data.assets import Assets, find_assets
+import numpy as np
+
+from vosformer.data import augment
+from vosformer.data.assets import Assets, Still, find_assets
 from vosformer.data.compose import ComposeConfig, ComposedDataset, clips_of_stills, clips_of_videos
+from vosformer.data.layouts import find_layout, read_stills, read_videos
 from vosformer.data.mixture import Mixture
-from vosformer.data.types import ClipDataset
-from vosformer.data.video import Curriculum
-from vosformer.errors import DataError
-from vosformer.train.recipe import Recipe, Source
+from vosformer.data.sampling import GapSampling, PairSampling, Sampling, SpreadSampling
+from vosformer.data.streams import Selection, StillClips, VideoClips, VideoSource
+from vosformer.data.types import Clip, ClipDataset
+from vosformer.data.video import Curriculum, Video
+from vosformer.errors import DataError, InputError
+from vosformer.train.recipe import Data, Recipe, Source
 
 PROCEDURAL = "composed"
 """As `--data`: composed video out of textures and shapes alone, which needs no file."""
+
+_VIDEO: dict[str, augment.VideoAugment] = {
+    "aot": augment.AOT_VIDEO,
+    "deaot": augment.DEAOT_VIDEO,
+    "onevos": augment.ONEVOS_VIDEO,
+    "simvos": augment.SIMVOS_VIDEO,
+    "jointformer": augment.JOINTFORMER_VIDEO,
+}
+_STILL: dict[str, augment.StillAugment] = {
+    "aot": augment.AOT_STILL,
+    "deaot": augment.DEAOT_STILL,
+    "onevos": augment.ONEVOS_STILL,
+    "jointformer": augment.JOINTFORMER_STILL,
+}
+
+
+class Stages(ClipDataset):
+    """One stream until clip `change`, another one from there on."""
+
+    def __init__(self, before: ClipDataset, after: ClipDataset, change: int) -> None:
+        super().__init__(before.seed)
+        self.before, self.after, self.change = before, after, change
+
+    def draw(self, rng: np.random.Generator, index: int) -> Clip:
+        """Clip `index` of the stream whose turn it is."""
+        return (self.before if index < self.change else self.after)[index]
 
 
 def training_clips(recipe: Recipe, roots: Sequence[str]) -> ClipDataset:
@@ -27,22 +60,93 @@ def training_clips(recipe: Recipe, roots: Sequence[str]) -> ClipDataset:
 
     Raises:
         DataError: a set is missing or broken; the message says which and where it was looked for.
+        InputError: settings that do not go together.
     """
+    data = recipe.data
     if list(roots) == [PROCEDURAL]:
-        return _composed(recipe, Source("composed", PROCEDURAL, gap_max=5), Assets(), 0)
-    assets = _assets(roots)
-    parts = []
-    for number, source in enumerate(recipe.data.sources):
-        make = _MAKERS.get(source.kind)
-        if make is None:
-            raise DataError(f"data.sources: there is no kind {source.kind!r}; known: {', '.join(_MAKERS)}")
-        parts.append((make(recipe, source, assets, number), float(source.repeat)))
-    return parts[0][0] if len(parts) == 1 else Mixture(parts, recipe.run.seed)
+        return _COMPOSED["composed"](recipe, Source("composed", gap_max=5), Assets(), 0)
+    folders = [Path(root) for root in roots if root != PROCEDURAL]
+    kinds = [source.kind for source in data.sources]
+    if all(kind in _COMPOSED for kind in kinds):
+        assets = _assets(folders)
+        parts = [(_COMPOSED[s.kind](recipe, s, assets, i), float(s.repeat)) for i, s in enumerate(data.sources)]
+        return parts[0][0] if len(parts) == 1 else Mixture(parts, recipe.run.seed)
+    mixed = [kind for kind in kinds if kind in _COMPOSED]
+    if mixed:
+        raise InputError(f"data.sources: {', '.join(mixed)} cannot be joined with {', '.join(set(kinds) - set(mixed))}")
+    forms = {find_layout(kind).kind for kind in kinds}
+    if len(forms) > 1:
+        raise InputError(
+            f"data.sources: sets of videos and of pictures cannot be joined in one recipe, found {', '.join(kinds)}"
+        )
+    return _still_clips(recipe, folders) if forms == {"still"} else _video_clips(recipe, folders)
 
 
-def _assets(roots: Sequence[str]) -> Assets:
-    # What `vosformer data compose` makes evaluation clips of is kept out.
-    found = [find_assets(Path(root)).split()[0] for root in roots if root != PROCEDURAL]
+def _locate(kind: str, folders: Sequence[Path]) -> Path:
+    """The folder that holds a set.
+
+    Raises:
+        DataError: none does.
+    """
+    layout = find_layout(kind)
+    found = [folder for folder in folders if layout.locate(folder) is not None]
+    if not found:
+        looked = ", ".join(map(str, folders))
+        raise DataError(f"the recipe needs the data set {kind!r}, which is not in {looked}; expected there: {layout.expected}")
+    return found[0]
+
+
+def _video_clips(recipe: Recipe, folders: Sequence[Path]) -> ClipDataset:
+    data = recipe.data
+    sources = []
+    for source in data.sources:
+        videos: tuple[Video, ...] = read_videos(source.kind, _locate(source.kind, folders))
+        sources.append(VideoSource(source.kind, videos, _curriculum(recipe, source), source.repeat))
+    if data.pipeline not in _VIDEO:
+        raise InputError(f"data.pipeline={data.pipeline} is not for videos of data sets; choose one of {', '.join(_VIDEO)}")
+    return _switched(
+        recipe, lambda augmentation: VideoClips(sources, _sampling(data), augmentation, _selection(data), recipe.run.seed)
+    )
+
+
+def _switched(recipe: Recipe, make: Callable[[Any], ClipDataset]) -> ClipDataset:
+    """Clips under the recipe's augmentation, and from `plain_from` on without rotation and shear."""
+    data = recipe.data
+    first = make(replace(_VIDEO[data.pipeline], crop=data.crop))  # type: ignore[type-var]
+    if data.plain_from is None:
+        return first
+    if data.pipeline != "jointformer":
+        raise InputError(f"data.plain_from belongs to data.pipeline=jointformer, not {data.pipeline}")
+    return Stages(first, make(replace(augment.JOINTFORMER_FINETUNE, crop=data.crop)), data.plain_from * recipe.run.batch)
+
+
+def _still_clips(recipe: Recipe, folders: Sequence[Path]) -> ClipDataset:
+    data = recipe.data
+    stills: list[Still] = []
+    for source in data.sources:
+        stills += list(read_stills(source.kind, _locate(source.kind, folders))) * source.repeat
+    if data.pipeline not in _STILL:
+        raise InputError(f"data.pipeline={data.pipeline} is not for pictures of data sets; choose one of {', '.join(_STILL)}")
+    augmentation: Any = replace(_STILL[data.pipeline], crop=data.crop)  # type: ignore[type-var]
+    return StillClips(stills, augmentation, _selection(data), data.frames, recipe.run.seed)
+
+
+def _sampling(data: Data) -> Sampling:
+    if data.pipeline == "simvos":
+        return PairSampling(data.reverse)
+    if data.pipeline == "jointformer":
+        return SpreadSampling(data.frames, data.reverse)
+    return GapSampling(data.frames, data.reverse)
+
+
+def _selection(data: Data) -> Selection:
+    # The per-object systems take any object, however small.
+    pixels = 0 if data.pipeline in ("simvos", "jointformer") else 100
+    return Selection(data.max_objects, pixels, data.merge)
+
+
+def _assets(folders: Sequence[Path]) -> Assets:
+    found = [find_assets(folder) for folder in folders]
     return Assets(
         *(tuple(item for assets in found for item in getattr(assets, name)) for name in ("videos", "stills", "sprites"))
     )
@@ -50,9 +154,8 @@ def _assets(roots: Sequence[str]) -> Assets:
 
 def _curriculum(recipe: Recipe, source: Source) -> Curriculum:
     """Largest gaps by clip number."""
-    batch = recipe.run.batch
     steps = recipe.data.gap_curriculum or ((0, source.gap_max),)
-    return Curriculum(tuple((step * batch, gap) for step, gap in steps))
+    return Curriculum(tuple((step * recipe.run.batch, max(1, gap // source.gap_divisor)) for step, gap in steps))
 
 
 def _composed(recipe: Recipe, source: Source, assets: Assets, number: int) -> ClipDataset:
@@ -61,15 +164,18 @@ def _composed(recipe: Recipe, source: Source, assets: Assets, number: int) -> Cl
     return ComposedDataset(assets, replace(config, max_objects=data.max_objects), recipe.run.seed + number)
 
 
-def _videos(recipe: Recipe, source: Source, assets: Assets, number: int) -> ClipDataset:
+def _moving_videos(recipe: Recipe, source: Source, assets: Assets, number: int) -> ClipDataset:
     data = recipe.data
     return clips_of_videos(assets, (data.crop, data.crop), data.frames, _curriculum(recipe, source), recipe.run.seed + number)
 
 
-def _stills(recipe: Recipe, source: Source, assets: Assets, number: int) -> ClipDataset:
+def _moving_stills(recipe: Recipe, source: Source, assets: Assets, number: int) -> ClipDataset:
     data = recipe.data
     return clips_of_stills(assets, (data.crop, data.crop), data.frames, _curriculum(recipe, source), recipe.run.seed + number)
 
 
-_Maker = Callable[[Recipe, Source, Assets, int], ClipDataset]
-_MAKERS: dict[str, _Maker] = {"composed": _composed, "videos": _videos, "stills": _stills}
+_COMPOSED: dict[str, Callable[[Recipe, Source, Assets, int], ClipDataset]] = {
+    "composed": _composed,
+    "videos": _moving_videos,
+    "stills": _moving_stills,
+}

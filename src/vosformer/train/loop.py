@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from vosformer.device import choose_dtype
 from vosformer.errors import InputError, OutputError, TrainingError
 from vosformer.train import checkpoint as checkpoints
 from vosformer.train.batch import Batch, Clips, Shares, loader, torch_seed
@@ -29,8 +30,11 @@ from vosformer.train.optim import Average, freeze, optimiser, set_rate
 from vosformer.train.processes import Processes, join
 from vosformer.train.recipe import Recipe
 from vosformer.train.rollout import TERMS, Rollout
+from vosformer.weights.saving import save_weights
 
-_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+_DTYPES = {"fp32": torch.bfloat16, "bf16": torch.bfloat16, "fp16": torch.float16}
+# On a CPU, pixels of all frames that are worked on at once; more only costs memory.
+_CPU_PIXELS = 2_500_000
 
 
 class Result(NamedTuple):
@@ -81,15 +85,14 @@ class Trainer:
         self.recipe, self.clips, self.folder = recipe, clips, folder
         self.processes = processes or join()
         run, device = recipe.run, self.processes.device
-        self.shares = Shares(run.batch, run.accumulate, self.processes.rank, self.processes.world).checked()
-        if run.precision == "fp16" and device.type != "cuda":
-            raise InputError(f"run.precision=fp16 needs a CUDA GPU (device is {device}); use bf16 or fp32")
+        self.shares = shares(recipe, self.processes)
+        self.precision = precision(recipe, device)
         self.model = model.to(device).train()
         if run.channels_last:
             self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         freeze(self.model, recipe.model.freeze)
-        self.optimizer = optimiser(self.model, recipe.optim, fused=device.type != "mps" and run.precision != "fp16")
-        self.scaler = torch.amp.GradScaler(device.type, enabled=run.precision == "fp16")
+        self.optimizer = optimiser(self.model, recipe.optim, fused=device.type != "mps" and self.precision != "fp16")
+        self.scaler = torch.amp.GradScaler(device.type, enabled=self.precision == "fp16")
         self.average = None if recipe.optim.ema is None else Average(self.model, recipe.optim.ema)
         self.step = 0
         self._resting: list[nn.Parameter] | None = None
@@ -199,19 +202,20 @@ class Trainer:
         terms = torch.zeros(len(TERMS), device=device)
         predicted = None
         used = []
-        for part in range(run.accumulate):
+        parts = self.shares.accumulate
+        for part in range(parts):
             asked = time.perf_counter()
             host = next(batches)
             timing.waited += time.perf_counter() - asked
             batch = host.to(device)
             used.append(host)
             torch.manual_seed(torch_seed(run.seed, 4, self.step, part, self.processes.rank))
-            waits = self.processes.without_sync(self._engine) if part < run.accumulate - 1 else nullcontext()
+            waits = self.processes.without_sync(self._engine) if part < parts - 1 else nullcontext()
             with waits:
-                with torch.autocast(device.type, _DTYPES.get(run.precision, torch.bfloat16), enabled=run.precision != "fp32"):
+                with torch.autocast(device.type, _DTYPES[self.precision], enabled=self.precision != "fp32"):
                     rolled = self._engine(batch, self.step, picture)
-                self.scaler.scale(rolled.loss / run.accumulate).backward()
-            terms += rolled.terms / run.accumulate
+                self.scaler.scale(rolled.loss / parts).backward()
+            terms += rolled.terms / parts
             predicted = rolled.labels
         norm = self._update(used)
         stop = torch.tensor([float(self._stop)], device=device)
@@ -295,13 +299,16 @@ class Trainer:
     def _export(self) -> Path:
         """Write the final weights: `weights.safetensors` (the average where there is one) and `weights-live.safetensors`."""
         best = self.folder / "weights.safetensors"
-        if self.processes.leads:
-            about = {"variant": self.recipe.model.variant, "recipe": self.recipe.name, "steps": str(self.step)}
-            live = self.model.state_dict()
-            checkpoints.save_tensors(best, self.average.state(self.model) if self.average else live, about)
-            if self.average:
-                checkpoints.save_tensors(self.folder / "weights-live.safetensors", live, about)
-        return best
+        if not self.processes.leads:
+            return best
+        name, options = self.recipe.model.variant, dict(self.recipe.model.options)
+        about = {"recipe": self.recipe.name, "steps": str(self.step), "seed": str(self.recipe.run.seed)}
+        if self.average is None:
+            return save_weights(self.model, name, best, about, dtype=torch.float32, overrides=options)
+        live = self.folder / "weights-live.safetensors"
+        save_weights(self.model, name, live, about, dtype=torch.float32, overrides=options)
+        with self.average.in_place(self.model):
+            return save_weights(self.model, name, best, {**about, "average": "yes"}, dtype=torch.float32, overrides=options)
 
 
 class _Signals:
@@ -364,6 +371,37 @@ def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]
             # The counter stays where the optimiser made it; moments have the parameter's memory layout.
             moved[entry] = value.to(parameter.device) if value.ndim == 0 else torch.empty_like(parameter).copy_(value)
         optimizer.state[parameter] = moved
+
+
+def shares(recipe: Recipe, processes: Processes) -> Shares:
+    """Who computes which clips, and in how many parts.
+
+    Raises:
+        InputError: the batch cannot be shared evenly.
+    """
+    run, data = recipe.run, recipe.data
+    if run.accumulate or processes.device.type != "cpu" or run.batch % processes.world:
+        return Shares(run.batch, run.accumulate or 1, processes.rank, processes.world).checked()
+    each = run.batch // processes.world
+    most = max(1, _CPU_PIXELS // (data.frames * data.crop**2))
+    parts = next(parts for parts in range(1, each + 1) if each % parts == 0 and each // parts <= most)
+    return Shares(run.batch, parts, processes.rank, processes.world).checked()
+
+
+def precision(recipe: Recipe, device: torch.device) -> str:
+    """The number format, fp32, bf16 or fp16: what the recipe asks for; "amp" is the papers' or the nearest that the device has.
+
+    Raises:
+        InputError: fp16 without a CUDA GPU.
+    """
+    wanted = recipe.run.precision
+    if wanted == "fp16" and device.type != "cuda":
+        raise InputError(f"run.precision=fp16 needs a CUDA GPU (device is {device}); use bf16 or fp32")
+    if wanted != "amp":
+        return wanted
+    if device.type == "cuda":
+        return "fp16"
+    return "bf16" if choose_dtype("auto", device) is torch.bfloat16 else "fp32"
 
 
 def shortened(recipe: Recipe, steps: int | None) -> Recipe:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -101,6 +102,16 @@ class Average:
     def state(self, model: nn.Module) -> dict[str, Tensor]:
         """The model's state with the averaged weights in place of the live ones."""
         return {**model.state_dict(), **self.shadow}
+
+    @contextmanager
+    def in_place(self, model: nn.Module) -> Iterator[None]:
+        """Inside, the model has the averaged weights."""
+        live = {name: value.detach().clone() for name, value in self._live.items()}
+        model.load_state_dict(self.shadow, strict=False)
+        try:
+            yield
+        finally:
+            model.load_state_dict(live, strict=False)
 
     def load(self, state: dict[str, Tensor], updates: int) -> None:
         """Take over a saved average (names that are not averaged are ignored)."""

@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from vosformer.errors import DeviceError
+from vosformer.device import choose_device
 
 
 @dataclass(frozen=True)
@@ -74,32 +74,11 @@ def join(device: str | None = None) -> Processes:
         DeviceError: the device does not exist here.
     """
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    place = choose_device(device, int(os.environ.get("LOCAL_RANK", "0")))
+    place = choose_device(device or "auto")
+    if place.type == "cuda" and place.index is None:
+        place = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     if world > 1 and not dist.is_initialized():
         if place.type == "cuda":
             torch.cuda.set_device(place)
         dist.init_process_group("nccl" if place.type == "cuda" else "gloo")
     return Processes(rank, world, place)
-
-
-def choose_device(name: str | None, local_rank: int = 0) -> torch.device:
-    """The device asked for, or the best there is.
-
-    Raises:
-        DeviceError: it does not exist here.
-    """
-    if name is None:
-        if torch.cuda.is_available():
-            return torch.device("cuda", local_rank)
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise DeviceError(f"{name!r} is not a device; expected cpu, cuda, cuda:N or mps") from error
-    if device.type == "cuda":
-        if not torch.cuda.is_available():
-            raise DeviceError(f"device {name!r}: PyTorch finds no CUDA GPU here")
-        return device if device.index is not None else torch.device("cuda", local_rank)
-    if device.type == "mps" and not torch.backends.mps.is_available():
-        raise DeviceError("device 'mps' is not available here")
-    return device

@@ -11,7 +11,6 @@ import difflib
 import types
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from vosformer.errors import InputError
@@ -26,16 +25,17 @@ class Source:
     """One data set of a recipe.
 
     Attributes:
-        kind: the reader: "davis", "youtubevos", "mose", "lvos", "vost", "visor", "vipseg", "bl30k", "folder", "stills", "composed".
-        name: the folder under the data root, or what the set is called in messages.
-        repeat: how many times the set counts in the plain concatenation of all sets.
-        gap_max: the largest distance between two sampled frames, in frames of this set.
+        kind: name of a data set ("davis2017", "youtube2019", "coco", ...), or "videos", "stills", "composed" for clips that are
+            composed of whatever the folders hold.
+        repeat: how many times the set counts in the plain concatenation of all sets; of composed clips: the weight.
+        gap_max: the largest distance between two sampled frames, in labelled frames of this set.
+        gap_divisor: what a gap curriculum is divided by for this set (sets with 6 labelled frames a second, not 24).
     """
 
     kind: str
-    name: str
     repeat: int = 1
     gap_max: int = 1
+    gap_divisor: int = 1
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,7 @@ class Model:
         options: keyword arguments of its builder (ablations), e.g. (("drop_path", 0.1),).
         encoder: a file of pretrained encoder weights (None: fresh ones).
         start: weights that the stage begins with; in recipes the name of the stage before, for the user to give with `--from`.
+        may_miss: regular expressions of tensors that those weights may lack: they begin fresh.
         freeze: regular expressions; parameters whose names match one are never trained.
     """
 
@@ -54,6 +55,7 @@ class Model:
     options: tuple[tuple[str, Any], ...] = ()
     encoder: str | None = None
     start: str | None = None
+    may_miss: tuple[str, ...] = ()
     freeze: tuple[str, ...] = ()
 
 
@@ -65,25 +67,23 @@ class Data:
         sources: the sets, concatenated.
         frames: T, frames of a clip.
         crop: side of the square crop in pixels.
-        pipeline: the augmentation of the paper: "aot", "deaot", "simvos", "jointformer", "onevos".
+        pipeline: whose augmentation and frame sampling.
         reverse: probability that time runs backwards.
         merge: probability that a second clip is pasted on the first.
         max_objects: objects kept in a clip.
-        gap_curriculum: (step, gap_max) pairs from which on another largest gap holds (JointFormer); empty: the sources' own.
-        short_side: frames are scaled to this short side before the crop, times a factor of `scale`.
-        scale: range of that factor.
+        gap_curriculum: (step, gap) pairs from which on another largest gap holds (JointFormer); empty: the sources' own.
+        plain_from: step from which frames are no longer rotated and sheared (JointFormer's last steps); None: never.
     """
 
-    sources: tuple[Source, ...] = (Source("composed", "composed"),)
+    sources: tuple[Source, ...] = (Source("composed", gap_max=5),)
     frames: int = 5
     crop: int = 465
-    pipeline: str = "deaot"
+    pipeline: Literal["composed", "aot", "deaot", "simvos", "jointformer", "onevos"] = "composed"
     reverse: float = 0.5
     merge: float = 0.0
     max_objects: int = 10
     gap_curriculum: tuple[tuple[int, int], ...] = ()
-    short_side: int = 480
-    scale: tuple[float, float] = (0.7, 1.3)
+    plain_from: int | None = None
 
 
 @dataclass(frozen=True)
@@ -186,8 +186,8 @@ class Run:
     Attributes:
         steps: optimiser steps.
         batch: clips of one step, over all processes and accumulated parts together.
-        accumulate: parts that a process computes one after the other for one step.
-        precision: of the forward and backward pass; weights stay fp32.
+        accumulate: parts that a process computes one after the other for one step; 0: on a CPU as many as keep memory small.
+        precision: of the forward and backward pass, weights stay fp32; "amp" is fp16 on CUDA, and bf16 where the CPU has it.
         seed: everything random follows from it and from the step.
         checkpointing: recompute activations in the backward pass to save memory.
         channels_last: convolutions in that memory layout.
@@ -202,8 +202,8 @@ class Run:
 
     steps: int = 100_000
     batch: int = 16
-    accumulate: int = 1
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    accumulate: int = 0
+    precision: Literal["amp", "fp32", "bf16", "fp16"] = "amp"
     seed: int = 0
     checkpointing: bool = False
     channels_last: bool = True
@@ -245,7 +245,11 @@ class Recipe:
         ema = self.optim.ema
         return replace(
             self,
-            data=replace(self.data, gap_curriculum=tuple((at(s), gap) for s, gap in self.data.gap_curriculum)),
+            data=replace(
+                self.data,
+                gap_curriculum=tuple((at(s), gap) for s, gap in self.data.gap_curriculum),
+                plain_from=None if self.data.plain_from is None else at(self.data.plain_from),
+            ),
             optim=replace(
                 self.optim,
                 warmup=at(self.optim.warmup),
@@ -294,8 +298,7 @@ def _flat(part: Any, prefix: str) -> Iterator[tuple[str, Any]]:
             yield f"{prefix}{entry.name}", value
 
 
-@cache
-def _hints(kind: type) -> dict[str, Any]:
+def _hints(kind: Any) -> dict[str, Any]:
     return get_type_hints(kind)
 
 
@@ -374,9 +377,8 @@ def _pair(kinds: tuple[Any, ...], text: str, whole: str) -> tuple[Any, ...]:
 def _source(text: str, whole: str) -> Source:
     parts = text.strip().split(":")
     if len(parts) > 4:
-        raise InputError(f"--set {whole}: {text!r} is not KIND[:NAME[:REPEAT[:GAP]]]")
-    name = parts[1] if len(parts) > 1 else parts[0]
-    return Source(parts[0], name, *(int(_value(int, part, whole)) for part in parts[2:]))
+        raise InputError(f"--set {whole}: {text!r} is not KIND[:REPEAT[:GAP[:DIVISOR]]]")
+    return Source(parts[0], *(int(_value(int, part, whole)) for part in parts[1:]))
 
 
 def _literal(text: str) -> Any:

@@ -18,8 +18,9 @@ from torch.utils.checkpoint import checkpoint
 
 from vosformer.errors import TrainingError
 from vosformer.geometry import MEAN, STD
-from vosformer.memory import Frame, Memory, Plan, Policy
+from vosformer.memory import Memory
 from vosformer.objects import merge_slots
+from vosformer.policy import Frame, Plan, Policy
 from vosformer.train.batch import Batch, generator
 from vosformer.train.losses import IGNORE, Values, auxiliary_weight, depth_weights, segmentation_loss, top_share
 from vosformer.train.recipe import Recipe
@@ -49,6 +50,9 @@ class Rollout(nn.Module):
         model: a `VOSModel` module.
         recipe: losses, schedules and memory in training.
     """
+
+    _mean: Tensor
+    _std: Tensor
 
     def __init__(self, model: nn.Module, recipe: Recipe) -> None:
         super().__init__()
@@ -104,8 +108,9 @@ class Rollout(nn.Module):
         """Write the first frame; its own decoding gives the auxiliary loss while that counts (AOT)."""
         targets = places.hard(labels, given=True)
         weight = auxiliary_weight(self.recipe.loss, step)
-        if weight > 0 and hasattr(self.model, "reference"):
-            entry, reading = self._call(self.model.reference, features, targets)
+        refer: Callable[..., tuple[Entry, Reading]] | None = getattr(self.model, "reference", None)
+        if weight > 0 and refer is not None:
+            entry, reading = self._call(refer, features, targets)
             memory.add(entry, 0)
             outputs = self._scores(reading.logits, places, labels.shape[-2:])
             return self._loss([outputs], labels, places.counts, step)
@@ -117,8 +122,9 @@ class Rollout(nn.Module):
         if self.recipe.run.checkpointing:
             # The backward pass reads again, and the memory has grown by then.
             memory = memory.clone()
-        if hasattr(self.model, "read_depths"):
-            return list(self._call(self.model.read_depths, features, memory))
+        read_depths: Callable[..., list[Reading]] | None = getattr(self.model, "read_depths", None)
+        if read_depths is not None:
+            return list(self._call(read_depths, features, memory))
         return [self._call(self.system.read, features, memory)]
 
     def _write(
@@ -140,7 +146,7 @@ class Rollout(nn.Module):
         logits = places.ordered(logits.float())
         if places.per_object:
             logits = F.interpolate(logits, size, mode="bilinear", align_corners=align)
-            slots = logits.unflatten(0, (places.samples, places.slots)).unbind(1)
+            slots = torch.unflatten(logits, 0, (places.samples, places.slots)).unbind(1)
             return merge_slots(slots, self.system.merge_clamp, self.system.merges_single)
         return F.interpolate(logits, size, mode="bilinear", align_corners=align)
 
@@ -296,6 +302,8 @@ def training_policy(policy: Policy, gap: int | None) -> Policy:
     changes: dict[str, Any] = {}
     if "capacity" in names:
         changes["capacity"] = None
+    if "cap" in names:
+        changes["cap"] = 1 << 20
     if gap is not None and "gap" in names:
         changes["gap"] = gap
     return cast(Policy, replace(policy, **changes))

@@ -2,90 +2,90 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 
-from vosformer.convert.encoders import from_pretrained
-from vosformer.errors import WeightsError
-from vosformer.registry import new_model
+from vosformer.errors import InputError, WeightsError
+from vosformer.registry import new_model, variants
 from vosformer.train.recipe import Recipe
+from vosformer.weights.files import read_weights
+from vosformer.weights.loading import file_overrides, load_weights, packaged
+from vosformer.weights.matching import fitting_variants
+from vosformer.weights.pretrained import load_pretrained_encoder
 
 
-def fresh_model(recipe: Recipe) -> nn.Module:
-    """The recipe's model, initialised from its seed, with the pretrained encoder if the recipe names a file.
+def resolved(recipe: Recipe, start: Path | None) -> tuple[Recipe, Path | None]:
+    """The recipe with the name of a real variant, and the weights file to begin with.
 
-    Raises:
-        InputError: there is no such variant.
-        WeightsError: the encoder file cannot be read, or belongs to another encoder.
-    """
-    torch.manual_seed(recipe.run.seed)
-    model = new_model(recipe.model.variant, **dict(recipe.model.options))
-    if recipe.model.encoder is not None:
-        path = Path(recipe.model.encoder)
-        state = {name: t.float() for name, t in from_pretrained(read_tensors(path), model).items()}
-        take(model, state, path, whole=False)
-    return model
-
-
-def load_weights(model: nn.Module, path: Path) -> None:
-    """Begin with saved weights: a safetensors file of ours, a run's folder or one of its checkpoints (the average is taken).
+    A variant "default" (fine-tuning) is the one of the weights file, or that of the packaged weights if no file is given.
 
     Raises:
-        WeightsError: it cannot be read or does not fit the model.
+        InputError: no weights are there to tell the variant.
+        WeightsError: the file cannot be read, or it fits no variant or several.
     """
-    if path.is_dir():
-        path = _in_run(path)
-    take(model, {name: t.float() if t.is_floating_point() else t for name, t in read_tensors(path).items()}, path, whole=True)
+    file = None if start is None else weights_in(start)
+    name = recipe.model.variant
+    if name in {variant.name for variant in variants()}:
+        return recipe, file
+    if file is None:
+        file = packaged().get(name)
+    if file is None:
+        raise InputError(
+            f"recipe {recipe.name!r} begins with finished weights: give them with --from, or a variant with --variant"
+        )
+    held = read_weights(file)
+    found = held.metadata.get("variant")
+    if found is None:
+        fitting, _ = fitting_variants(held.tensors)
+        if len(fitting) != 1:
+            raise WeightsError(
+                f"{file} does not say its variant and fits {', '.join(fitting) or 'none'}: name it with --variant"
+            )
+        found = fitting[0]
+    options = tuple({**file_overrides(held), **dict(recipe.model.options)}.items())
+    return replace(recipe, model=replace(recipe.model, variant=found, options=options)), file
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file.
-
-    Raises:
-        WeightsError: it is missing or broken.
-    """
-    try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise WeightsError(f"{path} cannot be read as safetensors: {error}") from error
-
-
-def take(model: nn.Module, state: dict[str, Tensor], path: Path, whole: bool) -> None:
-    """Put tensors into a model.
+def starting_model(recipe: Recipe, start: Path | None) -> nn.Module:
+    """The recipe's model: initialised from its seed, with the pretrained encoder if there is a file of it, or with whole weights.
 
     Args:
-        model: where they go.
-        state: tensors by name.
-        path: where they come from, for messages.
-        whole: every tensor of the model must be there.
+        recipe: with a real variant, see `resolved`.
+        start: a weights file, ours or official, or None.
 
     Raises:
-        WeightsError: names or shapes do not fit.
+        InputError: there is no such variant, or it does not take the options.
+        WeightsError: a file cannot be read or does not fit.
     """
-    own = model.state_dict()
-    shared = [name for name in state if name in own]
-    faults = {
-        "unknown": [name for name in state if name not in own],
-        "missing": [name for name in own if name not in state] if whole else [],
-        "of another shape": [name for name in shared if state[name].shape != own[name].shape],
-    }
-    told = [
-        f"{len(names)} {what} ({', '.join(names[:3])}{', …' * (len(names) > 3)})" for what, names in faults.items() if names
-    ]
-    if told:
-        raise WeightsError(f"{path} does not fit {type(model).__name__}: tensors {'; '.join(told)}")
-    model.load_state_dict(state, strict=False)
+    torch.manual_seed(recipe.run.seed)
+    options = dict(recipe.model.options)
+    try:
+        model = new_model(recipe.model.variant, **options).train()
+    except TypeError as error:
+        raise InputError(f"model.options: {recipe.model.variant!r} cannot be built with {options}: {error}") from error
+    if start is not None:
+        load_weights(model, start, allow_missing=recipe.model.may_miss)
+    elif recipe.model.encoder is not None:
+        load_pretrained_encoder(model, recipe.model.encoder)
+    return model.train()
 
 
-def _in_run(folder: Path) -> Path:
-    """The weights file inside a run's folder or a checkpoint's."""
-    inside = sorted((folder / "checkpoints").glob("step-*"))
-    for place in (folder, *reversed(inside)):
+def weights_in(place: Path) -> Path:
+    """A weights file: `place` itself, or the best one in the folder of a run or of a checkpoint.
+
+    Raises:
+        WeightsError: there is none.
+    """
+    if not place.is_dir():
+        return place
+    checkpoints = sorted((place / "checkpoints").glob("step-*"), reverse=True)
+    for folder in (place, *checkpoints):
         for name in ("weights.safetensors", "average.safetensors", "model.safetensors"):
-            if (place / name).is_file():
-                return place / name
-    raise WeightsError(f"{folder}: no weights.safetensors and no checkpoint with unsharded weights in it")
+            if (folder / name).is_file():
+                return folder / name
+    raise WeightsError(
+        f"{place}: expected weights.safetensors or checkpoints/step-*/ with unsharded weights in it, found neither"
+    )

@@ -1,4 +1,4 @@
-"""The default weights: a small model on MobileNetV2, on clips of DAVIS train, still pictures and composed scenes; and fine-tuning."""
+"""The default weights (clips of DAVIS train, still pictures and composed scenes), and fine-tuning on one's own clips."""
 
 from __future__ import annotations
 
@@ -6,13 +6,17 @@ from dataclasses import replace
 
 from vosformer.train.recipe import Data, Loss, Model, Optim, Recipe, Rollout, Run, Source
 
-_SOURCES = (Source("videos", "DAVIS", 45, 6), Source("stills", "stills", 25, 5), Source("composed", "composed", 30, 5))
+_SOURCES = (
+    Source("videos", repeat=45, gap_max=6),
+    Source("stills", repeat=25, gap_max=5),
+    Source("composed", repeat=30, gap_max=5),
+)
 
 SMALL = Recipe(
     name="default-small",
     paper="AOT and DeAOT's training (AOST Sec. 4.3) on small crops, without a stage of still pictures alone",
     model=Model("deaot-s", options=(("freeze_at", 1),)),
-    data=Data(_SOURCES, frames=4, crop=209, pipeline="composed", merge=0.0),
+    data=Data(_SOURCES, frames=4, crop=209, pipeline="composed"),
     optim=Optim(
         lr=4e-4,
         lr_min=2e-5,
@@ -25,7 +29,7 @@ SMALL = Recipe(
     ),
     loss=Loss(top_until=10_000, auxiliary=1.0, auxiliary_until=20_000),
     rollout=Rollout(own_masks_from=10_000, gap=2, freeze_own_masks=(r"^patch_wise_id_bank\.",)),
-    run=Run(steps=20_000, batch=4, precision="bf16", save_every=200, picture_every=500, log_every=20, workers=1),
+    run=Run(steps=20_000, batch=4, precision="amp", save_every=200, picture_every=500, log_every=20),
 )
 
 LARGE = replace(
@@ -40,4 +44,14 @@ LARGE = replace(
     run=replace(SMALL.run, steps=10_000),
 )
 
-RECIPES = (SMALL, LARGE)
+FINETUNE = replace(
+    LARGE,
+    name="finetune",
+    paper="a short training on one's own clips from finished weights: low rates, own masks throughout",
+    model=Model("default"),
+    data=Data((Source("own", gap_max=5),), frames=5, crop=305, pipeline="deaot"),
+    optim=replace(LARGE.optim, lr=5e-5, lr_min=5e-6, warmup=50, ema=0.99),
+    run=replace(LARGE.run, steps=1000, save_every=100, picture_every=100),
+)
+
+RECIPES = (SMALL, LARGE, FINETUNE)

@@ -1,0 +1,122 @@
+"""JointFormer (Sec. 4.1 and 4.4); what the paper does not state is from the released script."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from vosformer.train.recipe import Data, Loss, Model, Optim, Recipe, Rollout, Run, Source
+
+_DAVIS = Source("davis2017", repeat=5)
+_YOUTUBE = Source("youtube2019", gap_divisor=5)
+
+_STATIC = Recipe(
+    name="jointformer-static",
+    paper="JointFormer Sec. 4.1, pre-training on synthetic video from still pictures",
+    model=Model("jointformer-b"),
+    data=Data(
+        (
+            Source("fss1000"),
+            Source("duts-tr"),
+            Source("duts-te"),
+            Source("ecssd"),
+            Source("big", repeat=5),
+            Source("hrsod", repeat=5),
+        ),
+        frames=3,
+        crop=384,
+        pipeline="jointformer",
+        max_objects=1,
+    ),
+    optim=Optim(
+        algorithm="adamw",
+        lr=5e-5,
+        lr_min=0.0,
+        lr_scales=((r"^(?!decoder\.)", 0.1),),
+        weight_decay=0.05,
+        no_decay_1d=False,
+        schedule="step",
+        step_at=(),
+        step_factor=0.1,
+        clip=0.1,
+        ema=None,
+    ),
+    loss=Loss(ce=1.0, jaccard=0.0, dice=1.0, top_share=0.15, top_from=20_000, top_until=70_000, frames="sum"),
+    rollout=Rollout(own_masks_from=0, feedback="soft", memory="random", references=2, update_probability=0.6, permute=False),
+    run=Run(steps=150_000, batch=24),
+)
+
+_MAIN = replace(
+    _STATIC,
+    name="jointformer-main",
+    paper="JointFormer Sec. 4.1, main training on DAVIS 2017 and YouTube-VOS 2019; the last 10,000 steps without rotation and shear",
+    model=replace(_STATIC.model, start="jointformer-static"),
+    data=replace(
+        _STATIC.data,
+        sources=(_DAVIS, _YOUTUBE),
+        frames=4,
+        max_objects=3,
+        gap_curriculum=((0, 5), (15_000, 10), (45_000, 15), (135_000, 5)),
+        plain_from=150_000,
+    ),
+    optim=replace(_STATIC.optim, step_at=(100_000,)),
+    run=Run(steps=160_000, batch=12),
+)
+
+_BL30K = replace(
+    _MAIN,
+    name="jointformer-bl30k",
+    paper="JointFormer Sec. 4.1, optional pre-training on BL30K",
+    data=replace(
+        _MAIN.data,
+        sources=(Source("bl30k"),),
+        gap_curriculum=((0, 5), (30_000, 10), (90_000, 15), (240_000, 5)),
+        plain_from=None,
+    ),
+    optim=replace(_STATIC.optim, step_at=(200_000,)),
+    run=Run(steps=300_000, batch=12),
+)
+
+
+def _other(name: str, sources: tuple[Source, ...], paper: str) -> Recipe:
+    """The settings of the main training on another set."""
+    return replace(_MAIN, name=name, paper=paper, data=replace(_MAIN.data, sources=sources))
+
+
+def _finetune(name: str, source: Source, paper: str, steps: int, plain: int, loss: tuple[int, int]) -> Recipe:
+    """A short stage after the main training."""
+    curriculum = tuple((round(share * plain), gap) for share, gap in ((0.0, 5), (0.1, 10), (0.3, 15), (0.9, 5)))
+    return replace(
+        _MAIN,
+        name=name,
+        paper=paper,
+        model=replace(_MAIN.model, start="jointformer-main"),
+        data=replace(_MAIN.data, sources=(source,), gap_curriculum=curriculum, plain_from=plain),
+        optim=replace(_MAIN.optim, step_at=()),
+        loss=replace(_MAIN.loss, top_from=loss[0], top_until=loss[1]),
+        run=replace(_MAIN.run, steps=steps),
+    )
+
+
+RECIPES = (
+    _STATIC,
+    _BL30K,
+    _MAIN,
+    _other("jointformer-mose", (Source("mose"),), "JointFormer Sec. 4.4: MOSE with the settings of the main training"),
+    _finetune(
+        "jointformer-vost",
+        Source("vost", gap_divisor=5),
+        "JointFormer Sec. 4.4: 40,000 steps on VOST after the main training",
+        steps=40_000,
+        plain=30_000,
+        loss=(4_000, 13_000),
+    ),
+    _finetune(
+        "jointformer-lvos",
+        Source("lvos", gap_divisor=5),
+        "JointFormer Sec. 4.4: 10,000 steps on LVOS after the main training",
+        steps=10_000,
+        plain=5_000,
+        loss=(1_000, 2_500),
+    ),
+    _other("jointformer-visor", (Source("visor"),), "JointFormer Sec. 4.4: VISOR with the settings of the main training"),
+)
