@@ -68,8 +68,8 @@ class Dummy(nn.Module):
 class Squares:
     """Coloured squares that move over noise; clip i is a function of i alone."""
 
-    def __init__(self, count: int = 2, frames: int = 4, size: int = 33, vary: bool = False) -> None:
-        self._count, self._frames, self._size, self._vary = count, frames, size, vary
+    def __init__(self, count: int = 2, frames: int = 4, size: int = 33, vary: bool = False, side: int = 10) -> None:
+        self._count, self._frames, self._size, self._vary, self._side = count, frames, size, vary, side
 
     def __getitem__(self, index: int) -> Clip:
         random = np.random.default_rng((7, index))
@@ -77,9 +77,9 @@ class Squares:
         images = random.integers(0, 60, (self._frames, 3, self._size, self._size), dtype=np.uint8)
         labels = np.zeros((self._frames, self._size, self._size), np.uint8)
         for i in range(1, count + 1):
-            y, x = random.integers(0, self._size - 14, 2)
+            y, x = random.integers(0, self._size - self._side - self._frames, 2)
             colour = random.integers(100, 256, 3, dtype=np.uint8)
             for t in range(self._frames):
-                images[t, :, y + t : y + t + 10, x : x + 10] = colour[:, None, None]
-                labels[t, y + t : y + t + 10, x : x + 10] = i
+                images[t, :, y + t : y + t + self._side, x : x + self._side] = colour[:, None, None]
+                labels[t, y + t : y + t + self._side, x : x + self._side] = i
         return Clip(torch.from_numpy(images), torch.from_numpy(labels), count)

@@ -146,7 +146,8 @@ def _selection(data: Data) -> Selection:
 
 
 def _assets(folders: Sequence[Path]) -> Assets:
-    found = [find_assets(folder) for folder in folders]
+    # What `vosformer data compose` makes evaluation clips of is kept out.
+    found = [find_assets(folder).split()[0] for folder in folders]
     return Assets(
         *(tuple(item for assets in found for item in getattr(assets, name)) for name in ("videos", "stills", "sprites"))
     )
