@@ -482,6 +482,16 @@ def test_conversion_there_and_back(tmp_path: Path, state: dict[str, Tensor]) -> 
         convert(tmp_path / "official.pth", tmp_path / "ours.safetensors")
 
 
+def test_a_first_stage_jointformer_file_gets_a_channel_for_the_other_objects(tmp_path: Path) -> None:
+    model = registry.new_model("jointformer-tiny")
+    state = adapter("jointformer").to_official(model.state_dict(), model)
+    name = "convmae.patch_embed1_memory.proj.weight"
+    torch.save({**state, name: state[name][:, :4].clone()}, tmp_path / "w.pth")
+    loaded = build("jointformer-tiny", tmp_path / "w.pth").stem.patch_embed1_memory.proj.weight
+    assert torch.equal(loaded[:, :4], state[name][:, :4])
+    assert 0.015 < loaded[:, 4].std() < 0.025
+
+
 @pytest.mark.parametrize("variant", ["simvos-tiny", "onevos-tiny", "jointformer-tiny"])
 def test_conversion_of_systems_with_other_official_names(variant: str, tmp_path: Path) -> None:
     torch.manual_seed(1)
@@ -650,9 +660,22 @@ def test_a_convmae_file_starts_the_convvit_systems(variant: str, tmp_path: Path)
     loaded = load_pretrained_encoder(model, tmp_path / "convmae.pth")
     state = model.state_dict()
     assert len(loaded) >= len(file) - 4
-    ours = next(name for name in loaded if name.endswith("blocks3.0.attn.qkv.weight"))
-    assert torch.equal(state[ours], file["blocks3.0.attn.qkv.weight"])
-    assert torch.equal(state[next(n for n in loaded if n.endswith("blocks2.0.attn.weight"))], file["blocks2.0.attn.weight"])
+    stem, blocks, first = {
+        "onevos-tiny": ("backbone.", "backbone.blocks3.", ("patch_embed1",)),
+        "jointformer-tiny": ("stem.", "blocks.", ("patch_embed1_query", "patch_embed1_memory")),
+    }[variant]
+    assert torch.equal(state[f"{blocks}0.attn.qkv.weight"], file["blocks3.0.attn.qkv.weight"])
+    assert torch.equal(state[f"{stem}blocks2.0.attn.weight"], file["blocks2.0.attn.weight"])
+    for name in first:
+        assert torch.equal(state[f"{stem}{name}.proj.weight"][:, :3], file["patch_embed1.proj.weight"])
+        assert torch.equal(state[f"{stem}{name}.norm.bias"], file["patch_embed1.norm.bias"])
+    if variant == "onevos-tiny":
+        square = file["pos_embed"].transpose(1, 2).unflatten(2, (14, 14))
+        factor = 29.1 / 14
+        wanted = nn.functional.interpolate(square, scale_factor=(factor, factor), mode="bicubic", align_corners=False)
+        torch.testing.assert_close(state["backbone.pos_embed"], wanted.flatten(2).transpose(1, 2))
+    else:
+        assert torch.equal(state["positions"], registry.new_model(variant).state_dict()["positions"])
 
 
 def test_every_error_is_a_users_error() -> None:

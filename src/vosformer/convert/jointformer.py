@@ -1,8 +1,7 @@
-"""JointFormer: official names (MCG-NJU/JointFormer) and ours; ConvMAE and MAE files for its backbone."""
+"""JointFormer: official names and ours; ConvMAE and MAE files for its encoder."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 
 import torch
@@ -11,34 +10,37 @@ from torch import Tensor, nn
 from vosformer.convert import names
 from vosformer.encoders.convmae import from_convmae
 from vosformer.encoders.vit import from_mae
+from vosformer.errors import WeightsError
 
 _TABLE = (
     ("convmae.pos_embed", "positions"),
     ("convmae.cls_token", "token"),
     ("convmae.blocks3.", "blocks."),
-    ("convmae.norm.", "norm."),
     ("convmae.patch_embed4_block4.", "update_embed."),
     ("convmae.blocks4.", "update_blocks."),
     ("convmae.patch_embed4_block5.", "enhance_embed."),
     ("convmae.blocks5.", "enhance_blocks."),
+    ("convmae.norm.", "norm."),
     ("convmae.", "stem."),
     ("decoder.fuser_16.attention.ChannelGate.mlp.1.", "decoder.fuser_16.attention.channel.fc1."),
     ("decoder.fuser_16.attention.ChannelGate.mlp.3.", "decoder.fuser_16.attention.channel.fc2."),
     ("decoder.fuser_16.attention.SpatialGate.spatial.", "decoder.fuser_16.attention.spatial."),
 )
-_MEMORY = "stem.patch_embed1_memory.proj.weight"
+_MEMORY = "stem.patch_embed1_memory"
+_QUERY = "stem.patch_embed1_query"
 
 OPTIONAL: tuple[str, ...] = ()
 WRAPPED = False
 
 
 def from_official(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """Renames; a memory stem of 4 channels (stage 0: one object) gets a fifth of zeros, so that nothing changes for one object."""
-    found = names.to_ours(state, _TABLE)
-    own, stem = model.state_dict().get(_MEMORY), found.get(_MEMORY)
-    if own is not None and stem is not None and own.shape[1] == 5 and stem.shape[1] == 4:
-        found[_MEMORY] = torch.cat([stem, torch.zeros_like(stem[:, :1])], 1)
-    return found
+    """Renames. Files of the first stage know no other objects: their fifth input channel starts as the official loader starts it."""
+    ours = names.to_ours(state, _TABLE)
+    weight, own = ours.get(f"{_MEMORY}.proj.weight"), model.state_dict().get(f"{_MEMORY}.proj.weight")
+    if weight is not None and own is not None and weight.dim() == 4 and weight.shape[1] == 4 and own.shape[1] == 5:
+        others = nn.init.trunc_normal_(torch.empty_like(weight[:, :1]), std=0.02)
+        ours[f"{_MEMORY}.proj.weight"] = torch.cat([weight, others], 1)
+    return ours
 
 
 def to_official(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
@@ -47,45 +49,25 @@ def to_official(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tens
 
 
 def from_pretrained(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """A ConvMAE (or MAE) file: stem, blocks and norm; the last blocks once more for the compressed memory (Sec. 4.1 "Model").
+    """A ConvMAE file, or an MAE file for a plain ViT.
 
-    The memory stem begins with the weights for RGB, its mask channels with 0. Positions stay as they are computed.
+    The patch embedding starts both stems; the mask channels of the memory stem keep their fresh values. The position table is ours: a
+    sine table of 24 x 24 places, as the files' own is one of 14 x 14.
     """
     own = model.state_dict()
-    plain = "stem.patch_embed2.proj.weight" not in own
-    file = from_mae(state) if plain else from_convmae(state)
-    blocks, first = ("blocks.", "patch_embed.") if plain else ("blocks3.", "patch_embed1.")
-    found: dict[str, Tensor] = {}
-    for name, tensor in file.items():
-        if name.startswith(blocks):
-            found["blocks." + name.removeprefix(blocks)] = tensor
-        elif name.startswith("norm."):
-            found[name] = tensor
-        elif name.startswith(first):
-            for arm in ("query", "memory"):
-                found[f"stem.patch_embed1_{arm}.{name.removeprefix(first)}"] = tensor
-        elif name != "pos_embed":
-            found[f"stem.{name}"] = tensor
-    missing = own[_MEMORY].shape[1] - found[_MEMORY].shape[1]
-    if missing > 0:
-        rgb = found[_MEMORY]
-        found[_MEMORY] = torch.cat([rgb, rgb.new_zeros(rgb.shape[0], missing, *rgb.shape[2:])], 1)
-    for part in ("update_blocks", "enhance_blocks"):
-        found |= _last_blocks(found, own, part)
+    if f"{_QUERY}.norm.weight" in own:
+        found, first = from_convmae(state), "patch_embed1."
+        found = names.to_ours(found, (("blocks3.", "blocks."), ("norm.", "norm."), ("pos_embed", "pos_embed"), ("", "stem.")))
+    else:
+        found, first = from_mae(state), "patch_embed."
+        found = names.to_ours(found, ((first, f"stem.{first}"),))
+    del found["pos_embed"]
+    for name in [name for name in found if name.startswith(f"stem.{first}")]:
+        tensor, rest = found.pop(name), name.removeprefix(f"stem.{first}")
+        found[f"{_QUERY}.{rest}"] = tensor
+        fresh = own[f"{_MEMORY}.{rest}"]
+        found[f"{_MEMORY}.{rest}"] = torch.cat([tensor, fresh[:, 3:].to(tensor)], 1) if tensor.dim() == 4 else tensor
+    missing = [name for name in own if name.startswith(("stem.", "blocks.")) and name not in found]
+    if missing:
+        raise WeightsError(f"{len(missing)} tensors of the encoder are missing: {', '.join(missing[:10])}")
     return found
-
-
-def _last_blocks(found: Mapping[str, Tensor], own: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:
-    """Copies of the last blocks, as many as `part` has, under its names."""
-    shift = _count(found, "blocks") - _count(own, part)
-    copies = {}
-    for name in own:
-        match = re.match(rf"{part}\.(\d+)\.(.*)", name)
-        source = f"blocks.{int(match[1]) + shift}.{match[2]}" if match else ""
-        if source in found:
-            copies[name] = found[source]
-    return copies
-
-
-def _count(state: Mapping[str, Tensor], part: str) -> int:
-    return len({name.split(".")[1] for name in state if name.startswith(f"{part}.")})

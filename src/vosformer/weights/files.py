@@ -18,6 +18,8 @@ from vosformer.errors import WeightsError
 
 Format = Literal["safetensors", "torch"]
 
+# How torch files begin: as zip files or, if they are old, as pickles.
+_TORCH = (b"PK\x03\x04", *(bytes([0x80, protocol]) for protocol in range(2, 6)))
 # Where checkpoints keep their tensors, tried in this order; the first two as in the official loader.
 _WRAPPERS = ("state_dict", "model", "model_state_dict", "ema_state_dict", "model_ema", "ema", "net", "network")
 # Put in front of names by data-parallel training and by torch.compile.
@@ -76,7 +78,7 @@ def read_weights(path: str | Path, *, trust: bool = False) -> WeightsFile:
     """
     path = Path(path)
     head = _head(path)
-    if head.startswith((b"PK\x03\x04", b"\x80")):
+    if head.startswith(_TORCH):
         loaded = _load_torch(path, trust)
         return WeightsFile(path, "torch", _plain_names(path, _find_tensors(path, loaded)), {})
     if len(head) > 8 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 1 << 32:
