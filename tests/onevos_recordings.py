@@ -19,7 +19,6 @@ from vit_recordings import fill, make_clip
 from vosformer.convert import onevos as adapter
 from vosformer.memory import Memory
 from vosformer.models.onevos import VARIANTS
-from vosformer.nn.maps import Grid, to_map
 from vosformer.nn.small_objects import dilate_small
 from vosformer.objects import Cohort, hard_targets, merge_slots
 from vosformer.policy import OneVOSQueue

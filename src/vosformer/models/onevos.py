@@ -175,8 +175,12 @@ class OneVOS(nn.Module):
         return list(self.backbone.blocks3)  # type: ignore[arg-type]
 
     def encode(self, image: Tensor) -> Features:
-        """[B,3,H,W] -> maps at strides 4, 8 and 16, and the tokens [B,N,C] (positions added) that enter the blocks."""
-        return Features(image, self.backbone.start(image))
+        """[B,3,H,W] -> maps at strides 4, 8 and 16, the tokens [B,N,C] that enter the blocks, and their first queries, keys, values.
+
+        The first block's projections serve the frame twice: when it is read, and when it is the reference.
+        """
+        maps = self.backbone.start(image)
+        return Features(image, (*maps, *self._blocks[0].project(maps[3])))
 
     def read(self, features: Features, memory: Memory, probe: Probe | None = None) -> Reading:
         """What the memory says about the frame (Eq. 6, second line, in every layer; then mask decoding).
@@ -209,12 +213,12 @@ class OneVOS(nn.Module):
             Of each layer keys and values that carry the mask embedding (for the memory, Eq. 4), and the keys that do not (for the
             next frame). With a selector only the selected tokens; in training all of them and their gates.
         """
-        tokens = per_slot(features.pyramid[3], targets.own.shape[0])
         mask = self.patch_wise_id_bank.embed(targets)
         carry = self._carry(features, reading, memory)
+        tokens = per_slot(features.pyramid[3], mask.shape[0])
         if self.coupled:
             return Entry(({"tokens": tokens, "mask": mask},), (), None, carry.previous, carry.received)
-        layers, recent = self._refer(tokens, mask, memory)
+        layers, recent = self._refer(features, mask, memory)
         return Entry(layers, recent, None, carry.previous, carry.received, self._quota(tokens.shape[1]))
 
     def prepare_given(self, labels: Tensor) -> Tensor:
@@ -224,8 +228,9 @@ class OneVOS(nn.Module):
     def check_options(self, probe: Probe | None = None) -> None:
         """The options of `read`."""
 
-    def _refer(self, x: Tensor, mask: Tensor, memory: Memory | None) -> tuple[tuple[Layer, ...], tuple[Layer, ...]]:
+    def _refer(self, features: Features, mask: Tensor, memory: Memory | None) -> tuple[tuple[Layer, ...], tuple[Layer, ...]]:
         """The reference stream: tokens attend among themselves only."""
+        x = per_slot(features.pyramid[3], mask.shape[0])
         layers: list[Layer] = []
         recent: list[Layer] = []
         for i, block in enumerate(self._blocks):
@@ -234,7 +239,7 @@ class OneVOS(nn.Module):
                 # Nobody wants the last output.
                 raw, v = block.project_keys(x)
             else:
-                q, raw, v = block.project(x)
+                q, raw, v = block.project(x) if i else _first(features, mask.shape[0])
             k, v = block.attn.identify(raw, v, mask)
             # Slices of the joint projection would keep all of it in memory.
             kept = {"k": k.contiguous(), "v": v.contiguous()}
@@ -261,11 +266,12 @@ class OneVOS(nn.Module):
         stream = (start["tokens"], start["mask"]) if self.coupled else None
         previous: list[Layer] = []
         received: list[Layer] = []
+        slots = x.shape[0]
         for i, block in enumerate(self._blocks):
             bank = memory.bank(i)
             if bank and "k" not in bank:
                 raise InputError(f"this ablation of OneVOS cannot work with the memory policy {memory.policy}; use OneVOSQueue")
-            q, k, v = block.project(x)
+            q, k, v = block.project(x) if i else _first(features, slots)
             if stream is not None:
                 reference, stream = self._couple(block, stream, bank, k, v)
                 previous.append({"k": reference["k"], "v": reference["v"]})
@@ -328,7 +334,9 @@ class OneVOS(nn.Module):
         """r_l N of each layer (Eq. 8), the tokens of a frame that a layer's memory makes room for."""
         selectors = [block.selector for block in self._blocks]
         ratios = [selector.ratio for selector in selectors if selector is not None]
-        return tuple(ratio * tokens for ratio in torch.stack(ratios).tolist()) if ratios else ()
+        if not ratios or ratios[0].is_meta:
+            return (float(tokens),) * len(ratios)
+        return tuple(ratio * tokens for ratio in torch.stack(ratios).tolist())
 
 
 def _blocks(c: OneVOSConfig, width: int, depth: int, heads: int, ratio: int) -> list[HybridBlock]:
@@ -338,6 +346,12 @@ def _blocks(c: OneVOSConfig, width: int, depth: int, heads: int, ratio: int) -> 
         form: IdentityForm = c.form if i in marked else "none"
         blocks.append(HybridBlock(width, heads, ratio, form, None if c.selector == "none" else TokenSelector(width)))
     return blocks
+
+
+def _first(features: Features, slots: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values [S,N,C] of the first block."""
+    q, k, v = (per_slot(each, slots) for each in features.pyramid[4:])
+    return q, k, v
 
 
 def _ragged(tokens: Tensor, known: Layer) -> bool:

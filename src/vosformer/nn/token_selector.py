@@ -93,7 +93,7 @@ def take(layer: Mapping[str, Tensor], gate: Tensor, ragged: bool) -> dict[str, T
         name -> [S,n,C], and `place` int32 [S,n,1], each token's place among the N.
     """
     chosen = gate[..., 0] > 0.5
-    longest = int(chosen.sum(1).max())
+    longest = chosen.shape[1] if gate.is_meta else int(chosen.sum(1).max())  # shapes only: assume the most
     places = chosen.int().argsort(dim=1, descending=True, stable=True)[:, :longest, None]
     taken = {name: tensor.gather(1, places.expand(-1, -1, tensor.shape[2])) for name, tensor in layer.items()}
     if ragged:
