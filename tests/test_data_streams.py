@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -42,11 +43,11 @@ def test_gap_sampling(seed, length, max_gap, frames):
     indices = GapSampling(frames)(np.random.default_rng(seed), full(length), max_gap)
     assert len(indices) == frames
     assert all(0 <= i < length for i in indices)
-    assert all(abs(a - b) <= max_gap for a, b in zip(indices, indices[1:], strict=False))
+    assert all(abs(a - b) <= max_gap for a, b in pairwise(indices))
 
 
 def test_gap_sampling_draws_all_gaps_both_ways():
-    video = full(1000)
+    video = full(100_000)  # the ends, where indices are reflected, are rarely met
     steps = np.concatenate([np.diff(GapSampling(5)(np.random.default_rng(s), video, 3)) for s in range(300)])
     assert set(np.unique(steps)) == {-3, -2, -1, 1, 2, 3}
     counts = np.bincount(abs(steps))[1:]
