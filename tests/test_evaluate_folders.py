@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -383,6 +385,21 @@ def test_chunks_and_threads_do_not_matter(davis, monkeypatch):
             == whole.overall
         )
     assert calls[:15] == [(t, 15) for t in range(1, 16)]
+
+
+def test_memory_does_not_grow_with_the_sequence(tmp_path):
+    frames, size = 200, (480, 854)
+    for folder in ("truth", "result"):
+        write(tmp_path / folder / "a", {"00000": clip(1, (1,), size=size)["00000"]})
+        for t in range(1, frames):
+            os.link(tmp_path / folder / "a" / "00000.png", tmp_path / folder / "a" / f"{t:05d}.png")
+    tracemalloc.start()
+    try:
+        assert evaluate(tmp_path / "result", tmp_path / "truth", workers=2).jf == 1
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 40e6  # all masks together are 164 MB
 
 
 def test_json_and_csv(davis):

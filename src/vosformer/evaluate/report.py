@@ -181,14 +181,20 @@ class Report:
         Args:
             objects: a line for each object, too.
         """
+        from rich import box
         from rich.table import Table
 
-        table = Table(title=f"{self.results} against {self.truth} ({self.rules} rules)", title_justify="left")
-        table.add_column("sequence")
-        table.add_column("objects", justify="right")
-        table.add_column("frames", justify="right")
+        table = Table(
+            title=f"{self.results} against {self.truth} ({self.rules} rules)",
+            title_justify="left",
+            box=box.SIMPLE,
+            padding=(0, 1, 0, 0),
+        )
+        table.add_column("sequence", overflow="fold")
+        table.add_column("objects", justify="right", no_wrap=True)
+        table.add_column("frames", justify="right", no_wrap=True)
         for column in _COLUMNS:
-            table.add_column(column, justify="right")
+            table.add_column(column.replace("-", "\n"), justify="right", no_wrap=True)
         for row in self._rows():
             if row.level == "object" and not objects:
                 continue

@@ -79,22 +79,10 @@ def evaluate(
     everything = [one for sequence in sequences for one in sequence.objects]
     if not everything:
         raise DataError(f"{truth} has no object with a frame that counts by the {chosen.name} rules")
-    groups = {name: [one.scores for one in everything if one.seen is (name == "seen")] for name in ("seen", "unseen")}
-    if chosen.groups and any(one.seen is None for one in everything):
-        groups = {}
-        notes.warnings.append(
-            "seen and unseen categories are not told apart: that needs the validation set's meta.json beside the true masks, and the "
-            "training set's one (train/meta.json, or named by seen)"
-        )
+    groups = _groups(everything, notes) if chosen.groups else {}
+    overall = Scores.mean([one.scores for one in everything])
     return Report(
-        rules=chosen.name,
-        results=str(results),
-        truth=str(truth),
-        split=list_name,
-        sequences=tuple(sequences),
-        overall=Scores.mean([one.scores for one in everything]),
-        groups={name: Scores.mean(parts) for name, parts in groups.items() if parts},
-        warnings=tuple(notes.texts()),
+        chosen.name, str(results), str(truth), list_name, tuple(sequences), overall, groups, warnings=tuple(notes.texts())
     )
 
 
@@ -203,6 +191,18 @@ def _checked(path: Path, plan: Plan) -> Labels:
             f"{plan.size[1]} x {plan.size[0]}"
         )
     return labels
+
+
+def _groups(objects: Sequence[ObjectScore], notes: _Notes) -> dict[str, Scores]:
+    """The means over objects of seen and of unseen categories."""
+    if any(one.seen is None for one in objects):
+        notes.warnings.append(
+            "seen and unseen categories are not told apart: that needs the validation set's meta.json beside the true masks, and the "
+            "training set's one (train/meta.json, or named by seen)"
+        )
+        return {}
+    parts = {name: [one.scores for one in objects if one.seen is (name == "seen")] for name in ("seen", "unseen")}
+    return {name: Scores.mean(scores) for name, scores in parts.items() if scores}
 
 
 def _objects(
