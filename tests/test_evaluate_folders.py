@@ -13,7 +13,7 @@ from PIL import Image
 
 from vosformer.cli.evaluate import evaluate as command
 from vosformer.errors import DataError, InputError, OutputError
-from vosformer.evaluate import RULES, Rules, evaluate, frame_scores
+from vosformer.evaluate import RULES, Rules, evaluate, frame_scores, plan
 
 SIZE = (24, 40)
 
@@ -377,7 +377,7 @@ def test_chunks_and_threads_do_not_matter(davis, monkeypatch):
     calls = []
     whole = evaluate(root / "out", root / "DAVIS", workers=1, progress=lambda *at: calls.append(at))
     assert calls[-1] == (15, 15)
-    monkeypatch.setattr("vosformer.evaluate.plan._CHUNK_FRAMES", 1)
+    monkeypatch.setattr(plan, "_CHUNK_FRAMES", 1)
     calls.clear()
     for workers in (1, 3):
         assert (
