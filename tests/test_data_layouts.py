@@ -16,8 +16,8 @@ from vosformer.errors import DataError
 
 VIDEO_SETS = {
     "davis2017": ("DAVIS", davis),
-    "youtubevos2018": ("YouTube-VOS-2018/train", youtube),
-    "youtubevos2019": ("ytb/2019/train", youtube),
+    "youtube2018": ("YouTube-VOS-2018/train", youtube),
+    "youtube2019": ("ytb/2019/train", youtube),
     "bl30k": ("BL30K", folders),
     "mose": ("mose/train", folders),
     "lvos": ("LVOS", folders),
@@ -42,7 +42,7 @@ def test_videos_are_found_below_the_root_and_read(name, tmp_path):
 
 def test_strides_of_sets_with_six_labelled_frames_a_second(tmp_path):
     youtube(tmp_path / "YouTube/train")
-    assert {video.stride for video in read_videos("youtubevos2019", tmp_path)} == {5}
+    assert {video.stride for video in read_videos("youtube2019", tmp_path)} == {5}
     davis(tmp_path / "DAVIS")
     assert {video.stride for video in read_videos("davis2017", tmp_path)} == {1}
 
@@ -125,13 +125,6 @@ def test_saliency_sets(name, tmp_path):
     assert len(stills) == 2
     np.testing.assert_array_equal(stills[0].load()[1], squares((1,)))
     assert [report.errors for report in check(tmp_path)] == [()]
-
-
-def test_duts_is_both_parts(tmp_path):
-    for part in ("DUTS-TR", "DUTS-TE"):
-        picture(tmp_path / part / f"{part}-Image/a.jpg")
-        grey(tmp_path / part / f"{part}-Mask/a.png", squares((255,)))
-    assert len(read_stills("duts", tmp_path)) == 2
 
 
 def test_voc_keeps_the_ignored_border(tmp_path):
@@ -285,10 +278,10 @@ def test_youtube_frames_that_meta_json_lists_must_exist(tmp_path):
     found = problems(tmp_path)
     assert [path for _, path, _ in found] == ["YouTube/train/Annotations/0a/00010.png"] * 2
     with pytest.raises(DataError, match=r"00010.png: meta.json lists object 1 .*1 more problems"):
-        read_videos("youtubevos2019", tmp_path)
+        read_videos("youtube2019", tmp_path)
     (tmp_path / "YouTube/train/meta.json").write_text("[")
     with pytest.raises(DataError, match=r"meta.json: not a list"):
-        read_videos("youtubevos2019", tmp_path)
+        read_videos("youtube2019", tmp_path)
 
 
 def test_pictures_without_masks_are_named(tmp_path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,9 +13,13 @@ from data_folders import davis, grey, picture, squares, youtube
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vosformer.data.papers import ClipShape, PaperSet, Switch, paper_clips
+from vosformer.data import augment
+from vosformer.data.assets import Assets
+from vosformer.data.compose import ComposeConfig, ComposedDataset
+from vosformer.data.layouts import read_stills, read_videos
+from vosformer.data.mixture import Mixture
 from vosformer.data.sampling import EpochOrder, GapSampling, PairSampling, SpreadSampling, keep_objects, merge
-from vosformer.data.streams import StillClips, VideoClips
+from vosformer.data.streams import Selection, StillClips, VideoClips, VideoSource
 from vosformer.data.types import Clip, ClipDataset, collate
 from vosformer.data.video import Curriculum, Video
 from vosformer.errors import DataError
@@ -136,78 +142,84 @@ def root(tmp_path):
     return tmp_path
 
 
-VIDEOS = [PaperSet("davis2017", 5, STEADY), PaperSet("youtubevos2019", 1, Curriculum(((0, 1),)))]
+NEXT = Curriculum(((0, 1),))
 
 
-@pytest.mark.parametrize(
-    ("pipeline", "frames", "objects"), [("aot", 5, 10), ("deaot", 5, 10), ("simvos", 2, 2), ("jointformer", 4, 3)]
-)
-def test_streams_of_videos(pipeline, frames, objects, root):
-    stream = paper_clips(
-        pipeline, VIDEOS, [root], ClipShape(frames, 64, merge=0.3 if "aot" in pipeline else 0, max_objects=objects), 3
-    )
+def sources(root, gaps=STEADY):
+    return [
+        VideoSource("davis2017", read_videos("davis2017", root), gaps, repeat=5),
+        VideoSource("youtube2019", read_videos("youtube2019", root), NEXT),
+    ]
+
+
+AOT = (GapSampling(5), replace(augment.AOT_VIDEO, crop=64), Selection(10, 20, 0.3))
+DEAOT = (GapSampling(5), replace(augment.DEAOT_VIDEO, crop=64), Selection(10, 20, 0.3))
+SIMVOS = (PairSampling(), replace(augment.SIMVOS_VIDEO, crop=64), Selection(2, 0))
+JOINTFORMER = (SpreadSampling(4), replace(augment.JOINTFORMER_VIDEO, crop=64), Selection(3, 0))
+
+
+@pytest.mark.parametrize("paper", [AOT, DEAOT, SIMVOS, JOINTFORMER])
+def test_streams_of_videos(paper, root):
+    stream = VideoClips(sources(root), *paper, seed=3)
     batch = collate([stream[i] for i in range(4)])
-    assert batch.images.shape == (4, frames, 3, 64, 64)
-    assert all(1 <= count <= objects for count in batch.counts.tolist())
-    assert (stream[2].images == batch.images[2]).all()
-    assert (stream[2].labels == batch.labels[2]).all()
-    assert len(stream._entries) == 5 * 2 + 2
+    assert batch.images.shape == (4, paper[0].frames, 3, 64, 64)
+    for labels, count in zip(batch.labels, batch.counts.tolist(), strict=True):
+        assert 1 <= count <= paper[2].max_objects
+        assert set(labels[0].unique().tolist()) - {0} == set(range(1, count + 1))
+    again = VideoClips(sources(root), *paper, seed=3)[2]
+    assert (again.images == batch.images[2]).all()
+    assert (again.labels == batch.labels[2]).all()
 
 
-@pytest.mark.parametrize(("pipeline", "frames", "objects"), [("aot", 5, 10), ("onevos", 4, 10), ("jointformer", 3, 1)])
-def test_streams_of_pictures(pipeline, frames, objects, root):
-    shape = ClipShape(frames, 64, merge=0.0 if pipeline == "jointformer" else 1.0, max_objects=objects)
-    stream = paper_clips(pipeline, [PaperSet("ecssd", 5)], [root / "elsewhere", root], shape)
-    assert len(stream.stills) == 15
+def test_an_epoch_repeats_the_sets_as_asked(root):
+    stream = VideoClips(sources(root), *JOINTFORMER)
+    names = [stream._entries[stream._order[i]][1].name for i in range(12)]
+    assert {name: names.count(name) for name in names} == {"bear": 5, "dog": 5, "0a": 1, "0b": 1}
+
+
+MERGED, SINGLE = Selection(10, 20, 1.0), Selection(1, 0)
+PICTURES = [(augment.AOT_STILL, MERGED), (augment.DEAOT_STILL, MERGED), (augment.JOINTFORMER_STILL, SINGLE)]
+
+
+@pytest.mark.parametrize(("pipeline", "selection"), PICTURES)
+def test_streams_of_pictures(pipeline, selection, root):
+    stream = StillClips(read_stills("ecssd", root) * 5, replace(pipeline, crop=64), selection, 3)
+    assert len({stream._order[i] for i in range(15)}) == 15
     clip = stream[7]
-    assert clip.images.shape == (frames, 3, 64, 64)
+    assert clip.images.shape == (3, 3, 64, 64)
     assert set(clip.labels[0].unique().tolist()) - {0} == set(range(1, clip.count + 1))
-    counts = {stream[i].count for i in range(8)}
-    assert max(counts) == (1 if pipeline == "jointformer" else 2)  # a second picture's object is pasted on top
+    # With merging, the object of a second picture is pasted on top.
+    assert max(stream[i].count for i in range(8)) == (2 if selection.merge else 1)
+
+
+def test_streams_can_be_sent_to_worker_processes(root):
+    """DataLoader pickles data sets where processes are spawned (macOS, Windows)."""
+    for stream in (
+        VideoClips(sources(root), *AOT),
+        StillClips(read_stills("ecssd", root), replace(augment.AOT_STILL, crop=32), MERGED, 2),
+        Mixture([(ComposedDataset(Assets(), ComposeConfig((32, 32), 2)), 1.0)]),
+    ):
+        first = stream[0]
+        twin = pickle.loads(pickle.dumps(stream))
+        assert (twin[0].images == first.images).all()
 
 
 def test_gaps_follow_the_curriculum(root):
-    """The same item drawn with larger gaps shows other frames; below the change it is the same."""
-    shape = ClipShape(4, 64, max_objects=3)
-    near, far = (
-        paper_clips("jointformer", [PaperSet("davis2017", 1, c)], [root], shape) for c in (STEADY, Curriculum(((0, 3), (9, 1))))
-    )
+    """Below the change of the largest gap an item is the same; from there on it shows other frames."""
+    later = Curriculum(((0, 3), (9, 1)))
+    near, far = (VideoClips(sources(root, gaps)[:1], *JOINTFORMER) for gaps in (STEADY, later))
     assert (near[5].images == far[5].images).all()
     assert any((near[i].images != far[i].images).any() for i in range(9, 14))
-
-
-def test_jointformer_ends_without_rotation(root):
-    shape = ClipShape(4, 64, max_objects=3)
-    stream = paper_clips("jointformer", VIDEOS, [root], shape, plain_from=10)
-    assert isinstance(stream, Switch)
-    before, after = stream.before.augment.affine, stream.after.augment.affine
-    assert (before.degrees, before.shear, after.degrees, after.shear) == (15, 10, 0, 0)
-    assert (stream[9].images == stream.before[9].images).all()
-    assert (stream[10].images == stream.after[10].images).all()
-
-
-def test_wrong_stages_are_refused(root):
-    shape = ClipShape(4, 64)
-    with pytest.raises(DataError, match="videos or on pictures"):
-        paper_clips("aot", [VIDEOS[0], PaperSet("ecssd")], [root], shape)
-    with pytest.raises(DataError, match="'simvos' is not trained on pictures"):
-        paper_clips("simvos", [PaperSet("ecssd")], [root], shape)
-    with pytest.raises(DataError, match="2 frames, but 4"):
-        paper_clips("simvos", VIDEOS, [root], shape)
-    with pytest.raises(DataError, match="'mose' is not there; expected MOSE/train/ with"):
-        paper_clips("aot", [PaperSet("mose")], [root], shape)
-    with pytest.raises(DataError, match="plain_from is JointFormer's"):
-        paper_clips("aot", VIDEOS, [root], shape, plain_from=3)
 
 
 def test_a_set_without_any_object_is_an_error(tmp_path):
     picture(tmp_path / "ECSSD/images/a.jpg")
     grey(tmp_path / "ECSSD/ground_truth_mask/a.png", squares(()))
-    stream = paper_clips("aot", [PaperSet("ecssd")], [tmp_path], ClipShape(2, 32, merge=1.0))
+    stream = StillClips(read_stills("ecssd", tmp_path), replace(augment.AOT_STILL, crop=32), Selection(merge=1.0), 2)
     with pytest.raises(DataError, match=r"show no object, the last .*a.jpg"):
         stream[0]
     davis(tmp_path / "DAVIS", ids=())
-    stream = paper_clips("aot", [VIDEOS[0]], [tmp_path], ClipShape(2, 32))
+    stream = VideoClips([VideoSource("davis2017", read_videos("davis2017", tmp_path), NEXT)], *JOINTFORMER)
     with pytest.raises(DataError, match="show no object, the last of video"):
         stream[0]
 

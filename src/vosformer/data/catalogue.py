@@ -24,9 +24,7 @@ def _folders(name: str, folders: Sequence[str], stride: int = 1) -> Layout:
 def _youtube(year: str) -> Layout:
     folders = [f"YouTube-VOS-{year}/train", f"YouTubeVOS{year}/train", f"YTB/{year}/train", f"youtube_vos_{year}/train"]
     folders += ["YouTube/train", "YouTube/train_480p", "YouTube-VOS/train"]
-    return _video(
-        f"youtubevos{year}", folders, f"{_FOLDERS} and meta.json", ("JPEGImages", "Annotations", "meta.json"), youtube
-    )
+    return _video(f"youtube{year}", folders, f"{_FOLDERS} and meta.json", ("JPEGImages", "Annotations", "meta.json"), youtube)
 
 
 def _still(name: str, folders: Sequence[str], pairs: Sequence[tuple[str, str]] = ()) -> Layout:
@@ -106,9 +104,6 @@ _ALL = (
         distinct=True,
     ),
 )
-
-GROUPS = {"duts": ("duts-tr", "duts-te")}
-"""Names that stand for several sets."""
 
 LAYOUTS = {layout.name: layout for layout in _ALL}
 """Name -> layout, in the order in which `recognise` tries them."""

@@ -101,14 +101,7 @@ def read_stills(name: str, root: Path) -> tuple[Still, ...]:
     Raises:
         DataError: unknown name, set not found, or its files are incomplete.
     """
-    return tuple(still for part in parts_of(name) for still in _read(part, root, "train", "still").stills)
-
-
-def parts_of(name: str) -> tuple[str, ...]:
-    """The sets that a name stands for: most often itself alone."""
-    from vosformer.data.catalogue import GROUPS
-
-    return GROUPS.get(name, (name,))
+    return tuple(_read(name, root, "train", "still").stills)
 
 
 def find_layout(name: str) -> Layout:
@@ -146,7 +139,7 @@ def recognise(root: Path) -> list[tuple[Layout, Path]]:
             if layout is not None and not known:
                 places[child] = layout
     if not places:
-        expected = "; ".join(LAYOUTS[name].expected for name in ("davis2017", "youtubevos2019", "folder", "folder-stills"))
+        expected = "; ".join(LAYOUTS[name].expected for name in ("davis2017", "youtube2019", "folder", "folder-stills"))
         raise DataError(f"{root}: no data set was recognised; expected for example {expected} (docs/data.md lists all layouts)")
     return [(layout, folder) for folder, layout in places.items()]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -165,10 +164,13 @@ class EpochOrder:
 
     def __init__(self, count: int, seed: int) -> None:
         self.count, self.seed = count, seed
-        self._epoch = lru_cache(maxsize=2)(self._permutation)
+        self._latest = (0, self._permutation(0))  # only saves time: what comes out never depends on it
 
     def __getitem__(self, index: int) -> int:
-        return int(self._epoch(index // self.count)[index % self.count])
+        epoch, place = divmod(index, self.count)
+        if self._latest[0] != epoch:
+            self._latest = (epoch, self._permutation(epoch))
+        return int(self._latest[1][place])
 
     def _permutation(self, epoch: int) -> NDArray[np.intp]:
         return np.random.default_rng([self.seed, epoch, 7]).permutation(self.count)
