@@ -38,9 +38,9 @@ class _Scores(NamedTuple):
 
 def top_share(loss: Loss, step: int) -> float:
     """Share of pixels that the bootstrapped cross-entropy keeps at `step`: 1 at first, then linearly down to `loss.top_share`."""
-    if step <= loss.top_from or loss.top_until <= loss.top_from:
-        return 1.0 if step < max(loss.top_until, loss.top_from + 1) else loss.top_share
-    done = min(1.0, (step - loss.top_from) / (loss.top_until - loss.top_from))
+    if loss.top_until <= loss.top_from:
+        return loss.top_share if step >= loss.top_until else 1.0
+    done = min(1.0, max(0.0, (step - loss.top_from) / (loss.top_until - loss.top_from)))
     return 1.0 - done * (1.0 - loss.top_share)
 
 
