@@ -82,6 +82,8 @@ def flat_clip(
     """Coloured squares that move over grey; `gone` maps an id to the frame from which it is missing."""
     import numpy as np
 
+    high, wide = size[0] // 3, size[1] // 4
+    side = 7 * min(high, wide) // 10
     images, labels = [], []
     for t in range(frames):
         image = np.full((*size, 3), 110, np.uint8)
@@ -89,9 +91,9 @@ def flat_clip(
         for n, i in enumerate(ids):
             if gone and t >= gone.get(i, frames):
                 continue
-            row, column = 8 + 40 * (n // 4), 8 + 44 * (n % 4) + t
-            image[row : row + 30, column : column + 30] = COLOURS[n % len(COLOURS)]
-            label[row : row + 30, column : column + 30] = i
+            row, column = 2 + high * (n // 4), 2 + wide * (n % 4) + t
+            image[row : row + side, column : column + side] = COLOURS[n % len(COLOURS)]
+            label[row : row + side, column : column + side] = i
         images.append(image)
         labels.append(label)
     return images, labels

@@ -243,15 +243,13 @@ class Memory:
             for number, layer in enumerate(layers):
                 tensors.update({f"{level}/{number}/{name}": tensor for name, tensor in layer.items()})
         entry = self._last_entry
-        if entry is not None:
-            for number, kept in enumerate(entry.layers):
-                tensors.update({f"entry/{number}/{name}": tensor for name, tensor in kept.items()})
         about = {
             "frames": self.frames,
             "last_frame": self.last_frame,
             "depths": self._depths,
             "lengths": [bank.lengths for bank in self._banks],
-            "layers": {"last": len(self._last), "entry": None if entry is None else len(entry.layers)},
+            "last": len(self._last),
+            "entry": None if entry is None else [sorted(layer) for layer in entry.layers],
             "quota": self._quota,
             "by_token": self._by_token,
         }
@@ -277,9 +275,10 @@ class Memory:
         memory.last_frame = None if about["last_frame"] is None else Frame(*about["last_frame"])
         memory.token = tensors.get("token")
         memory._depths = list(about["depths"])
-        memory._last = layers("last", about["layers"]["last"])
-        if about["layers"]["entry"] is not None:
-            memory._last_entry = Entry(tuple(layers("entry", about["layers"]["entry"])))
+        memory._last = layers("last", about["last"])
+        if about["entry"] is not None:
+            kept = zip(memory._last, about["entry"], strict=False)
+            memory._last_entry = Entry(tuple({name: layer[name] for name in names} for layer, names in kept))
         for lengths, layer in zip(about["lengths"], layers("bank", len(about["lengths"])), strict=True):
             if memory._by_token:
                 memory._banks.append(TokenBank.restore(lengths, layer))

@@ -230,14 +230,24 @@ def _check(config: SimVOSConfig) -> None:
         )
 
 
-def _build(base: SimVOSConfig, **overrides: Any) -> SimVOS:
-    return SimVOS(replace(base, **overrides))
+def build(preset: SimVOSConfig, tiny: bool = False, **overrides: Any) -> SimVOS:
+    """A model with fresh weights.
+
+    Args:
+        preset: where to start from.
+        tiny: make it very small, for tests.
+        overrides: any field of `SimVOSConfig`.
+    """
+    if tiny:
+        prototypes = TINY.prototypes if preset.prototypes is not None else None
+        preset = replace(TINY, within=min(preset.within, TINY.within), prototypes=prototypes)
+    return SimVOS(replace(preset, **overrides))
 
 
 _SCALED = SimVOSConfig(within=4, prototypes=(384, 384))
 
 VARIANTS = {
-    name: Variant(name, "simvos", partial(_build, config), summary)
+    name: Variant(name, "simvos", partial(build, config), summary)
     for name, config, summary in (
         ("simvos-b", SimVOSConfig(), "SimVOS-B: ViT-B, joint attention in all blocks"),
         ("simvos-l", SimVOSConfig(size=VIT_L), "SimVOS-L: ViT-L, joint attention in all blocks"),
