@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+from data_folders import clip, davis, grey, mask, picture, squares
 from PIL import Image
 
 from vosformer.cli.data import compose, parse_size
-from vosformer.data.assets import Assets, davis_training_videos, find_assets
+from vosformer.data.assets import Assets, find_assets
+from vosformer.data.compose import ComposeConfig, ComposedDataset
 from vosformer.data.preview import contact_sheet
 from vosformer.data.render import composed_clip, render_clips
 from vosformer.data.types import Clip, to_clip
@@ -33,10 +37,37 @@ def test_layout_is_that_of_davis(tmp_path):
         assert mask.mode == "P"
         assert mask.size == (96, 64)
         assert mask.getpalette()[:12] == DAVIS_PALETTE.ravel()[:12].tolist()
-    videos = davis_training_videos(tmp_path)
+    videos = find_assets(tmp_path).videos
     assert [len(video) for video in videos] == [4, 4]
     assert videos[0].load(0)[0].shape == (64, 96, 3)
-    assert find_assets(tmp_path).videos == tuple(videos)
+
+
+def test_assets_of_every_kind_are_found(tmp_path):
+    compose(tmp_path / "clips", clips=1, frames=2, size="64x96", split="train")
+    picture(tmp_path / "pictures/images/a.jpg")
+    mask(tmp_path / "pictures/masks/a.png", squares())
+    clip(tmp_path / "mine/walk/frames", tmp_path / "mine/walk/masks")
+    grey(tmp_path / "sprites/dot.png", np.full((8, 8, 4), 200, np.uint8))
+    assets = find_assets(tmp_path)
+    assert sorted(video.name for video in assets.videos) == ["composed-000", "walk"]
+    assert [still.image.name for still in assets.stills] == ["a.jpg"]
+    assert [sprite.name for sprite in assets.sprites] == ["dot.png"]
+    made = ComposedDataset(assets, ComposeConfig((64, 64), 2))
+    assert all(made[i].count >= 1 for i in range(12))
+
+
+def test_held_out_assets_are_not_trained_on():
+    sprites = tuple(Path(f"{i}.png") for i in range(25))
+    kept, held = Assets(sprites=sprites).split()
+    assert held.sprites == (sprites[0], sprites[10], sprites[20])
+    assert set(kept.sprites) == set(sprites) - set(held.sprites)
+
+
+def test_only_the_training_list_of_davis_is_used(tmp_path):
+    davis(tmp_path, "2016", names=("bear", "dog", "swan"))
+    (tmp_path / "ImageSets/2016/train.txt").write_text("bear\n")
+    (tmp_path / "ImageSets/2016/dev.txt").write_text("dog\nswan\n")
+    assert [video.name for video in find_assets(tmp_path).videos] == ["bear"]
 
 
 def test_all_objects_are_in_the_first_frame():
@@ -51,8 +82,8 @@ def test_all_objects_are_in_the_first_frame():
 def test_sheet_paints_masks():
     image, labels = np.full((8, 10, 3), 100, np.uint8), np.zeros((8, 10), np.uint8)
     labels[2, 3], labels[0, 0] = 1, 255
-    clip = to_clip([image, image], [labels, labels * 0], 1)
-    sheet = contact_sheet([clip, Clip(*clip)], opacity=0.5)
+    pair = to_clip([image, image], [labels, labels * 0], 1)
+    sheet = contact_sheet([pair, Clip(*pair)], opacity=0.5)
     assert sheet.shape == (16, 20, 3)
     assert sheet[2, 3].tolist() == [114, 50, 50]
     assert sheet[0, 0].tolist() == [177] * 3

@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from vosformer.data.media import read_image, read_labels
+from vosformer.data.media import has_alpha, read_image, read_labels
 from vosformer.data.types import Image, Labels
 from vosformer.data.video import Video
 from vosformer.errors import DataError
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
-_DAVIS_LISTS = ("ImageSets/2017/train.txt", "ImageSets/2016/train.txt", "ImageSets/train.txt")
 
 
 class Still(Protocol):
@@ -87,68 +86,32 @@ class Assets:
 
 
 def find_assets(root: Path) -> Assets:
-    """Look for assets in `root` and the folders directly inside it.
+    """Look for assets in `root`: the training parts of all data sets that are recognised there, and folders of sprites.
 
-    Recognised are: the DAVIS layout (only the sequences of its training lists), a folder with `images/` and `masks/` of the same
-    names (label = instance number), and a folder of sprites (PNG or WebP with transparency).
+    Sprites are PNG or WebP pictures with transparency, in `root` or in a folder directly inside it.
 
     Raises:
-        DataError: `root` is missing, or nothing in it is recognised.
+        DataError: `root` is missing, nothing in it is recognised, or a data set is incomplete.
     """
+    from vosformer.data.layouts import expectations, read_training, recognise  # they are made of this file's parts
+
     if not root.is_dir():
         raise DataError(f"{root}: there is no such folder of assets")
-    videos: list[Video] = []
-    stills: list[Still] = []
-    sprites: list[Path] = []
-    for folder in [root, *sorted(p for p in root.iterdir() if p.is_dir())]:
-        if (folder / "JPEGImages").is_dir() and (folder / "Annotations").is_dir():
-            videos += davis_training_videos(folder)
-        elif (folder / "images").is_dir() and (folder / "masks").is_dir():
-            stills += masked_pictures(folder / "images", folder / "masks")
-        else:
-            sprites += sorted(p for p in folder.iterdir() if p.suffix.lower() in (".webp", ".png"))
-    if not (videos or stills or sprites):
+    found = [read_training(layout, folder) for layout, folder in recognise(root)]
+    folders = [root, *sorted(p for p in root.iterdir() if p.is_dir())]
+    assets = Assets(
+        tuple(video for part in found for video in part.videos),
+        tuple(still for part in found for still in part.stills),
+        tuple(sprite for folder in folders for sprite in _sprites(folder)),
+    )
+    if not (assets.videos or assets.stills or assets.sprites):
         raise DataError(
-            f"{root}: no assets found; expected a DAVIS folder (JPEGImages/, Annotations/, ImageSets/2016/train.txt), a folder with "
-            "images/ and masks/, or a folder of PNG or WebP sprites, here or one level deeper"
+            f"{root}: no assets found; expected {expectations()}, or a folder of PNG or WebP sprites with transparency"
         )
-    return Assets(tuple(videos), tuple(stills), tuple(sprites))
+    return assets
 
 
-def davis_training_videos(root: Path) -> list[Video]:
-    """The sequences of a DAVIS folder's training list, at the smallest resolution that each exists in.
-
-    Raises:
-        DataError: there is no training list, or a listed sequence has no frames or misses masks.
-    """
-    listed = next((root / name for name in _DAVIS_LISTS if (root / name).is_file()), None)
-    if listed is None:
-        raise DataError(f"{root}: no training list; expected one of {', '.join(_DAVIS_LISTS)} with one sequence name a line")
-    binary = "2016" in listed.parts
-    folders = sorted((p for p in (root / "JPEGImages").iterdir() if p.is_dir()), key=_resolution)
-    return [_davis_video(root, folders, name, binary) for name in listed.read_text().split()]
-
-
-def masked_pictures(images: Path, masks: Path, binary: bool = False) -> list[Still]:
-    """Pictures of a folder whose mask of the same stem, a PNG, exists in another one."""
-    pictures = sorted(p for p in images.iterdir() if p.suffix.lower() in PICTURES)
-    return [MaskedPicture(p, masks / f"{p.stem}.png", binary) for p in pictures if (masks / f"{p.stem}.png").is_file()]
-
-
-def _resolution(folder: Path) -> int:
-    digits = "".join(c for c in folder.name if c.isdigit())
-    return int(digits) if digits else 1 << 30
-
-
-def _davis_video(root: Path, folders: list[Path], name: str, binary: bool) -> Video:
-    for folder in folders:
-        frames = sorted((folder / name).glob("*.jpg"))
-        if frames:
-            masks = tuple(root / "Annotations" / folder.name / name / f"{frame.stem}.png" for frame in frames)
-            missing = [mask for mask in masks if not mask.is_file()]
-            if missing:
-                raise DataError(
-                    f"{missing[0]}: this mask of a training sequence is missing ({len(missing)} of {len(masks)} are)"
-                )
-            return Video(name, tuple(frames), masks, binary)
-    raise DataError(f"{root / 'JPEGImages'}: sequence {name!r} of the training list has no frames in any resolution")
+def _sprites(folder: Path) -> list[Path]:
+    """The pictures of a folder, if the first one has transparency (frames and masks have none)."""
+    files = sorted(p for p in folder.iterdir() if p.suffix.lower() in (".webp", ".png"))
+    return files if files and has_alpha(files[0]) else []

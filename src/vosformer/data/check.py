@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from vosformer.data.assets import MaskedPicture, Still
-from vosformer.data.layouts import Layout, Problem, recognise
+from vosformer.data.layouts import Layout, Problem, expectations, recognise
 from vosformer.data.media import verify_image
 from vosformer.data.types import IGNORE
 from vosformer.data.video import Video
@@ -63,7 +63,12 @@ def check(root: Path, jobs: int = 4) -> tuple[Report, ...]:
     Raises:
         DataError: the folder is missing, or nothing in it is recognised.
     """
-    return tuple(check_set(layout, folder, jobs) for layout, folder in recognise(root))
+    places = recognise(root)
+    if not places:
+        raise DataError(
+            f"{root}: no data set was recognised; expected for example {expectations()} (docs/data.md lists all layouts)"
+        )
+    return tuple(check_set(layout, folder, jobs) for layout, folder in places)
 
 
 def check_set(layout: Layout, folder: Path, jobs: int = 4) -> Report:

@@ -121,7 +121,7 @@ def recognise(root: Path) -> list[tuple[Layout, Path]]:
     """The data sets in a folder: those with a known name below it, what the folder itself is, and what its own folders are.
 
     Raises:
-        DataError: `root` is missing, or no layout fits.
+        DataError: `root` is missing.
     """
     from vosformer.data.catalogue import LAYOUTS
 
@@ -138,10 +138,23 @@ def recognise(root: Path) -> list[tuple[Layout, Path]]:
             layout = next((x for x in LAYOUTS.values() if x.distinct and x.fits(child)), None)
             if layout is not None and not known:
                 places[child] = layout
-    if not places:
-        expected = "; ".join(LAYOUTS[name].expected for name in ("davis2017", "youtube2019", "folder", "folder-stills"))
-        raise DataError(f"{root}: no data set was recognised; expected for example {expected} (docs/data.md lists all layouts)")
     return [(layout, folder) for folder, layout in places.items()]
+
+
+def expectations() -> str:
+    """The most common layouts in words, for messages."""
+    from vosformer.data.catalogue import LAYOUTS
+
+    return "; ".join(LAYOUTS[name].expected for name in ("davis2017", "youtube2019", "folder", "folder-stills"))
+
+
+def read_training(layout: Layout, folder: Path) -> Found:
+    """The training part of a data set that lies in `folder`.
+
+    Raises:
+        DataError: its files are incomplete.
+    """
+    return _complete(layout.read(folder, "train"), folder)
 
 
 def _read(name: str, root: Path, split: str | None, kind: str) -> Found:
@@ -151,13 +164,18 @@ def _read(name: str, root: Path, split: str | None, kind: str) -> Found:
     folder = layout.locate(root)
     if folder is None:
         raise DataError(f"{root}: data set {name!r} is not there; expected {layout.expected}")
-    found = layout.read(folder, split)
+    found = _complete(layout.read(folder, split), root)
+    if not (found.videos or found.stills):
+        raise DataError(f"{folder}: data set {name!r} is empty; expected {layout.expected}")
+    return found
+
+
+def _complete(found: Found, root: Path) -> Found:
+    """The same, if no file is missing."""
     wrong = [problem for problem in found.problems if problem.severity == "error"]
     if wrong:
         more = f"; {len(wrong) - 1} more problems: see `vosformer data check {root}`" if len(wrong) > 1 else ""
         raise DataError(f"{wrong[0].path}: {wrong[0].text}{more}")
-    if not (found.videos or found.stills):
-        raise DataError(f"{folder}: data set {name!r} is empty; expected {layout.expected}")
     return found
 
 

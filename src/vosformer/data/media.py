@@ -102,6 +102,15 @@ def verify_image(path: Path) -> tuple[int, int]:
         raise DataError(f"{path}: the picture cannot be read ({error})") from None
 
 
+def has_alpha(path: Path) -> bool:
+    """Whether a picture has transparency, by its header; False if it cannot be read."""
+    try:
+        with PILImage.open(path) as picture:
+            return picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info
+    except _PILLOW_FAILURES:
+        return False
+
+
 def cut_out(image: Image, mask: NDArray[np.bool_]) -> NDArray[np.uint8] | None:
     """The object under `mask` as RGBA [h,w,4] with a soft edge, cut to its bounding box; None if the mask is empty."""
     box = bounding_box(mask)
