@@ -13,7 +13,7 @@ from vosformer.cli.data import compose, parse_size
 from vosformer.data.assets import Assets, find_assets
 from vosformer.data.compose import ComposeConfig, ComposedDataset
 from vosformer.data.preview import contact_sheet
-from vosformer.data.render import composed_clip, render_clips
+from vosformer.data.render import composed_clip, render_clips, write_picture
 from vosformer.data.types import Clip, to_clip
 from vosformer.errors import DataError, InputError
 from vosformer.io.palette import DAVIS_PALETTE
@@ -31,7 +31,9 @@ def test_same_seed_same_files(tmp_path):
 
 
 def test_layout_is_that_of_davis(tmp_path):
-    compose(tmp_path, clips=2, frames=4, size="64x96", split="train")
+    compose(tmp_path, clips=2, frames=4, size="64x96", split="train", sheet=tmp_path / "sheet.png")
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.size == (6 * 240, 2 * 160)
     assert (tmp_path / "ImageSets/2017/train.txt").read_text() == "composed-000\ncomposed-001\n"
     with Image.open(tmp_path / "Annotations/64p/composed-001/00003.png") as mask:
         assert mask.mode == "P"
@@ -93,6 +95,8 @@ def test_sheet_paints_masks():
 def test_bad_arguments_are_named(tmp_path):
     with pytest.raises(InputError, match="'480' is not understood"):
         parse_size("480")
+    with pytest.raises(InputError, match=r"'.xyz' names no picture format"):
+        write_picture(tmp_path / "a.xyz", np.zeros((2, 2, 3), np.uint8))
     with pytest.raises(InputError, match="0 clips"):
         render_clips(tmp_path, Assets(), 0, 3, (48, 64), 1)
     with pytest.raises(DataError, match="no such folder"):

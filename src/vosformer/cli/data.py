@@ -44,6 +44,7 @@ def compose(
     seed: int = 1,
     assets: Path | None = None,
     split: str = "val",
+    sheet: Path | None = None,
 ) -> None:
     """Render composed multi-object clips with exact masks, in the DAVIS layout.
 
@@ -55,9 +56,12 @@ def compose(
         seed: The same seed gives the same clips.
         assets: Folder with pictures and masks, DAVIS clips or sprites; without it everything is procedural.
         split: Name of the list in ImageSets/2017.
+        sheet: Picture file (PNG or JPEG) for a contact sheet: six frames of each clip with their masks.
     """
     from vosformer.data.assets import Assets, find_assets
-    from vosformer.data.render import render_clips
+    from vosformer.data.layouts import read_videos
+    from vosformer.data.preview import sheet_of_videos
+    from vosformer.data.render import render_clips, write_picture
 
     height, width = parse_size(size)
     # Evaluation clips are made of what `Assets.split` keeps out of training.
@@ -65,6 +69,9 @@ def compose(
     folders = render_clips(out, made_of, clips, frames, (height, width), seed, split)
     print(f"{clips} clips of {frames} frames, {height} x {width} pixels: {out} (list: ImageSets/2017/{split}.txt)")
     print(f"masks: {folders[0].parent}")
+    if sheet:
+        write_picture(sheet, sheet_of_videos(read_videos("davis2017", out, split)))
+        print(f"contact sheet: {sheet}")
 
 
 def parse_size(text: str) -> tuple[int, int]:
