@@ -11,9 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 from vosformer.errors import InputError
-from vosformer.train.batch import Shares
 from vosformer.train.data import PROCEDURAL, training_clips
-from vosformer.train.loop import Trainer, shortened
+from vosformer.train.loop import Trainer, precision, shares, shortened
 from vosformer.train.processes import Processes, join
 from vosformer.train.recipe import Recipe
 from vosformer.train.recipes import recipe as find_recipe
@@ -114,12 +113,13 @@ def _show(recipe: Recipe, folder: Path, data: tuple[str, ...], processes: Proces
     console.print(table, highlight=False)
     model = starting_model(recipe, start)
     frozen = freeze(model, recipe.model.freeze)
-    shares = Shares(recipe.run.batch, recipe.run.accumulate, processes.rank, processes.world).checked()
+    mine = shares(recipe, processes)
     console.print(
         f"data: {', '.join(data)}    out: {folder}    from: {start or recipe.model.start or 'fresh weights'}", highlight=False
     )
     console.print(
-        f"{processes.world} process(es) on {processes.device}: {shares.part} clips x {recipe.run.accumulate} part(s) each;"
+        f"{processes.world} process(es) on {processes.device}: {mine.part} clips x {mine.accumulate} part(s) each in"
+        f" {precision(recipe, processes.device)};"
         f" {recipe.run.steps} steps = {recipe.run.steps * recipe.run.batch} clips of {recipe.data.frames} frames",
         highlight=False,
     )

@@ -49,7 +49,7 @@ FINETUNE = replace(
     name="finetune",
     paper="a short training on one's own clips from finished weights: low rates, own masks throughout",
     model=Model("default"),
-    data=Data((Source("own", gap_max=5),), frames=5, crop=305, pipeline="deaot"),
+    data=Data((Source("folder", gap_max=5),), frames=5, crop=305, pipeline="deaot"),
     optim=replace(LARGE.optim, lr=5e-5, lr_min=5e-6, warmup=50, ema=0.99),
     run=replace(LARGE.run, steps=1000, save_every=100, picture_every=100),
 )
