@@ -114,9 +114,9 @@ class Run:
         self.tokens: list[Tensor | None] = []
         memory = Memory(policy)
         for t in range(frames):
-            features = model.encode(model.geometry.image(images[t], place))
+            features = model.encode(model.geometry.image(images[t], place).to(model.norm.weight.dtype))
             known = model.geometry.labels(torch.from_numpy(labels[t].astype(np.int64)), place)
-            masks = torch.stack([(known == i).float() for i in ids])
+            masks = torch.stack([(known == i).to(model.norm.weight.dtype) for i in ids])
             reading, logits, chances = None, None, None
             if t:
                 reading = model.read(features, memory)
@@ -142,6 +142,12 @@ class Run:
         best = torch.stack([self.chances(t).topk(2, 0).values for t in range(1, len(self.frames))])
         labels = torch.stack([self.chances(t).argmax(0) for t in range(1, len(self.frames))])
         return labels, best[:, 0] - best[:, 1]
+
+    def token(self, t: int) -> Tensor:
+        """[K,C] after frame t."""
+        found = self.tokens[t]
+        assert found is not None
+        return found[:, 0]
 
     def chances(self, t: int) -> Tensor:
         """[1+K,H,W] of frame t."""

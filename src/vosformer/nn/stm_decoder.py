@@ -177,7 +177,7 @@ class _Fuser(nn.Module):
 class _TokenFuser(nn.Module):
     def __init__(self, fused: int, width: int, tokens: int) -> None:
         super().__init__()
-        self.g16_conv = nn.Conv2d(fused, tokens // 3, 1)
+        self.g16_conv = nn.Conv2d(fused, tokens - tokens // 3 * 2, 1)
         self.g8_conv = nn.Conv2d(width, tokens // 3, 1)
         self.g4_conv = nn.Conv2d(width + 1, tokens // 3, 1)
 
@@ -196,7 +196,7 @@ class CBAMDecoder(_Decoder):
         skip4: channels of the skip feature at stride 4.
         fused: width at stride 16.
         width: width at strides 8 and 4.
-        tokens: channels of the decoder tokens (divisible by 3); 0 = there are none.
+        tokens: channels of the decoder tokens; 0 = there are none.
     """
 
     def __init__(self, inputs: int, skip8: int, skip4: int, fused: int = 384, width: int = 256, tokens: int = 0) -> None:

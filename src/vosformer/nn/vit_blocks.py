@@ -107,7 +107,11 @@ class Block(nn.Module):
 
     def finish(self, x: Tensor, attended: Tensor) -> Tensor:
         """Tokens [S,N,C] and what they attended to [S,N,C] -> the block's output [S,N,C]."""
-        x = x + self.drop_path(self.attn.proj(attended))
+        return self.add(x, self.attn.proj(attended))
+
+    def add(self, x: Tensor, attention: Tensor) -> Tensor:
+        """The same for a finished attention output [S,N,C], `proj` included."""
+        x = x + self.drop_path(attention)
         out: Tensor = x + self.drop_path(self.mlp(self.norm2(x)))
         return out
 
@@ -123,7 +127,7 @@ def make_blocks(count: int, width: int, heads: int, ratio: int = 4, drop_path: f
 
 
 def resize_positions(table: Tensor, grid: Grid, by_scale: bool = False) -> Tensor:
-    """A learnt position embedding for a map of another size, bicubic (corners not aligned), computed in float32.
+    """A learnt position embedding for a map of another size, bicubic (corners not aligned), computed in float32 or better.
 
     Args:
         table: [1,g*g,C], a square grid row by row, without class token.
@@ -138,7 +142,7 @@ def resize_positions(table: Tensor, grid: Grid, by_scale: bool = False) -> Tenso
     side = round(places**0.5)
     if grid == (side, side) or (by_scale and grid.tokens == places):
         return table
-    square = to_map(table, Grid(side, side)).float()
+    square = to_map(table, Grid(side, side)).to(torch.promote_types(table.dtype, torch.float32))
     if by_scale:
         factors = ((grid.height + 0.1) / side, (grid.width + 0.1) / side)
         resized = F.interpolate(square, scale_factor=factors, mode="bicubic", align_corners=False)

@@ -1,0 +1,415 @@
+"""JointFormer: a unified framework with joint modeling for VOS (Zhang et al. 2024), papers/jointformer.
+
+Every block of the transformer extracts features and matches frames at the same time; one token an object, the compressed memory, is
+carried from frame to frame. Every object is a pass of its own (K = 1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Literal, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vosformer.encoders.convmae import CONVVIT_B, CONVVIT_TINY, ConvStem, ConvViTSize
+from vosformer.encoders.vit import ViTSize
+from vosformer.errors import InputError
+from vosformer.geometry import Geometry
+from vosformer.memory import Memory
+from vosformer.nn.attention import attend
+from vosformer.nn.joint import absorb, gated
+from vosformer.nn.maps import Grid, per_slot, to_map, to_tokens
+from vosformer.nn.stm_decoder import CBAMDecoder, DeconvPyramid, Skips
+from vosformer.nn.topk import attend_topk
+from vosformer.nn.vit_blocks import EPS, Block, PatchEmbed, Projected, initialise, make_blocks, resize_positions, sine_table
+from vosformer.policy import FirstAndPrevious, Policy
+from vosformer.registry import Variant
+from vosformer.types import Entry, Features, Layer, Reading, Targets
+
+_DAVIS = FirstAndPrevious()
+_GRID = 24  # side of the position table: 384 pixels, the crop of the training
+
+
+@dataclass(frozen=True)
+class JointFormerConfig:
+    """Hyper-parameters; the defaults are those of the released model.
+
+    Attributes:
+        size: dimensions of the backbone, ConvMAE's or a plain ViT's.
+        mode: whom reference tokens attend to besides their own frame (Eq. 2, Table 8): "a" other references and the current frame,
+            "b" other references, "c" the current frame, "d" nobody, so that they are computed once.
+        joint: the blocks in which frames meet (Table 9): "all", "first-n", "last-n", "even-n" (the last of each of n equal parts),
+            or indices.
+        updates: blocks in which the compressed memory meets the decoder tokens (Table 10): 1, 2 or 3; 0 = no compressed memory.
+        enhance: blocks in which the current tokens meet the compressed memory (Eq. 4); 0 = they do not.
+        topk: k of the top-k filter, never used in training; None = no filter.
+        topk_blocks: "all", "second-half" or "last" (Table 12).
+        features: where the decoder's skip features come from (Fig. 11): "pe" the patch embedding (ConvMAE only), "middle" or "last"
+            blocks through transposed convolutions.
+        others: the memory stem sees the other objects' masks, too: 5 input channels; else 4.
+        fused: width of the decoder at stride 16.
+        decoder: width of the decoder at strides 8 and 4.
+        policy: the memory; `FirstAndPrevious()` for DAVIS and VISOR, `Queue(5, 3)` elsewhere.
+    """
+
+    size: ConvViTSize | ViTSize = CONVVIT_B
+    mode: Literal["a", "b", "c", "d"] = "d"
+    joint: str | tuple[int, ...] = "all"
+    updates: int = 2
+    enhance: int = 1
+    topk: int | None = 60
+    topk_blocks: Literal["all", "second-half", "last"] = "all"
+    features: Literal["pe", "middle", "last"] = "pe"
+    others: bool = True
+    fused: int = 384
+    decoder: int = 256
+    policy: Policy = _DAVIS
+
+    @property
+    def depth(self) -> int:
+        """Number of transformer blocks."""
+        return self.size.depth if isinstance(self.size, ViTSize) else self.size.depths[2]
+
+    @property
+    def width(self) -> int:
+        """C."""
+        return self.size.width if isinstance(self.size, ViTSize) else self.size.widths[2]
+
+    @property
+    def ratio(self) -> int:
+        """Hidden width of the feed-forward parts / C."""
+        return self.size.ratio if isinstance(self.size, ViTSize) else self.size.ratios[2]
+
+
+TINY = JointFormerConfig(size=CONVVIT_TINY, updates=1, topk=None, fused=96, decoder=48)
+"""A quarter of the width and a third of the depth; every part of the real one."""
+
+
+class JointFormer(nn.Module):
+    """The system; see `VOSModel` for what its methods mean.
+
+    `Features.pyramid` ends with four maps at stride 16: the current tokens before the first joint block, and their queries, keys
+    and values in it. Before these come the convolved skip features at strides 8 and 4 ("pe"), or those features of middle blocks that
+    know no object yet ("middle").
+
+    In mode d an entry has a layer for each joint block, with "k" and "v" of the frame's tokens. In the other modes, where references
+    change with the current frame, it has one layer, with the tokens before the first joint block ("x") and their "q", "k", "v".
+    Its token is the compressed memory after the frame.
+    """
+
+    slot_size = 1
+    geometry = Geometry(fit="pad", align_corners=False, long_edge=None)
+    shares_memory = False
+    feedback = "soft"
+    merge_clamp = 1e-7
+    merges_single = True
+    masks_free_places = True
+
+    def __init__(self, config: JointFormerConfig) -> None:
+        super().__init__()
+        c, width = config, config.width
+        self.config = c
+        self.joint = joint_blocks(c.joint, c.depth)
+        self.policy = c.policy
+        _check(c)
+        inputs = {"patch_embed1_query": 3, "patch_embed1_memory": 4 + c.others}
+        self.stem: ConvStem | nn.ModuleDict
+        if isinstance(c.size, ConvViTSize):
+            self.stem = ConvStem(c.size, inputs)
+        else:
+            self.stem = nn.ModuleDict({name: PatchEmbed(channels, width) for name, channels in inputs.items()})
+        self.positions = nn.Parameter(F.pad(sine_table(_GRID, width), (0, 0, 1, 0)))
+        self.token = nn.Parameter(torch.zeros(1, 1, width)) if c.updates else None
+        make = partial(make_blocks, width=width, heads=c.size.heads, ratio=c.ratio)
+        self.blocks = make(c.depth)
+        self.norm = nn.LayerNorm(width, EPS)
+        self.update_embed = nn.Linear(width, width) if c.updates else None
+        self.update_blocks = make(c.updates)
+        enhance = c.enhance if c.updates else 0
+        self.enhance_embed = nn.Linear(width, width) if enhance else None
+        self.enhance_blocks = make(enhance)
+        if isinstance(c.size, ConvViTSize) and c.features == "pe":
+            skip4, skip8 = c.size.widths[:2]
+            self.fpn = None
+        else:
+            skip8, skip4 = c.fused, c.decoder
+            self.fpn = DeconvPyramid(width, skip8, skip4)
+        self.decoder = CBAMDecoder(2 * width if enhance else width, skip8, skip4, c.fused, c.decoder, width if c.updates else 0)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        for part in (self.stem, self.blocks, self.update_blocks, self.enhance_blocks):
+            initialise(part)
+        if self.token is not None:
+            nn.init.normal_(self.token, std=0.02)
+
+    # ---------------------------------------------------------------- the current frame
+
+    def encode(self, image: Tensor) -> Features:
+        """The current frame up to the projections of the first joint block, and the decoder's skip features: they know no object."""
+        grid = _grid(image)
+        x, skips = self._enter(image, "query")
+        x = x + self._place(grid)
+        extra = [skips.at4, skips.at8] if skips is not None else []
+        first = self.joint[0]
+        for i, block in enumerate(self.blocks[:first]):
+            x = block(x)
+            if i in self._middle:
+                extra.append(to_map(x, grid))
+        return Features(image, (*extra, *(to_map(y, grid) for y in (x, *self._block(first).project(x)))))
+
+    def _enter(self, image: Tensor, kind: Literal["query", "memory"]) -> tuple[Tensor, Skips | None]:
+        """The stem: tokens [B,N,C] without positions, and the current frame's skip features if they come from here."""
+        name = f"patch_embed1_{kind}"
+        if not isinstance(self.stem, ConvStem):
+            return self.stem[name](image), None
+        maps = self.stem(image, name)
+        wanted = kind == "query" and self.fpn is None
+        return self.stem.tokens(maps.f16), self.decoder.skips(maps.f8, maps.f4) if wanted else None
+
+    def read(self, features: Features, memory: Memory, topk: int | None = None) -> Reading:
+        """Joint modeling with the memory, target enhancement, decoding, and update of the compressed memory by decoder tokens.
+
+        Args:
+            features: of the current frame.
+            memory: at least one frame.
+            topk: k of the top-k filter in its blocks for this frame; 0 = no filter, None = as configured.
+        """
+        grid = _grid(features.image)
+        slots = next(iter(memory.references(0)[0].values())).shape[0]
+        kept = self.config.topk if topk is None else topk
+        x, found = self.match(features, memory, slots, None if self.training else kept or None)
+        x = self.norm(x)
+        f16, skips = to_map(x, grid), self._skips(features, found, x, grid)
+        if memory.token is not None and len(self.enhance_blocks):
+            f16 = torch.cat([f16, to_map(self.enhance(x, memory.token, grid), grid)], 1)
+        decoded = self.decoder(f16, skips)
+        token = None
+        if memory.token is not None:
+            token = self.update(memory.token, self.decoder.tokens(decoded), grid)
+        return Reading(torch.cat([torch.zeros_like(decoded.logits), decoded.logits], 1), token)
+
+    def match(self, features: Features, memory: Memory, slots: int, topk: int | None) -> tuple[Tensor, list[Tensor]]:
+        """The current tokens through all blocks (Eq. 2): tokens [S,N,C] before the final norm, and maps of the middle blocks."""
+        x, q, k, v = (per_slot(to_tokens(level), slots) for level in features.pyramid[-4:])
+        projected = Projected(q, k, v)
+        references = None if self.config.mode == "d" else _References(self, memory)
+        found = []
+        for i in range(self.joint[0], self.config.depth):
+            block = self._block(i)
+            if i > self.joint[0]:
+                projected = block.project(x)
+            past: Sequence[Layer] = []
+            if i in self.joint:
+                past = memory.references(self.joint.index(i)) if references is None else references.layer(i, projected)
+            x = block.finish(x, self._attend(i, projected, past, topk))
+            if i in self._middle:
+                found.append(to_map(x, _grid(features.image)))
+        return x, found
+
+    def _attend(self, index: int, current: Projected, past: Sequence[Layer], topk: int | None) -> Tensor:
+        """The current frame attends to the past and to itself, its past filtered where the filter applies."""
+        heads = self.config.size.heads
+        if past and topk and index in self._filtered:
+            remembered = _joined(past, "k"), _joined(past, "v")
+            return attend_topk(current.q, remembered, (current.k, current.v), heads, topk)
+        k = torch.cat([*(layer["k"] for layer in past), current.k], 1) if past else current.k
+        v = torch.cat([*(layer["v"] for layer in past), current.v], 1) if past else current.v
+        return attend(current.q, k, v, heads)
+
+    def _skips(self, features: Features, found: list[Tensor], x: Tensor, grid: Grid) -> Skips:
+        if self.fpn is None:
+            return Skips(at4=features.pyramid[0], at8=features.pyramid[1])
+        f16 = to_map(x, grid)
+        early = [per_slot(level, x.shape[0]) for level in features.pyramid[:-4]]
+        for4, for8 = [*early, *found] if self.config.features == "middle" else (f16, f16)
+        return self.decoder.skips(*self.fpn(for8, for4))
+
+    # ---------------------------------------------------------------- the compressed memory
+
+    def enhance(self, x: Tensor, token: Tensor, grid: Grid) -> Tensor:
+        """Current tokens [S,N,C] enhanced by the compressed memory [S,1,C] (Eq. 4) -> [S,N,C]."""
+        embed = cast(nn.Linear, self.enhance_embed)
+        x = embed(x) + self._place(grid)
+        token = embed(token) + self.positions[:, :1]
+        for block in self.enhance_blocks:
+            x = gated(cast(Block, block), x, token)
+        out: Tensor = self.norm(x)
+        return out
+
+    def update(self, token: Tensor, tokens: Tensor, grid: Grid) -> Tensor:
+        """The compressed memory [S,1,C] after it met the decoder tokens [S,N,C] (Eq. 3, below)."""
+        embed = cast(nn.Linear, self.update_embed)
+        moving, _ = absorb(self.update_blocks, embed(token) + self.positions[:, :1], embed(tokens) + self._place(grid), ())
+        out: Tensor = self.norm(moving)
+        return out
+
+    # ---------------------------------------------------------------- memory frames
+
+    def write(
+        self, features: Features, targets: Targets, reading: Reading | None, memory: Memory | None, update: bool = True
+    ) -> Entry:
+        """The frame with its masks through the shared backbone; on the way the compressed memory meets its tokens (Eq. 3, above).
+
+        Args:
+            features: of the frame.
+            targets: its masks.
+            reading: of the frame; its token goes on from there (None: a new object, whose token is the learnt one).
+            memory: not used.
+            update: False skips the second update of the compressed memory (40 % of the frames in training).
+        """
+        slots, grid = targets.own.shape[0], _grid(features.image)
+        masks = [targets.own, targets.others] if self.config.others else [targets.own]
+        image = torch.cat([per_slot(features.image, slots), *(mask.to(features.image.dtype) for mask in masks)], 1)
+        x = self._enter(image, "memory")[0] + self._place(grid)
+        token: Tensor | None = None
+        if self.token is not None:
+            token = self.token.expand(slots, -1, -1) if reading is None else cast(Tensor, reading.carry)
+        moving: Tensor | None = token + self.positions[:, :1] if token is not None and update else None
+        kept = self.joint if self.config.mode == "d" else ()
+        moving, layers = absorb(self.blocks, moving, x, kept)
+        if self.config.mode != "d":
+            first = self.joint[0]
+            for block in self.blocks[:first]:
+                x = block(x)
+            layers = [{"x": x, **self._block(first).project(x)._asdict()}]
+        return Entry(tuple(layers), token=token if moving is None else self.norm(moving))
+
+    def check_options(self, topk: int | None = None) -> None:
+        """Raises InputError for options that `read` cannot use."""
+        if topk is not None and topk < 0:
+            raise InputError(f"topk is {topk}, expected 0 (no filter) or more")
+
+    def _place(self, grid: Grid) -> Tensor:
+        return resize_positions(self.positions[:, 1:], grid)
+
+    def _block(self, index: int) -> Block:
+        return cast(Block, self.blocks[index])
+
+    @property
+    def _middle(self) -> tuple[int, ...]:
+        """The last blocks of the first two of three stages, if features are taken there."""
+        depth = self.config.depth
+        return (round(depth / 3) - 1, round(2 * depth / 3) - 1) if self.config.features == "middle" else ()
+
+    @property
+    def _filtered(self) -> range:
+        """The blocks with top-k filter."""
+        depth = self.config.depth
+        return range({"all": 0, "second-half": depth // 2, "last": depth - 1}[self.config.topk_blocks], depth)
+
+
+class _References:
+    """The reference tokens of modes a, b and c: they go through the joint blocks together with the current frame."""
+
+    def __init__(self, model: JointFormer, memory: Memory) -> None:
+        past = memory.references(0)
+        self._model = model
+        self._next = model.joint[0]
+        self._x = _joined(past, "x")
+        self._projected = Projected(*(_joined(past, name) for name in "qkv"))
+
+    def layer(self, index: int, current: Projected) -> list[Layer]:
+        """Keys and values of joint block `index`; then the references move on as far as that block lets them."""
+        tokens = current.q.shape[1]
+        while self._next < index:
+            # Blocks between joint ones: every frame for itself.
+            self._move(self._each(self._projected, None, tokens))
+        k, v = self._projected.k, self._projected.v
+        if index < self._model.joint[-1]:
+            self._move(self._attend(current, tokens))
+        return [{"k": k, "v": v}]
+
+    def _attend(self, current: Projected, tokens: int) -> Tensor:
+        mode, own = self._model.config.mode, self._projected
+        if mode == "c":
+            return self._each(own, current, tokens)
+        if mode == "a":
+            own = Projected(own.q, torch.cat([own.k, current.k], 1), torch.cat([own.v, current.v], 1))
+        return attend(*own, self._model.config.size.heads)
+
+    def _each(self, own: Projected, current: Projected | None, tokens: int) -> Tensor:
+        """Frame by frame: to itself, and to the current frame if that is given."""
+        slots = own.q.shape[0]
+        q, k, v = (torch.unflatten(y, 1, (-1, tokens)).flatten(0, 1) for y in own)
+        if current is not None:
+            k, v = (torch.cat([y, per_slot(now, len(y))], 1) for y, now in ((k, current.k), (v, current.v)))
+        attended = attend(q, k, v, self._model.config.size.heads)
+        return torch.unflatten(attended, 0, (slots, -1)).flatten(1, 2)
+
+    def _move(self, attended: Tensor) -> None:
+        self._x = self._model._block(self._next).finish(self._x, attended)
+        self._next += 1
+        self._projected = self._model._block(self._next).project(self._x)
+
+
+def joint_blocks(joint: str | tuple[int, ...], depth: int) -> tuple[int, ...]:
+    """The indices of the joint blocks, ascending.
+
+    Raises:
+        InputError: there is no such choice.
+    """
+    if not isinstance(joint, str):
+        chosen = sorted(set(joint))
+        if not chosen or chosen[0] < 0 or chosen[-1] >= depth:
+            raise InputError(f"joint is {joint}, expected at least one index, all from 0 to {depth - 1}")
+        return tuple(chosen)
+    if joint == "all":
+        return tuple(range(depth))
+    kind, _, number = joint.partition("-")
+    if kind not in ("first", "last", "even") or not number.isdecimal() or not 1 <= int(number) <= depth:
+        raise InputError(f"joint is {joint!r}, expected all, first-n, last-n or even-n with n from 1 to {depth}, or indices")
+    count = int(number)
+    if kind == "even":
+        return tuple(round((i + 1) * depth / count) - 1 for i in range(count))
+    return tuple(range(count)) if kind == "first" else tuple(range(depth - count, depth))
+
+
+def _joined(layers: Sequence[Layer], name: str) -> Tensor:
+    return layers[0][name] if len(layers) == 1 else torch.cat([layer[name] for layer in layers], 1)
+
+
+def _grid(image: Tensor) -> Grid:
+    return Grid(image.shape[-2] // 16, image.shape[-1] // 16)
+
+
+def _check(config: JointFormerConfig) -> None:
+    for name, choices in (
+        ("mode", "abcd"),
+        ("topk_blocks", ("all", "second-half", "last")),
+        ("features", ("pe", "middle", "last")),
+    ):
+        if getattr(config, name) not in choices:
+            raise InputError(f"{name} is {getattr(config, name)!r}, expected one of {', '.join(choices)}")
+    if config.features == "pe" and isinstance(config.size, ViTSize):
+        raise InputError(
+            "features='pe' needs a ConvMAE backbone: a plain ViT has no maps at strides 4 and 8; use 'middle' or 'last'"
+        )
+    if not 0 <= config.updates <= 3:
+        raise InputError(f"updates is {config.updates}, expected 0 (no compressed memory) to 3")
+    if config.topk is not None and config.topk < 1:
+        raise InputError(f"topk is {config.topk}, expected at least 1, or None for no filter")
+
+
+def build(preset: JointFormerConfig, tiny: bool = False, **overrides: Any) -> JointFormer:
+    """A model with fresh weights.
+
+    Args:
+        preset: where to start from.
+        tiny: make it very small, for tests.
+        overrides: any field of `JointFormerConfig`.
+    """
+    return JointFormer(replace(TINY if tiny else preset, **overrides))
+
+
+VARIANTS = {
+    name: Variant(name, "jointformer", partial(build, config), summary)
+    for name, config, summary in (
+        ("jointformer-b", JointFormerConfig(), "JointFormer: ConvMAE-B, mode d, compressed memory, top-60 filter"),
+        ("jointformer-tiny", TINY, "JointFormer with a quarter of the width and a third of the depth, for laptops and tests"),
+    )
+}

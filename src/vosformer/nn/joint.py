@@ -1,0 +1,75 @@
+"""Transformer blocks in which one token an object, JointFormer's compressed memory, takes part."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from vosformer.nn.attention import attend
+from vosformer.nn.vit_blocks import Block
+from vosformer.types import Layer
+
+
+def absorb(blocks: nn.ModuleList, token: Tensor | None, x: Tensor, keep: Collection[int]) -> tuple[Tensor | None, list[Layer]]:
+    """A token that gathers what the tokens of a frame say, block by block (JointFormer Eq. 3).
+
+    The frame's tokens attend to each other, the token to itself and to them. What nobody asks for is not computed: the frame's output
+    of the last block, and without a token everything after the last block of `keep`.
+
+    Args:
+        blocks: of type `Block`.
+        token: [S,1,C], or None: the frame is alone.
+        x: [S,N,C] the frame's tokens.
+        keep: indices of the blocks whose keys and values of the frame are wanted.
+
+    Returns:
+        The token after the last block, and "k" and "v" [S,N,C] for each block of `keep`.
+    """
+    lead = 0 if token is None else 1
+    last = max(keep, default=-1) if token is None else len(blocks) - 1
+    y = x if token is None else torch.cat([token, x], 1)
+    layers: list[Layer] = []
+    for i in range(last + 1):
+        block = cast(Block, blocks[i])
+        if i < last:
+            q, k, v = block.project(y)
+            attended = attend(q[:, lead:], k[:, lead:], v[:, lead:], block.heads)
+            if lead:
+                attended = torch.cat([attend(q[:, :1], k, v, block.heads), attended], 1)
+            y = block.finish(y, attended)
+        else:
+            k, v = block.project_keys(y)
+            if lead:
+                token = block.finish(y[:, :1], attend(block.project_queries(y[:, :1]), k, v, block.heads))
+        if i in keep:
+            # Copies: views would hold the queries in memory, too.
+            layers.append({"k": k[:, lead:].contiguous(), "v": v[:, lead:].contiguous()})
+    return token, layers
+
+
+def gated(block: Block, x: Tensor, token: Tensor) -> Tensor:
+    """A block in which tokens attend to a single one, with a sigmoid in place of the softmax (JointFormer Eq. 4).
+
+    Per head the score is ``q k'`` with one k for all places, and the output is v times the sigmoid of it. So the projections of queries
+    and of the output are folded into that k and that v: [heads,C] matrices in place of [C,C] ones.
+
+    Args:
+        block: its weights.
+        x: [S,N,C].
+        token: [S,1,C].
+
+    Returns:
+        [S,N,C].
+    """
+    heads, width = block.heads, x.shape[2]
+    k, v = (torch.unflatten(y[:, 0], 1, (heads, -1)) for y in block.project_keys(token))
+    w = torch.unflatten(block.attn.qkv.weight[:width], 0, (heads, -1))
+    b = torch.unflatten(block.attn.qkv.bias[:width], 0, (heads, -1))
+    keys = torch.einsum("hdc,shd->sch", w, k)
+    scores = block.norm1(x) @ keys + (b * k).sum(2)[:, None]
+    values = torch.einsum("chd,shd->shc", torch.unflatten(block.attn.proj.weight, 1, (heads, -1)), v)
+    gates = torch.sigmoid(scores * (width // heads) ** -0.5)
+    return block.add(x, gates @ values + block.attn.proj.bias)

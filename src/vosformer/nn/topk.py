@@ -1,0 +1,68 @@
+"""Attention in which each query keeps only its best scores among the tokens of the memory (the top-k filter of JointFormer)."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vosformer.nn.attention import attend
+
+# Scores that are held at once: about the cache of two cores, or a share of a GPU's memory that nobody misses.
+_CPU_SCORES, _GPU_SCORES = 1 << 22, 1 << 27
+
+
+def kth_largest(scores: Tensor, count: int) -> Tensor:
+    """The `count`-th largest of the last dimension: [...,M] -> [...,1]; no gradient flows. count <= M."""
+    scores = scores.detach()
+    if scores.device.type != "cpu":
+        return scores.topk(count, -1, sorted=False).values.amin(-1, keepdim=True)
+    # NumPy's partition is ten times faster than torch.topk here (it uses AVX-512 or AVX2 where there is any).
+    place = scores.shape[-1] - count
+    values = scores.float().numpy() if scores.dtype in (torch.bfloat16, torch.float16) else scores.numpy()
+    found = np.partition(values, place, -1)[..., place : place + 1].copy()
+    return torch.from_numpy(found).to(scores.dtype)
+
+
+def attend_topk(q: Tensor, memory: tuple[Tensor, Tensor], current: tuple[Tensor, Tensor], heads: int, count: int) -> Tensor:
+    """Multi-head attention of a frame to the `count` best tokens of the memory, for each head and query, and to all of its own.
+
+    One softmax over both. A score counts if it is not below the `count`-th largest one; where several are equal to it, all count.
+    Scores are computed in chunks of queries, so that the full matrix never exists.
+
+    Args:
+        q: [S,N,C] queries of the current frame.
+        memory: keys and values [S,M,C] of the memory.
+        current: keys and values [S,N,C] of the current frame.
+        heads: number of heads; divides C.
+        count: k.
+
+    Returns:
+        [S,N,C].
+    """
+    keys, values = (torch.cat(pair, 1) for pair in zip(memory, current, strict=True))
+    remembered = memory[0].shape[1]
+    if count >= remembered:
+        return attend(q, keys, values, heads)
+    queries, keys, values = (_heads(x, heads) for x in (q, keys, values))
+    queries = queries * (q.shape[2] // heads) ** -0.5
+    limit = _CPU_SCORES if q.device.type == "cpu" else _GPU_SCORES
+    rows = max(1, limit // (heads * keys.shape[2]))
+    slots = [
+        torch.cat([_filtered(part, keys[s], values[s], remembered, count) for part in queries[s].split(rows, 1)], 1)
+        for s in range(q.shape[0])
+    ]
+    return torch.stack(slots).transpose(1, 2).flatten(2)
+
+
+def _filtered(q: Tensor, keys: Tensor, values: Tensor, remembered: int, count: int) -> Tensor:
+    """[heads,n,d] queries, [heads,M+N,d] keys and values -> [heads,n,d]."""
+    scores = q @ keys.transpose(1, 2)
+    of_memory = scores[..., :remembered]
+    of_memory.masked_fill_(of_memory < kth_largest(of_memory, count), -torch.inf)
+    return torch.softmax(scores, -1) @ values
+
+
+def _heads(x: Tensor, heads: int) -> Tensor:
+    """[S,M,C] -> [S,heads,M,d]."""
+    return torch.unflatten(x, 2, (heads, -1)).transpose(1, 2)
