@@ -163,8 +163,8 @@ class LabelImages(Sink):
         write_bytes(path, _png(labels.astype(np.uint16)) if self._bits == 16 else indexed_png(labels, self._palette))
 
 
-def indexed_png(labels: NDArray[np.integer[Any]], palette: bytes) -> bytes:
-    """An indexed PNG file of ids 0 to 255 [H,W] with a palette of 768 bytes RGB."""
+def indexed_png(labels: NDArray[np.integer[Any]], palette: bytes = DAVIS_PALETTE.tobytes()) -> bytes:
+    """An indexed PNG file of ids 0 to 255 [H,W] with a palette of 768 bytes RGB (default: that of DAVIS)."""
     image = Pillow.fromarray(labels.astype(np.uint8))
     image.putpalette(palette)
     buffer = io.BytesIO()
