@@ -132,7 +132,7 @@ def test_short_term_attention_eq_6(frames: int, window: int) -> None:
     told = noise(heads, d, window**2)
     q = noise(2, N, heads * d)
     keys, values = [noise(2, N, heads * d) for _ in range(frames)], [noise(2, N, heads * d) for _ in range(frames)]
-    ours = attend_locally(q, keys, values, bank(q), GRID, window, told)
+    ours = attend_locally(q, keys, values, bank.relative(told), GRID, window)
     weight, bias = bank.weight.view(heads, window**2, d), bank.bias.view(heads, window**2)
     for s in range(2):
         plain = [

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vosformer.nn.norm import FrozenBatchNorm2d, conv_norm
+from vosformer.nn.conv import conv_norm
+from vosformer.nn.norm import FrozenBatchNorm2d
 
 # (expansion, channels, blocks, stride, dilation of the first block, dilation of the others); the stride of the stage with 160
 # channels is removed, and what follows is dilated instead.
@@ -34,7 +34,8 @@ class ConvBN(nn.Sequential):
         )
 
     def forward(self, input: Tensor) -> Tensor:
-        return F.relu6(_conv_norm(list(self), input))
+        conv, norm = self
+        return conv_norm(input, cast(nn.Conv2d, conv), cast(FrozenBatchNorm2d, norm), "relu6")
 
 
 class InvertedResidual(nn.Module):
@@ -57,8 +58,8 @@ class InvertedResidual(nn.Module):
         hidden = x
         for layer in inner:
             hidden = layer(hidden)
-        hidden = _conv_norm([conv, norm], hidden)
-        return x + hidden if self.shortcut else hidden
+        hidden = conv_norm(hidden, cast(nn.Conv2d, conv), cast(FrozenBatchNorm2d, norm))
+        return hidden.add_(x) if self.shortcut else hidden
 
 
 class MobileNetV2(nn.Module):
@@ -105,8 +106,3 @@ class MobileNetV2(nn.Module):
 def mobilenet_v2(freeze_at: int = 2) -> MobileNetV2:
     """MobileNetV2 with fresh weights; its first `freeze_at` stages are not trained."""
     return MobileNetV2(freeze_at)
-
-
-def _conv_norm(pair: list[nn.Module], x: Tensor) -> Tensor:
-    conv, norm = pair
-    return conv_norm(x, cast(nn.Conv2d, conv), cast(FrozenBatchNorm2d, norm))

@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vosformer.nn.norm import FrozenBatchNorm2d, conv_norm
+from vosformer.nn.conv import conv_norm
+from vosformer.nn.norm import FrozenBatchNorm2d
 
 
 class Bottleneck(nn.Module):
@@ -41,9 +42,9 @@ class Bottleneck(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[B,C,h,w] -> [B,4*width,h/stride,w/stride]."""
         shortcut = x if self.downsample is None else conv_norm(x, *self.downsample)
-        x = F.relu(conv_norm(x, self.conv1, self.bn1))
-        x = F.relu(conv_norm(x, self.conv2, self.bn2))
-        return F.relu(conv_norm(x, self.conv3, self.bn3).add_(shortcut))
+        x = conv_norm(x, self.conv1, self.bn1, "relu")
+        x = conv_norm(x, self.conv2, self.bn2, "relu")
+        return F.relu(conv_norm(x, self.conv3, self.bn3).add_(shortcut), inplace=True)
 
 
 class ResNet(nn.Module):
@@ -81,7 +82,7 @@ class ResNet(nn.Module):
         Returns:
             [B,4C,H/4,W/4], [B,8C,H/8,W/8], [B,16C,H/16,W/16] and the last one again, sides rounded up; channels_last in memory.
         """
-        x = F.relu(conv_norm(image.contiguous(memory_format=torch.channels_last), self.conv1, self.bn1))
+        x = conv_norm(image.contiguous(memory_format=torch.channels_last), self.conv1, self.bn1, "relu")
         f4: Tensor = self.layer1(F.max_pool2d(x, 3, 2, padding=1))
         f8: Tensor = self.layer2(f4)
         f16: Tensor = self.layer3(f8)

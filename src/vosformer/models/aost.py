@@ -68,6 +68,8 @@ class AOST(IdentitySystem):
     The decoder is shared by all depths but for its first convolution, as in the official code (the paper shares all of it).
     """
 
+    options = ("depth",)
+
     def __init__(self, config: AOSTConfig) -> None:
         c = config
         window = c.window if c.local_frames else 0

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from vosformer.errors import InputError
 from vosformer.geometry import Geometry
 from vosformer.memory import EveryK, GivenOnly, Memory
+from vosformer.nn.conv import convolve, for_inference
 from vosformer.nn.fpn import FPN
 from vosformer.nn.identity import IdentityBank
 from vosformer.nn.maps import Grid, per_slot, to_map, to_tokens
@@ -84,6 +85,7 @@ class IdentitySystem(nn.Module):
     merge_clamp = 1e-5
     merges_single = False
     masks_free_places = True
+    options: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -114,7 +116,7 @@ class IdentitySystem(nn.Module):
     def encode(self, image: Tensor) -> Features:
         """[B,3,H,W] -> the encoder's maps at strides 4, 8 and 16, and the last one projected to C channels."""
         f4, f8, f16, final = self.encoder(image)
-        return Features(image, (f4, f8, f16, self.encoder_projector(final)))
+        return Features(image, (f4, f8, f16, convolve(final, self.encoder_projector)))
 
     def read(self, features: Features, memory: Memory, **options: Any) -> Reading:
         """What the memory says about the frame: propagation from the long-term and the last frames, then decoding.
@@ -184,6 +186,21 @@ class IdentitySystem(nn.Module):
         """Logits [S,1+K,h,w] at stride 4 from what was propagated."""
         x = to_map(self._decoder_input(features, carry.outputs), _grid(features))
         return self.decoder(x, features.pyramid, len(carry.outputs) - 1)
+
+    def optimized(self) -> IdentitySystem:
+        """The same model made ready for inference, see `for_inference`."""
+        return for_inference(self)
+
+    def check_options(self, **options: Any) -> None:
+        """Whether `read` knows these options.
+
+        Raises:
+            InputError: it does not.
+        """
+        unknown = sorted(set(options) - set(self.options))
+        if unknown:
+            raise InputError(f"options {unknown} are not known to this model: it has {list(self.options) or 'none'}")
+        self._depth(**options)
 
     def _depth(self) -> int:
         return self.LSTT.depth

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vosformer.nn import onednn
+from vosformer.nn.attention_cpu import attend_chunked, attend_in_tiles
 from vosformer.nn.maps import Grid
 
 
@@ -28,55 +31,69 @@ def attend(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
     Returns:
         [S,N,D].
     """
+    if onednn.serves(q):
+        return attend_chunked(q, k, v, heads)
     queries, keys, values = _split(q, heads), _split(k, heads), _split(v, heads)
     if q.device.type == "cpu" and q.dtype == torch.bfloat16 and torch.is_grad_enabled():
         # In bf16, the fused kernel with its backward pass takes two to four times as long as plain products.
-        out = ((queries * queries.shape[-1] ** -0.5) @ keys.transpose(2, 3)).softmax(3).to(values.dtype) @ values
+        out: Tensor = ((queries * queries.shape[-1] ** -0.5) @ keys.transpose(2, 3)).softmax(3).to(values.dtype) @ values
     else:
         out = F.scaled_dot_product_attention(queries, keys, values)
     return out.transpose(1, 2).flatten(2)
 
 
+class Relative(NamedTuple):
+    """What the offset between a place and its neighbour tells, learned.
+
+    Attributes:
+        weight: [heads,window**2,d], from a query (before it is scaled) to logits of the offsets; offsets row by row, the first one is
+            (-(window // 2), -(window // 2)).
+        bias: [heads,window**2], added to these logits.
+        values: [heads,D/heads,window**2], added to the values; or none.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    values: Tensor | None = None
+
+
 def attend_locally(
-    q: Tensor,
-    keys: Sequence[Tensor],
-    values: Sequence[Tensor],
-    bias: Tensor,
-    grid: Grid,
-    window: int,
-    relative_values: Tensor | None = None,
+    q: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor], relative: Relative, grid: Grid, window: int
 ) -> Tensor:
     """Attention of each place to a window around the same place in one or more other frames (AOT Eq. 6).
 
-    The softmax runs over the windows of all frames together. Places outside the map take no part.
+    The softmax runs over the windows of all frames together. Places outside the map take no part. The relative logits and values are
+    the official code's; the paper has none.
 
     Args:
         q: [S,N,C] queries.
         keys: of each frame [S,N,C].
         values: of each frame [S,N,D].
-        bias: [S,heads,N,window**2], added to the logits of every frame; offset index row by row, first (-window//2, -window//2).
+        relative: the same for all frames.
         grid: of the map, N = h * w.
         window: side of the window, odd.
-        relative_values: [heads,D/heads,window**2], added to the values according to their offset; or none.
 
     Returns:
         [S,N,D].
     """
-    heads = bias.shape[1]
+    if onednn.serves(q):
+        return attend_in_tiles(q, keys, values, *relative, grid, window)
+    heads = relative.weight.shape[0]
     offsets, inside = _windows(grid, window, q.device)
     slots, tokens = q.shape[0], q.shape[1]
-    scaled = _split(q, heads) / (q.shape[2] // heads) ** 0.5
+    queries = _split(q, heads)
+    bias = queries @ relative.weight.transpose(1, 2) + relative.bias[:, None]
     # The last column of the padded bias is -inf: all places outside the window point there.
-    padded = F.pad(bias, (0, 1), value=-torch.inf)
-    dense = padded.gather(3, offsets.expand(slots, heads, tokens, tokens))
+    dense = F.pad(bias, (0, 1), value=-torch.inf).gather(3, offsets.expand(slots, heads, tokens, tokens))
+    scaled = queries / (q.shape[2] // heads) ** 0.5
     logits = torch.cat([scaled @ _split(k, heads).transpose(2, 3) + dense for k in keys], 3)
     weights = logits.softmax(3)
-    out = weights @ torch.cat([_split(v, heads) for v in values], 2)
-    if relative_values is not None:
+    out = weights @ torch.cat([_split(v, heads) for v in values], 2).to(weights.dtype)
+    if relative.values is not None:
         summed = weights.view(slots, heads, tokens, len(keys), tokens).sum(3)
         # The inverse of `offsets`: for each offset the token it means; those outside read a column of zeros.
         band = F.pad(summed, (0, 1)).gather(3, inside.expand(slots, heads, tokens, window**2))
-        out = out + band @ relative_values.transpose(1, 2).to(out.dtype)
+        out = out + band @ relative.values.transpose(1, 2).to(out.dtype)
     return out.transpose(1, 2).flatten(2)
 
 

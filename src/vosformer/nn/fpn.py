@@ -7,11 +7,12 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vosformer.nn.conv import convolve
 from vosformer.nn.maps import per_slot
 
 
 class ConvGN(nn.Module):
-    """Convolution with bias, then group norm with 8 groups."""
+    """Convolution with bias, group norm with 8 groups, ReLU."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int) -> None:
         super().__init__()
@@ -19,8 +20,8 @@ class ConvGN(nn.Module):
         self.gn = nn.GroupNorm(8, outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.gn(self.conv(x))
-        return out
+        out: Tensor = self.gn(convolve(x, self.conv))
+        return F.relu(out, inplace=True)
 
 
 class FPN(nn.Module):
@@ -70,14 +71,12 @@ class FPN(nn.Module):
         slots = x.shape[0]
         f4, f8, f16 = pyramid[:3]
         conv_in = self.conv_in[entrance] if isinstance(self.conv_in, nn.ModuleList) else self.conv_in
-        x = F.relu(conv_in(x))
-        x = F.relu(self.conv_16x(per_slot(self.adapter_16x(f16), slots) + x))
-        x = self._upsample(x, f8) + per_slot(self.adapter_8x(f8), slots)
-        x = F.relu(self.conv_8x(x))
-        x = self._upsample(x, f4) + per_slot(self.adapter_4x(f4), slots)
-        x = F.relu(self.conv_4x(x))
-        logits: Tensor = self.conv_out(x)
-        return logits
+        x = conv_in(x)
+        x = self.conv_16x(per_slot(convolve(f16, self.adapter_16x), slots) + x)
+        x = self._upsample(x, f8).add_(per_slot(convolve(f8, self.adapter_8x), slots))
+        x = self.conv_8x(x)
+        x = self._upsample(x, f4).add_(per_slot(convolve(f4, self.adapter_4x), slots))
+        return convolve(self.conv_4x(x), self.conv_out)
 
     def _upsample(self, x: Tensor, like: Tensor) -> Tensor:
         return F.interpolate(x, like.shape[-2:], mode="bilinear", align_corners=self.align_corners)

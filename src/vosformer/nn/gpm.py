@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vosformer.nn.attention import attend, attend_locally
+from vosformer.nn.conv import convolve
 from vosformer.nn.depthwise import DepthwiseConv2d
 from vosformer.nn.drop import DropPath
 from vosformer.nn.linear import TokenLinear
@@ -32,7 +33,7 @@ class DepthwiseConv(nn.Module):
 
     def forward(self, x: Tensor, grid: Grid) -> Tensor:
         """[S,N,C] -> [S,N,C]."""
-        return to_tokens(self.dropout(self.conv(to_map(x, grid))))
+        return to_tokens(self.dropout(convolve(to_map(x, grid), self.conv)))
 
 
 class GatedPropagation(nn.Module):
@@ -65,7 +66,7 @@ class GatedPropagation(nn.Module):
         """Gate [S,N,values], queries [S,N,C_k] and frames to look at -> [S,N,outputs]."""
         keys, values = [frame["k"] for frame in frames], [self._by_head(frame["v"]) for frame in frames]
         if self.window:
-            found = attend_locally(q, keys, values, self.relative_emb_k(q), grid, self.window)
+            found = attend_locally(q, keys, values, self.relative_emb_k.relative(), grid, self.window)
         else:
             (k,), (v,) = keys, values
             found = attend(q, k, v, self.heads)

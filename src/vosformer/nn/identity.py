@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vosformer.nn import onednn
+from vosformer.nn.conv import convolve
 from vosformer.nn.maps import to_tokens
 from vosformer.types import Targets
 
@@ -41,11 +44,30 @@ class IdentityBank(nn.Conv2d):
     def __init__(self, identities: int, channels: int, aligned: bool) -> None:
         kernel, padding = (17, 8) if aligned else (16, 0)
         super().__init__(identities + 1, channels, kernel, 16, padding)
+        self.aligned = aligned
         nn.init.orthogonal_(self.weight.data.view(channels, -1), gain=kernel**-2)
 
     def embed(self, targets: Targets) -> Tensor:
         """The identification embedding E [S,N,C]."""
-        return to_tokens(self(one_hot(targets).to(self.weight.dtype)))
+        if targets.ignore is None and onednn.serves(self.weight):
+            return to_tokens(self._embed_sparsely(targets.own.to(self.weight.dtype)))
+        return to_tokens(convolve(one_hot(targets).to(self.weight.dtype), self))
+
+    def _embed_sparsely(self, own: Tensor) -> Tensor:
+        """[S,K,H,W] hard masks -> [S,C,h,w]: a map of nothing but background, plus what each object in sight changes.
+
+        The background's map is the same everywhere but at the border, so that a map of 3 x 3 places tells all of it.
+        """
+        size = [side // 16 + int(self.aligned) for side in own.shape[-2:]]
+        small = [16 * min(n, 3) - 15 if self.aligned else 16 * min(n, 3) for n in size]
+        ones = own.new_ones(1, 1, *small)
+        rows, columns = ([min(i, 1) if i < n - 1 else min(n, 3) - 1 for i in range(n)] for n in size)
+        background = F.conv2d(ones, self.weight[:, :1], self.bias, 16, self.padding)[:, :, rows][:, :, :, columns]
+        seen = own.flatten(2).amax((0, 2)).nonzero().flatten()
+        if not len(seen):
+            return background.expand(own.shape[0], -1, -1, -1)
+        change = self.weight[:, seen + 1] - self.weight[:, :1]
+        return F.conv2d(own[:, seen], change, None, 16, self.padding) + background
 
 
 def random_identities(samples: int, identities: int, generator: torch.Generator | None = None) -> Tensor:

@@ -5,23 +5,29 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vosformer.nn import onednn
+from vosformer.nn.onednn import Activation
 
-def token_product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """``x @ weight.T + bias``.
+
+def token_product(x: Tensor, weight: Tensor, bias: Tensor | None = None, activation: Activation = "none") -> Tensor:
+    """``activation(x @ weight.T + bias)``.
 
     Args:
         x: [...,C] tokens.
         weight: [D,C].
         bias: [D], or none.
+        activation: applied to the result.
 
     Returns:
         [...,D].
     """
-    return F.linear(x, weight, bias)
+    if onednn.serves(x):
+        return onednn.product(x, weight, bias, activation)
+    return onednn.activate(F.linear(x, weight, bias), activation)
 
 
 class TokenLinear(nn.Linear):
     """A linear layer on tokens [...,C] -> [...,D]."""
 
-    def forward(self, input: Tensor) -> Tensor:
-        return token_product(input, self.weight, self.bias)
+    def forward(self, input: Tensor, activation: Activation = "none") -> Tensor:
+        return token_product(input, self.weight, self.bias, activation)

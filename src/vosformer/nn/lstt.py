@@ -9,10 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vosformer.nn.attention import attend, attend_locally
+from vosformer.nn.attention import Relative, attend, attend_locally
+from vosformer.nn.conv import convolve
 from vosformer.nn.depthwise import DepthwiseConv2d
 from vosformer.nn.drop import DropPath
-from vosformer.nn.linear import TokenLinear, token_product
+from vosformer.nn.linear import TokenLinear
 from vosformer.nn.maps import Grid, to_map, to_tokens
 from vosformer.nn.positions import sine_positions
 from vosformer.nn.propagation import Block, Past, Stack, State, Stream, initialise
@@ -52,18 +53,16 @@ class LongTermAttention(nn.Module):
 
 
 class RelativeBias(nn.Conv2d):
-    """Logits of the offsets of a window, from the (unscaled) query; held as a grouped 1x1 convolution like the official weights."""
+    """What gives logits of the offsets of a window, from the query; the official weights are those of a grouped 1x1 convolution."""
 
     def __init__(self, channels: int, heads: int, window: int) -> None:
         super().__init__(channels, heads * window**2, 1, groups=heads)
 
-    def forward(self, input: Tensor) -> Tensor:
-        """Queries [S,N,C] -> [S,heads,N,window**2]."""
+    def relative(self, values: Tensor | None = None) -> Relative:
+        """As `attend_locally` wants it, perhaps with relative values."""
+        assert self.bias is not None
         weight = self.weight.view(self.groups, -1, self.weight.shape[1])
-        bias = self.bias if self.bias is None else self.bias.view(self.groups, -1)
-        per_head = input.chunk(self.groups, 2)
-        each = [token_product(q, weight[i], None if bias is None else bias[i]) for i, q in enumerate(per_head)]
-        return torch.stack(each, 1)
+        return Relative(weight, self.bias.view(self.groups, -1), values)
 
 
 class ShortTermAttention(nn.Module):
@@ -85,8 +84,8 @@ class ShortTermAttention(nn.Module):
     def forward(self, q: Tensor, frames: Sequence[Layer], grid: Grid) -> Tensor:
         """[S,N,C] and the last frames -> [S,N,C]."""
         keys, values = [frame["k"] for frame in frames], [frame["v"] for frame in frames]
-        bias = self.relative_emb_k(q)
-        out: Tensor = self.projection(attend_locally(q, keys, values, bias, grid, self.window, self.relative_emb_v))
+        relative = self.relative_emb_k.relative(self.relative_emb_v)
+        out: Tensor = self.projection(attend_locally(q, keys, values, relative, grid, self.window))
         return out
 
 
@@ -106,7 +105,7 @@ class Activation(nn.Module):
     def forward(self, x: Tensor, grid: Grid) -> Tensor:
         """[S,N,C] -> [S,N,C]."""
         hidden = F.gelu(self.gn(to_map(x, grid)))
-        return to_tokens(hidden if self.conv is None else self.conv(hidden))
+        return to_tokens(hidden if self.conv is None else convolve(hidden, self.conv))
 
 
 class LSTTBlock(Block):

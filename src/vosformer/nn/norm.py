@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-
-from vosformer.nn.depthwise import depthwise
 
 
 class FrozenBatchNorm2d(nn.Module):
@@ -18,8 +15,14 @@ class FrozenBatchNorm2d(nn.Module):
     Args:
         channels: C.
         eps: added to the variance.
+
+    Attributes:
+        constant: the weights will not change any more, so that a convolution may keep what this norm makes of it.
+        folded: what it kept: its weight and bias with this norm in them.
     """
 
+    constant = False
+    folded: tuple[Tensor, Tensor] | None = None
     weight: Tensor
     bias: Tensor
     running_mean: Tensor
@@ -42,12 +45,3 @@ class FrozenBatchNorm2d(nn.Module):
         """[B,C,h,w] -> [B,C,h,w]."""
         scale, shift = self.affine()
         return x * scale[:, None, None].to(x.dtype) + shift[:, None, None].to(x.dtype)
-
-
-def conv_norm(x: Tensor, conv: nn.Conv2d, norm: FrozenBatchNorm2d) -> Tensor:
-    """Convolution (without bias) and frozen norm in one: scaling the weights is far cheaper than a pass over the map."""
-    scale, shift = norm.affine()
-    if conv.groups == conv.in_channels > 1:
-        weight = conv.weight * scale[:, None, None, None]
-        return depthwise(x, weight, shift, conv.stride[0], int(conv.padding[0]), conv.dilation[0])
-    return F.conv2d(x, conv.weight * scale[:, None, None, None], shift, conv.stride, conv.padding, conv.dilation, conv.groups)

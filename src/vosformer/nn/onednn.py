@@ -1,0 +1,107 @@
+"""oneDNN kernels that PyTorch's own functions do not reach on a CPU, and when they may be used.
+
+On AVX-512 processors of some makers `F.linear` in fp32 goes to MKL at half of oneDNN's rate, and a 1x1 `F.conv2d` leaves oneDNN
+when there is one thread. The operators that torch.compile lowers to are always oneDNN, and fuse the activation. They know no
+gradients, and are private: where this PyTorch lacks them, everything runs on the public functions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Activation = Literal["none", "relu", "relu6", "silu"]
+
+_FUSED: dict[str, tuple[str, list[float]]] = {
+    "none": ("none", []),
+    "relu": ("relu", []),
+    "relu6": ("hardtanh", [0.0, 6.0]),
+    "silu": ("swish", []),
+}
+_switch: ContextVar[bool] = ContextVar("_switch", default=True)
+
+
+@contextmanager
+def reference_kernels() -> Iterator[None]:
+    """Within this context everything runs on PyTorch's public functions: for counting FLOPs, for export, and for comparison."""
+    token = _switch.set(False)
+    try:
+        yield
+    finally:
+        _switch.reset(token)
+
+
+def serves(x: Tensor) -> bool:
+    """Whether the fast kernels for inference on a CPU can take `x`."""
+    return (
+        x.device.type == "cpu"
+        and x.dtype in (torch.float32, torch.bfloat16)
+        and not torch.is_grad_enabled()
+        and _switch.get()
+        and _available()
+        and not torch.is_autocast_enabled("cpu")
+        and not torch.compiler.is_compiling()
+        and not torch.jit.is_tracing()  # type: ignore[no-untyped-call, attr-defined]
+    )
+
+
+def product(x: Tensor, weight: Tensor, bias: Tensor | None, activation: Activation = "none") -> Tensor:
+    """``activation(x @ weight.T + bias)`` for tensors that `serves` accepts: [...,C], [D,C], [D] -> [...,D]."""
+    name, numbers = _FUSED[activation]
+    out: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, name, numbers, "")
+    return out
+
+
+def convolution(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: tuple[int, ...],
+    padding: tuple[int, ...],
+    dilation: tuple[int, ...],
+    groups: int,
+    activation: Activation = "none",
+) -> Tensor:
+    """``activation(conv2d(x, weight, bias, ...))`` for tensors that `serves` accepts, channels_last in memory."""
+    name, numbers = _FUSED[activation]
+    x = x.contiguous(memory_format=torch.channels_last)
+    out: Tensor = torch.ops.mkldnn._convolution_pointwise(x, weight, bias, padding, stride, dilation, groups, name, numbers, "")
+    return out
+
+
+def activate(x: Tensor, activation: Activation) -> Tensor:
+    """The activation alone; `x` may be overwritten."""
+    if activation == "relu":
+        return F.relu(x, inplace=True)
+    if activation == "relu6":
+        return F.relu6(x, inplace=True)
+    return F.silu(x) if activation == "silu" else x
+
+
+_found: bool | None = None
+
+
+def _available() -> bool:
+    """Try both operators once, and look at what they give."""
+    global _found
+    if _found is None:
+        try:
+            with torch.inference_mode():
+                x = torch.arange(8, dtype=torch.float32).view(1, 2, 2, 2)
+                one = torch.ones(1, 2)
+                row = torch.ops.mkldnn._linear_pointwise(x.view(4, 2), one, None, "swish", [], "")
+                mapped = torch.ops.mkldnn._convolution_pointwise(
+                    x, one.view(1, 2, 1, 1), None, [0, 0], [1, 1], [1, 1], 1, "hardtanh", [0.0, 6.0], ""
+                )
+                _found = bool(torch.allclose(row, F.silu(x.view(4, 2).sum(1, keepdim=True)))) and bool(
+                    torch.equal(mapped, x.sum(1, keepdim=True).clamp(0, 6))
+                )
+        except (RuntimeError, AttributeError, TypeError, NotImplementedError):
+            _found = False
+    return _found
