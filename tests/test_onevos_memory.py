@@ -64,14 +64,9 @@ def test_bounds_of_the_queue(gap: int, cap: int, bound: int, pinned: set[int], f
 
 
 def test_settings_that_make_no_sense():
-    for wrong in (
-        lambda: OneVOSQueue(gap=0),
-        lambda: OneVOSQueue(cap=0),
-        lambda: DynamicTokens(gap=0),
-        lambda: DynamicTokens(capacity=0),
-    ):
+    for policy, wrong in ((OneVOSQueue, "gap"), (OneVOSQueue, "cap"), (DynamicTokens, "gap"), (DynamicTokens, "capacity")):
         with pytest.raises(InputError, match="at least 1"):
-            wrong()
+            policy(**{wrong: 0})
 
 
 # -- tokens
