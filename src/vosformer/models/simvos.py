@@ -19,6 +19,7 @@ from vosformer.errors import InputError
 from vosformer.geometry import Geometry
 from vosformer.memory import Memory
 from vosformer.nn.attention import attend
+from vosformer.nn.conv import convolve
 from vosformer.nn.maps import Grid, per_slot, to_map, to_tokens
 from vosformer.nn.stm_decoder import DeconvPyramid, STMDecoder
 from vosformer.nn.vit_blocks import EPS, Block, PatchEmbed, Projected, initialise, make_blocks, resize_positions, sine_table
@@ -79,7 +80,7 @@ class TokenRefinement(nn.Module):
         With `suppress`, places where the mask is exactly 0 have no part; if that is everywhere, all weights are 0.
         """
         joined = torch.cat([x, mask.to(x.dtype)], 2)
-        hidden = F.gelu(self.conv(to_map(self.input_norm(joined), grid)))
+        hidden = F.gelu(convolve(to_map(self.input_norm(joined), grid), self.conv))
         scores = self.assign(to_tokens(hidden))
         if not suppress:
             return torch.softmax(scores, 1)

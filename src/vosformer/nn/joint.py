@@ -53,8 +53,8 @@ def absorb(blocks: nn.ModuleList, token: Tensor | None, x: Tensor, keep: Collect
 def gated(block: Block, x: Tensor, token: Tensor) -> Tensor:
     """A block in which tokens attend to a single one, with a sigmoid in place of the softmax (JointFormer Eq. 4).
 
-    Per head the score is ``q k'`` with one k for all places, and the output is v times the sigmoid of it. So the projections of queries
-    and of the output are folded into that k and that v: [heads,C] matrices in place of [C,C] ones.
+    Per head the score is ``q k'`` with one k for all places, and the output is v times the sigmoid of it. So the projections of
+    queries and of the output are folded into that k and that v: [heads,C] matrices in place of [C,C] ones.
 
     Args:
         block: its weights.

@@ -16,13 +16,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Activation = Literal["none", "relu", "relu6", "silu"]
+Activation = Literal["none", "relu", "relu6", "silu", "gelu"]
 
-_FUSED: dict[str, tuple[str, list[float]]] = {
-    "none": ("none", []),
-    "relu": ("relu", []),
-    "relu6": ("hardtanh", [0.0, 6.0]),
-    "silu": ("swish", []),
+_FUSED: dict[str, tuple[str, list[float], str]] = {
+    "none": ("none", [], ""),
+    "relu": ("relu", [], ""),
+    "relu6": ("hardtanh", [0.0, 6.0], ""),
+    "silu": ("swish", [], ""),
+    "gelu": ("gelu", [], "none"),  # the exact one
 }
 _switch: ContextVar[bool] = ContextVar("_switch", default=True)
 
@@ -53,8 +54,7 @@ def serves(x: Tensor) -> bool:
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None, activation: Activation = "none") -> Tensor:
     """``activation(x @ weight.T + bias)`` for tensors that `serves` accepts: [...,C], [D,C], [D] -> [...,D]."""
-    name, numbers = _FUSED[activation]
-    out: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, name, numbers, "")
+    out: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, *_FUSED[activation])
     return out
 
 
@@ -69,9 +69,10 @@ def convolution(
     activation: Activation = "none",
 ) -> Tensor:
     """``activation(conv2d(x, weight, bias, ...))`` for tensors that `serves` accepts, channels_last in memory."""
-    name, numbers = _FUSED[activation]
     x = x.contiguous(memory_format=torch.channels_last)
-    out: Tensor = torch.ops.mkldnn._convolution_pointwise(x, weight, bias, padding, stride, dilation, groups, name, numbers, "")
+    out: Tensor = torch.ops.mkldnn._convolution_pointwise(
+        x, weight, bias, padding, stride, dilation, groups, *_FUSED[activation]
+    )
     return out
 
 
@@ -81,6 +82,8 @@ def activate(x: Tensor, activation: Activation) -> Tensor:
         return F.relu(x, inplace=True)
     if activation == "relu6":
         return F.relu6(x, inplace=True)
+    if activation == "gelu":
+        return F.gelu(x)
     return F.silu(x) if activation == "silu" else x
 
 

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vosformer.nn.conv import convolve
 from vosformer.nn.maps import Grid, to_map, to_tokens
 
 
@@ -30,8 +31,8 @@ class ResBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[S,inputs,h,w] -> [S,outputs,h,w]."""
-        residual: Tensor = self.conv2(F.relu(self.conv1(F.relu(x))))
-        return residual + (x if self.downsample is None else self.downsample(x))
+        residual = convolve(convolve(F.relu(x), self.conv1, "relu"), self.conv2)
+        return residual + (x if self.downsample is None else convolve(x, self.downsample))
 
 
 class UpsampleBlock(nn.Module):
@@ -90,13 +91,13 @@ class _Decoder(nn.Module):
 
     def skips(self, f8: Tensor, f4: Tensor) -> Skips:
         """Features at strides 8 and 4 through their convolutions."""
-        return Skips(self.up_16_8.skip_conv(f8), self.up_8_4.skip_conv(f4))
+        return Skips(convolve(f8, self.up_16_8.skip_conv), convolve(f4, self.up_8_4.skip_conv))
 
     def enlarge(self, g16: Tensor, skips: Skips) -> Decoded:
         """The way up from stride 16."""
         g8 = self.up_16_8(skips.at8, g16)
         g4 = self.up_8_4(skips.at4, g8)
-        return Decoded(self.pred(F.relu(g4)), g16, g8, g4)
+        return Decoded(convolve(F.relu(g4), self.pred), g16, g8, g4)
 
 
 class STMDecoder(_Decoder):
@@ -183,7 +184,8 @@ class _TokenFuser(nn.Module):
 
     def forward(self, decoded: Decoded) -> Tensor:
         fine = torch.cat([decoded.g4, decoded.logits], 1)
-        parts = self.g16_conv(decoded.g16), self.g8_conv(F.avg_pool2d(decoded.g8, 2)), self.g4_conv(F.avg_pool2d(fine, 4))
+        maps = (decoded.g16, self.g16_conv), (F.avg_pool2d(decoded.g8, 2), self.g8_conv), (F.avg_pool2d(fine, 4), self.g4_conv)
+        parts = [convolve(x, conv) for x, conv in maps]
         return to_tokens(torch.cat(parts, 1))
 
 

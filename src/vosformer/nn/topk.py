@@ -6,7 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vosformer.nn import onednn
 from vosformer.nn.attention import attend
+from vosformer.nn.linear import token_product
 
 # Scores that are held at once: about the cache of two cores, or a share of a GPU's memory that nobody misses.
 _CPU_SCORES, _GPU_SCORES = 1 << 22, 1 << 27
@@ -46,21 +48,36 @@ def attend_topk(q: Tensor, memory: tuple[Tensor, Tensor], current: tuple[Tensor,
         return attend(q, keys, values, heads)
     queries, keys, values = (_heads(x, heads) for x in (q, keys, values))
     queries = queries * (q.shape[2] // heads) ** -0.5
+    if onednn.serves(q):
+        return _by_product(queries, keys, values, remembered, count)
     limit = _CPU_SCORES if q.device.type == "cpu" else _GPU_SCORES
     rows = max(1, limit // (heads * keys.shape[2]))
-    slots = [
-        torch.cat([_filtered(part, keys[s], values[s], remembered, count) for part in queries[s].split(rows, 1)], 1)
-        for s in range(q.shape[0])
-    ]
+    slots = []
+    for s in range(q.shape[0]):
+        parts = [_filter(part @ keys[s].transpose(1, 2), remembered, count) @ values[s] for part in queries[s].split(rows, 1)]
+        slots.append(torch.cat(parts, 1))
     return torch.stack(slots).transpose(1, 2).flatten(2)
 
 
-def _filtered(q: Tensor, keys: Tensor, values: Tensor, remembered: int, count: int) -> Tensor:
-    """[heads,n,d] queries, [heads,M+N,d] keys and values -> [heads,n,d]."""
-    scores = q @ keys.transpose(1, 2)
+def _by_product(queries: Tensor, keys: Tensor, values: Tensor, remembered: int, count: int) -> Tensor:
+    """The same by the fast products of a CPU, head by head: [S,heads,...,d] each -> [S,N,C]."""
+    slots, heads, tokens, d = queries.shape
+    out = values.new_empty(slots, tokens, heads, d)
+    rows = max(64, _CPU_SCORES // 4 // keys.shape[2])
+    for s in range(slots):
+        for h in range(heads):
+            own, mine = keys[s, h].contiguous(), values[s, h].t().contiguous()
+            for start in range(0, tokens, rows):
+                scores = token_product(queries[s, h, start : start + rows], own)
+                out[s, start : start + rows, h] = token_product(_filter(scores, remembered, count), mine)
+    return out.flatten(2)
+
+
+def _filter(scores: Tensor, remembered: int, count: int) -> Tensor:
+    """The weights of scores [...,M+N] of which the first M are filtered; `scores` is overwritten."""
     of_memory = scores[..., :remembered]
     of_memory.masked_fill_(of_memory < kth_largest(of_memory, count), -torch.inf)
-    return torch.softmax(scores, -1) @ values
+    return torch.softmax(scores, -1)
 
 
 def _heads(x: Tensor, heads: int) -> Tensor:

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vosformer.nn.attention import attend
+from vosformer.nn.conv import convolve
 from vosformer.nn.drop import DropPath
 from vosformer.nn.linear import TokenLinear, token_product
 from vosformer.nn.maps import Grid, to_map, to_tokens
@@ -34,7 +35,7 @@ class PatchEmbed(nn.Module):
         self.proj = nn.Conv2d(inputs, width, patch, patch)
 
     def forward(self, x: Tensor) -> Tensor:
-        return to_tokens(self.proj(x))
+        return to_tokens(convolve(x, self.proj))
 
 
 class Projected(NamedTuple):
@@ -64,7 +65,7 @@ class Mlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[...,C] -> [...,C]."""
-        y: Tensor = self.fc2(F.gelu(self.fc1(x)))
+        y: Tensor = self.fc2(self.fc1(x, "gelu"))
         return y
 
 
