@@ -112,7 +112,7 @@ class LayerBank:
 
     def _reserve(self, layer: Layer, tokens: int) -> None:
         held = next(iter(self._storage.values())).shape[1] if self._storage else 0
-        if tokens <= held:
+        if tokens <= held and self._storage:
             return
         length = next(iter(layer.values())).shape[1]
         wanted = max(tokens, self._capacity * length if self._capacity else 2 * held)
