@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from vosformer.errors import InputError
 from vosformer.io.frames import Source
 from vosformer.io.images import natural_key
@@ -43,9 +46,30 @@ class MaskFolder(Mapping[int, LabelMap]):
     def __len__(self) -> int:
         return len(self._paths)
 
+    @property
+    def labels(self) -> Mapping[int, NDArray[np.int32]]:
+        """Frame number -> integers [H,W], read when asked for."""
+        return _LabelsOf(self)
+
     def path(self, number: int) -> Path:
         """Where the mask of that frame comes from."""
         return self._paths[number]
+
+
+class _LabelsOf(Mapping[int, NDArray[np.int32]]):
+    """The label arrays of a `MaskFolder`."""
+
+    def __init__(self, masks: MaskFolder) -> None:
+        self._masks = masks
+
+    def __getitem__(self, number: int) -> NDArray[np.int32]:
+        return self._masks[number].labels
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._masks)
+
+    def __len__(self) -> int:
+        return len(self._masks)
 
 
 def read_masks(path: Path | str, source: Source, *, frame: int = 0) -> MaskFolder:

@@ -1,0 +1,67 @@
+"""`vosformer demo`: the main job from end to end, on a clip whose true masks are known."""
+
+from __future__ import annotations
+
+import os
+import time
+from fractions import Fraction
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from vosformer.data.assets import Assets
+from vosformer.data.render import composed_clip
+from vosformer.evaluate import evaluate
+from vosformer.io import LabelImages
+from vosformer.io.frames import Frame, frame_name
+from vosformer.io.overlay import OverlayVideo
+
+_SEED = 2  # several textured objects, one of which passes behind another
+
+
+def demo(out: Path = Path("demo-out"), frames: int = 40, size: int = 480, model: str = "default", dtype: str = "auto") -> None:
+    """Make a clip of moving, occluding, textured objects with exact masks; track it as a user would; score it.
+
+    Args:
+        out: folder for the clip, the masks and the overlay video.
+        frames: length of the clip.
+        size: short side in pixels that the model sees.
+        model: variant, see `vosformer variants`.
+        dtype: auto, fp32 or bf16.
+    """
+    console = Console(highlight=False)
+    console.print(f"making a clip of {frames} frames ...")
+    truth = out / "truth"
+    video = make_clip(out, frames)
+    begin = time.perf_counter()
+    console.print(f"[bold]vosformer track {video} --mask {truth / frame_name(0)}.png -o {out / 'result'}[/]")
+    from vosformer.cli.track import track
+
+    track(str(video), mask=truth / f"{frame_name(0)}.png", out=out / "result", size=size, model=model, dtype=dtype)
+    seconds = time.perf_counter() - begin
+    report = evaluate(out / "result" / "masks", truth, rules="davis")
+    console.print(report.table())
+    console.print(
+        f"J&F [bold]{report.jf:.1f}[/] against the exact masks; {frames / seconds:.1f} frames/s over all, start included "
+        f"({torch.get_num_threads()} threads, {os.cpu_count()} cores)"
+    )
+    console.print(
+        f"look at [bold]{out / 'result' / 'overlay.mp4'}[/] and [bold]{out / 'result' / 'masks'}[/]; the clip is {video}"
+    )
+
+
+def make_clip(out: Path, frames: int) -> Path:
+    """Write the clip as `out/clip.mp4` and its true masks as `out/truth/00000.png` and so on.
+
+    Returns:
+        The video's path.
+    """
+    (out / "truth").mkdir(parents=True, exist_ok=True)
+    video = out / "clip.mp4"
+    with OverlayVideo(video, Fraction(24), opacity=0) as clip, LabelImages(out / "truth") as truth:
+        for number, (image, labels) in enumerate(composed_clip(Assets(), frames, _SEED)):
+            frame = Frame(number, frame_name(number), image, number / 24)
+            clip.write(frame, labels * 0, {}, lambda i: labels)
+            truth.write(frame, labels.astype("int32"), {}, lambda i: labels)
+    return video

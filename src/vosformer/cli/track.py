@@ -1,0 +1,194 @@
+"""`vosformer track`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import tyro
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from vosformer.errors import InputError
+from vosformer.io import (
+    CocoRLE,
+    CutOuts,
+    LabelImages,
+    ObjectImages,
+    OverlayVideo,
+    Scores,
+    Sink,
+    Source,
+    open_source,
+    read_masks,
+)
+from vosformer.session import Session
+from vosformer.track import TrackReport
+from vosformer.track import track as follow
+
+Output = Literal["masks", "masks16", "overlay", "scores", "scores-json", "objects", "rgba", "rle"]
+
+
+def track(
+    video: Annotated[str, tyro.conf.Positional],
+    /,
+    mask: Path,
+    out: Annotated[Path, tyro.conf.arg(aliases=("-o",))],
+    mask_frame: int = 0,
+    outputs: tuple[Output, ...] = ("masks", "overlay", "scores"),
+    direction: Literal["forward", "backward", "both"] = "forward",
+    start: int | None = None,
+    stop: int | None = None,
+    model: str = "default",
+    weights: Path | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    fp32: bool = False,
+    size: int | None = 480,
+    memory: str = "default",
+    max_memory: float | None = None,
+    scales: tuple[float, ...] = (1.0,),
+    flip: bool = False,
+    depth: int | None = None,
+    threads: int | None = None,
+    resume: bool = False,
+) -> None:
+    """Follow marked objects through a video.
+
+    Args:
+        video: video file, folder of images, stream (rtsp://..., http://...), or camera:0.
+        mask: label image of one frame, folder with one PNG an object, or folder of masks named like their frames (first masks, new
+            objects and corrections).
+        out: folder for the results.
+        mask_frame: the frame that a single mask belongs to; the first is 0.
+        outputs: what to write. masks: indexed PNG; masks16: 16-bit PNG for ids above 255; overlay: overlay.mp4; scores, scores-json:
+            how surely each object is in each frame; objects: a black and white PNG an object; rgba: cut-outs with soft edges; rle:
+            COCO run-length JSON.
+        direction: from the masks to the end, to the start, or both ways.
+        start: first frame to write.
+        stop: the frame to stop before.
+        model: variant, see `vosformer variants`.
+        weights: weights file of the variant, ours or an official checkpoint.
+        device: auto, cpu, cuda, cuda:N or mps.
+        dtype: auto (the fastest that agrees), fp32, bf16 or fp16.
+        fp32: exact arithmetic; the same as --dtype fp32.
+        size: short side in pixels that the model sees; masks come back at the video's size.
+        memory: memory policy: default, paper, every-5, given-only, ...
+        max_memory: most megabytes that the memory bank may hold.
+        scales: look at every frame at these factors of the size and average.
+        flip: look at the mirrored frame, too.
+        depth: layers to use (AOST).
+        threads: CPU threads (default: one a core).
+        resume: go on with a run that was stopped, even by force; the result is the same as of a run that was not.
+    """
+    console = Console(stderr=True)
+    if threads is not None:
+        _set_threads(threads)
+    begin = time.perf_counter()
+    with open_source(video) as source:
+        masks = read_masks(mask, source, frame=mask_frame)
+        for note in masks.notes:
+            console.print(f"note: {note}", markup=False)
+        looks: dict[str, Any] = {"size": size, "scales": scales, "flip": flip, "memory": memory, "max_memory_mb": max_memory}
+        session = Session(model, weights, device=device, dtype="fp32" if fp32 else dtype, **looks)
+        options = {} if depth is None else {"depth": depth}
+        with _Bar(console) as progress:
+            report = follow(
+                source,
+                masks.labels,
+                session,
+                _sinks(outputs, out, source, masks[next(iter(masks))].palette),
+                direction=direction,
+                start=start,
+                stop=stop,
+                state=None if source.live else out / ".vosformer",
+                resume=resume,
+                settings={
+                    **looks,
+                    **options,
+                    "model": model,
+                    "weights": _identity(weights),
+                    "dtype": dtype,
+                    "fp32": fp32,
+                    "outputs": outputs,
+                },
+                options=options,
+                progress=progress,
+            )
+    _tell(report, out, time.perf_counter() - begin, console)
+
+
+def _sinks(outputs: tuple[Output, ...], out: Path, source: Source, palette: NDArray[np.uint8] | None) -> list[Sink]:
+    make: dict[Output, Callable[[], Sink]] = {
+        "masks": lambda: LabelImages(out / "masks", palette),
+        "masks16": lambda: LabelImages(out / "masks16", bits=16),
+        "overlay": lambda: OverlayVideo(out / "overlay.mp4", source.fps, palette),
+        "scores": lambda: Scores(out / "scores.csv"),
+        "scores-json": lambda: Scores(out / "scores.json"),
+        "objects": lambda: ObjectImages(out / "objects"),
+        "rgba": lambda: CutOuts(out / "rgba"),
+        "rle": lambda: CocoRLE(out / "rle.json"),
+    }
+    return [make[output]() for output in dict.fromkeys(outputs)]
+
+
+class _Bar:
+    """A progress bar, as the callback that `track` wants."""
+
+    def __init__(self, console: Console) -> None:
+        rate = TextColumn("{task.fields[rate]}")
+        self._bar = Progress(
+            TextColumn("tracking"), BarColumn(), MofNCompleteColumn(), rate, TimeRemainingColumn(), console=console
+        )
+        self._task = self._bar.add_task("tracking", total=None, rate="")
+        self._first: tuple[int, float] | None = None
+
+    def __enter__(self) -> _Bar:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.stop()
+
+    def __call__(self, done: int, total: int | None) -> None:
+        now = time.perf_counter()
+        if self._first is None:
+            self._first = (done, now)
+        elapsed = now - self._first[1]
+        rate = f"{(done - self._first[0]) / elapsed:.1f} frames/s" if elapsed > 0 else ""
+        self._bar.update(self._task, completed=done, total=total, rate=rate)
+
+
+def _tell(report: TrackReport, out: Path, seconds: float, console: Console) -> None:
+    """What came of it, and where to look."""
+    console.print(f"{report.frames} frames in {seconds:.1f} s, written to {out}", highlight=False, markup=False)
+    if report.bridged:
+        numbers = ", ".join(map(str, report.bridged[:10])) + (", ..." if len(report.bridged) > 10 else "")
+        console.print(f"[yellow]{len(report.bridged)} frames did not decode; the masks before them were repeated:[/] {numbers}")
+    if report.doubts:
+        console.print("[yellow]look here first, an object was lost or had left:[/]")
+        for doubt in report.doubts[:10]:
+            console.print(
+                f"  object {doubt.object}, frames {doubt.first} to {doubt.last} (score down to {doubt.score:.2f})",
+                highlight=False,
+            )
+
+
+def _identity(weights: Path | None) -> tuple[str, int, int] | None:
+    """What changes if another file is given."""
+    if weights is None or not weights.exists():
+        return None
+    status = weights.stat()
+    return str(weights), status.st_size, status.st_mtime_ns
+
+
+def _set_threads(threads: int) -> None:
+    import torch
+
+    if threads < 1:
+        raise InputError(f"--threads is {threads}, expected at least 1")
+    torch.set_num_threads(threads)
