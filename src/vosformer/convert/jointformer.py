@@ -51,8 +51,9 @@ def to_official(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tens
 def from_pretrained(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
     """A ConvMAE file, or an MAE file for a plain ViT.
 
-    The patch embedding starts both stems; the mask channels of the memory stem keep their fresh values. The position table is ours: a
-    sine table of 24 x 24 places, as the files' own is one of 14 x 14.
+    The patch embedding starts both stems; the mask channels of the memory stem keep their fresh values. The last
+    blocks start those of the compressed memory, too (paper, Sec. 4.1 "Model"). The position table is ours: a sine table of 24 x 24
+    places, as the files' own is one of 14 x 14.
     """
     own = model.state_dict()
     if f"{_QUERY}.norm.weight" in own:
@@ -70,4 +71,19 @@ def from_pretrained(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, 
     missing = [name for name in own if name.startswith(("stem.", "blocks.")) and name not in found]
     if missing:
         raise WeightsError(f"{len(missing)} tensors of the encoder are missing: {', '.join(missing[:10])}")
-    return found
+    return found | _last_blocks(found, own, "update_blocks") | _last_blocks(found, own, "enhance_blocks")
+
+
+def _last_blocks(found: Mapping[str, Tensor], own: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:
+    """The last blocks, as many as `part` has, under its names."""
+    copies = {}
+    shift = _count(own, "blocks") - _count(own, part)
+    for name in own:
+        if name.startswith(f"{part}."):
+            _, index, rest = name.split(".", 2)
+            copies[name] = found[f"blocks.{int(index) + shift}.{rest}"]
+    return copies
+
+
+def _count(state: Mapping[str, Tensor], part: str) -> int:
+    return len({name.split(".")[1] for name in state if name.startswith(f"{part}.")})

@@ -391,6 +391,8 @@ def _check(config: JointFormerConfig) -> None:
         )
     if not 0 <= config.updates <= 3:
         raise InputError(f"updates is {config.updates}, expected 0 (no compressed memory) to 3")
+    if config.enhance < 0:
+        raise InputError(f"enhance is {config.enhance}, expected 0 (no target enhancement) or more")
     if config.topk is not None and config.topk < 1:
         raise InputError(f"topk is {config.topk}, expected at least 1, or None for no filter")
 
