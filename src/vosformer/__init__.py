@@ -1,1 +1,30 @@
 """Video object segmentation with AOT, AOST, DeAOT, SimVOS, JointFormer and OneVOS."""
+
+from importlib.metadata import version
+
+from vosformer.errors import DataError, DeviceError, InputError, OutputError, VOSError, WeightsError
+from vosformer.evaluate import evaluate
+from vosformer.prediction import Prediction
+from vosformer.registry import Variant, register, variants
+from vosformer.session import Session
+from vosformer.track import track
+from vosformer.weights import build
+
+__version__ = version("vosformer")
+
+__all__ = [
+    "DataError",
+    "DeviceError",
+    "InputError",
+    "OutputError",
+    "Prediction",
+    "Session",
+    "VOSError",
+    "Variant",
+    "WeightsError",
+    "build",
+    "evaluate",
+    "register",
+    "track",
+    "variants",
+]

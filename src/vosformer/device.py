@@ -41,7 +41,7 @@ def choose_dtype(wanted: str | torch.dtype, device: torch.device) -> torch.dtype
     if wanted == "auto":
         return _fast_dtype(device)
     dtype = _DTYPES.get(wanted) if isinstance(wanted, str) else wanted
-    if dtype not in _DTYPES.values():
+    if dtype is None or dtype not in _DTYPES.values():
         raise DeviceError(f"{wanted!r} is no dtype; expected auto, {', '.join(_DTYPES)}")
     if dtype is torch.float16 and device.type == "cpu":
         raise DeviceError("fp16 was asked for on the CPU, which computes it slowly and without enough range; use bf16 or fp32")

@@ -116,7 +116,7 @@ def track(
     report = TrackReport(done.written, list(done.bridged), [Doubt(*doubt) for doubt in done.doubts])
     if done.complete:
         return report
-    walk = _Walk(session, masks, dict(options or {}), report, done.labels)
+    walk = _Walk(session, masks, dict(options or {}), report)
     with ExitStack() as stack:
         sink = BackgroundSink(Sinks(sinks))
         stack.push(lambda kind, error, trace: sink.close(complete=kind is None))
@@ -127,8 +127,9 @@ def track(
                 continue
             begun = done.frames if number == done.part else 0
             if begun == 0:
-                session.reset()
                 walk.begin()
+            else:
+                walk.resume(done.labels, part.start + part.step * (begun - 1))
             for at, (frame, labels, scores, probability) in enumerate(walk.follow(_frames(source, part, begun)), begun + 1):
                 if at > part.silent:
                     sink.write(frame, labels, scores, probability)
@@ -146,22 +147,23 @@ class _Walk:
     """Steps a session over frames, bridges those that did not decode, and notes what is doubtful."""
 
     def __init__(
-        self,
-        session: Session,
-        masks: Mapping[int, NDArray[Any]],
-        options: dict[str, Any],
-        report: TrackReport,
-        labels: Labels | None,
+        self, session: Session, masks: Mapping[int, NDArray[Any]], options: dict[str, Any], report: TrackReport
     ) -> None:
         self._session, self._masks, self._options = session, masks, options
         self._report = report
-        self._labels = labels
+        self._labels: Labels | None = None
         self._open: dict[int, int] = {}  # object -> place of its doubt in the report, while it lasts
 
     def begin(self) -> None:
         """A new direction begins."""
+        self._session.reset()
         self._labels = None
         self._open.clear()
+
+    def resume(self, labels: Labels | None, last: int) -> None:
+        """Go on after frame `last`, whose labels are given; the session is where it was."""
+        self._labels = labels
+        self._open = {doubt.object: at for at, doubt in enumerate(self._report.doubts) if doubt.last == last}
 
     def follow(
         self, frames: Iterator[Frame]
@@ -189,7 +191,7 @@ class _Walk:
     ) -> tuple[Frame, Labels, dict[int, float], Callable[[int], NDArray[np.float32]]]:
         if given is not None or self._labels is None:
             raise InputError(
-                f"frame {frame.number} has a mask, but does not decode ({frame.problem}); give the mask on another frame"
+                f"frame {frame.number} has a mask but does not decode ({frame.problem}): give the mask on another one"
             )
         self._report.bridged.append(frame.number)
         labels = self._labels

@@ -7,11 +7,15 @@ import time
 from fractions import Fraction
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from rich.console import Console
 
+from vosformer.cli.track import track
 from vosformer.data.assets import Assets
 from vosformer.data.render import composed_clip
+from vosformer.errors import InputError
 from vosformer.evaluate import evaluate
 from vosformer.io import LabelImages
 from vosformer.io.frames import Frame, frame_name
@@ -34,16 +38,14 @@ def demo(out: Path = Path("demo-out"), frames: int = 40, size: int = 480, model:
     console.print(f"making a clip of {frames} frames ...")
     truth = out / "truth"
     video = make_clip(out, frames)
-    begin = time.perf_counter()
     console.print(f"[bold]vosformer track {video} --mask {truth / frame_name(0)}.png -o {out / 'result'}[/]")
-    from vosformer.cli.track import track
-
+    begin = time.perf_counter()
     track(str(video), mask=truth / f"{frame_name(0)}.png", out=out / "result", size=size, model=model, dtype=dtype)
     seconds = time.perf_counter() - begin
     report = evaluate(out / "result" / "masks", truth, rules="davis")
     console.print(report.table())
     console.print(
-        f"J&F [bold]{report.jf:.1f}[/] against the exact masks; {frames / seconds:.1f} frames/s over all, start included "
+        f"J&F [bold]{100 * report.jf:.1f}[/] against the exact masks; {frames / seconds:.1f} frames/s over all, start included "
         f"({torch.get_num_threads()} threads, {os.cpu_count()} cores)"
     )
     console.print(
@@ -60,8 +62,13 @@ def make_clip(out: Path, frames: int) -> Path:
     (out / "truth").mkdir(parents=True, exist_ok=True)
     video = out / "clip.mp4"
     with OverlayVideo(video, Fraction(24), opacity=0) as clip, LabelImages(out / "truth") as truth:
-        for number, (image, labels) in enumerate(composed_clip(Assets(), frames, _SEED)):
+        for number, (image, exact) in enumerate(composed_clip(Assets(), frames, _SEED)):
             frame = Frame(number, frame_name(number), image, number / 24)
-            clip.write(frame, labels * 0, {}, lambda i: labels)
-            truth.write(frame, labels.astype("int32"), {}, lambda i: labels)
+            labels = exact.astype(np.int32)
+            clip.write(frame, np.zeros_like(labels), {}, _no_probability)
+            truth.write(frame, labels, {}, _no_probability)
     return video
+
+
+def _no_probability(i: int) -> NDArray[np.float32]:
+    raise InputError(f"a composed clip has no probability of object {i}: its masks are exact")

@@ -89,13 +89,23 @@ def track(
     if threads is not None:
         _set_threads(threads)
     begin = time.perf_counter()
+    dtype = "fp32" if fp32 else dtype
     with open_source(video) as source:
         masks = read_masks(mask, source, frame=mask_frame)
         for note in masks.notes:
             console.print(f"note: {note}", markup=False)
         looks: dict[str, Any] = {"size": size, "scales": scales, "flip": flip, "memory": memory, "max_memory_mb": max_memory}
-        session = Session(model, weights, device=device, dtype="fp32" if fp32 else dtype, **looks)
+        session = Session(model, weights, device=device, dtype=dtype, **looks)
         options = {} if depth is None else {"depth": depth}
+        decisive = {
+            **looks,
+            **options,
+            "model": model,
+            "weights": _identity(weights),
+            "dtype": dtype,
+            "fp32": fp32,
+            "outputs": outputs,
+        }
         with _Bar(console) as progress:
             report = follow(
                 source,
@@ -107,15 +117,7 @@ def track(
                 stop=stop,
                 state=None if source.live else out / ".vosformer",
                 resume=resume,
-                settings={
-                    **looks,
-                    **options,
-                    "model": model,
-                    "weights": _identity(weights),
-                    "dtype": dtype,
-                    "fp32": fp32,
-                    "outputs": outputs,
-                },
+                settings=decisive,
                 options=options,
                 progress=progress,
             )
@@ -172,10 +174,8 @@ def _tell(report: TrackReport, out: Path, seconds: float, console: Console) -> N
     if report.doubts:
         console.print("[yellow]look here first, an object was lost or had left:[/]")
         for doubt in report.doubts[:10]:
-            console.print(
-                f"  object {doubt.object}, frames {doubt.first} to {doubt.last} (score down to {doubt.score:.2f})",
-                highlight=False,
-            )
+            line = f"  object {doubt.object}, frames {doubt.first} to {doubt.last} (score down to {doubt.score:.2f})"
+            console.print(line, highlight=False)
 
 
 def _identity(weights: Path | None) -> tuple[str, int, int] | None:

@@ -1,0 +1,242 @@
+"""Tracking whole sources: directions, masks on several frames, frames that do not decode, interruption and resumption."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from dummy_models import ColourModel, flat_clip
+
+from vosformer import track as tracking
+from vosformer.errors import InputError, OutputError
+from vosformer.io import Arrays, Frame, LabelImages, Scores, Sink, read_labels
+from vosformer.session import Session
+from vosformer.track import track
+
+
+class Collect(Sink):
+    """Keeps what is written to it."""
+
+    name = "collect"
+
+    def __init__(self) -> None:
+        self.labels: dict[int, np.ndarray] = {}
+        self.scores: dict[int, dict[int, float]] = {}
+        self.order: list[int] = []
+        self.complete: bool | None = None
+
+    def write(self, frame, labels, scores, probability):
+        self.labels[frame.number], self.scores[frame.number] = labels, dict(scores)
+        self.order.append(frame.number)
+
+    def close(self, complete=True):
+        self.complete = complete
+
+
+def session() -> Session:
+    return Session(ColourModel(), device="cpu", dtype="fp32")
+
+
+def run(masks, frames=10, **options):
+    images, labels = flat_clip((1, 2), frames)
+    sink = Collect()
+    report = track(Arrays(images), {n: labels[n] for n in masks}, session(), [sink], **options)
+    return sink, report, labels
+
+
+def good(sink: Collect, labels) -> bool:
+    return all((sink.labels[n] == labels[n]).mean() > 0.97 for n in sink.labels)
+
+
+def test_forward_starts_at_the_first_mask():
+    sink, report, labels = run([3])
+    assert sink.order == list(range(3, 10))
+    assert report.frames == 7
+    assert good(sink, labels)
+    assert sink.complete
+
+
+def test_backward_starts_at_the_last_mask():
+    sink, _, labels = run([3, 6], direction="backward")
+    assert sink.order == list(range(6, -1, -1))
+    assert good(sink, labels)
+
+
+def test_both_ways_writes_every_frame_once():
+    seen = []
+    sink, report, labels = run([4], direction="both", progress=lambda done, total: seen.append((done, total)))
+    assert sink.order == [*range(4, 10), *range(3, -1, -1)]
+    assert report.frames == 10
+    assert good(sink, labels)
+    assert seen[-1] == (10, 10)
+
+
+@pytest.mark.parametrize("direction", ["forward", "backward", "both"])
+def test_ranges(direction):
+    sink, _, labels = run([4], direction=direction, start=2, stop=8)
+    wanted = {"forward": range(4, 8), "backward": range(2, 5), "both": range(2, 8)}[direction]
+    assert sorted(sink.order) == list(wanted)
+    assert good(sink, labels)
+
+
+class Broken(Arrays):
+    """A source some of whose frames do not decode."""
+
+    broken = (4, 5)
+
+    def frames(self, start=None, stop=None, step=1):
+        for frame in super().frames(start, stop, step):
+            yield Frame(frame.number, frame.name, None, frame.time, "torn") if frame.number in self.broken else frame
+
+
+def test_frames_that_do_not_decode_are_bridged():
+    images, labels = flat_clip((1, 2), 8)
+    sink = Collect()
+    report = track(Broken(images), {0: labels[0]}, session(), [sink])
+    assert report.bridged == [4, 5]
+    assert np.array_equal(sink.labels[5], sink.labels[3])
+    assert sink.scores[5] == {1: 0.0, 2: 0.0}
+    del sink.labels[4], sink.labels[5]
+    assert good(sink, labels)
+    with pytest.raises(InputError, match="frame 4 has a mask but does not decode"):
+        track(Broken(images), {4: labels[4]}, session(), [Collect()])
+
+
+def test_doubts_name_the_frames_to_look_at():
+    images, labels = flat_clip((1, 2), 9, gone={2: 4})
+    report = track(Arrays(images), {0: labels[0]}, session(), [Collect()])
+    assert [(doubt.object, doubt.first, doubt.last) for doubt in report.doubts] == [(2, 4, 8)]
+    assert report.doubts[0].score < 0.2
+
+
+class StopError(Exception):
+    pass
+
+
+def folders(out: Path) -> list:
+    return [LabelImages(out / "masks"), Scores(out / "scores.csv")]
+
+
+@pytest.mark.parametrize("stop_at", [1, 4, 7, 9, 12, 17])
+def test_a_stopped_run_resumes_to_the_same_result(tmp_path, monkeypatch, stop_at):
+    monkeypatch.setattr(tracking, "CHECKPOINT_FRAMES", 3)
+    images, labels = flat_clip((1, 2), 10)
+    masks = {4: labels[4], 7: labels[7]}
+
+    def go(out, **options):
+        return track(Arrays(images), masks, session(), folders(out), direction="both", state=out / "state", **options)
+
+    def stop(done, total):
+        if done == stop_at:
+            raise StopError
+
+    whole = go(tmp_path / "whole")
+    if stop_at <= 10:
+        with pytest.raises(StopError):
+            go(tmp_path / "part", progress=stop)
+    else:
+        go(tmp_path / "part")
+    again = go(tmp_path / "part", resume=True)
+    assert again == whole
+    names = sorted(p.name for p in (tmp_path / "whole" / "masks").iterdir())
+    assert len(names) == 10
+    for name in names:
+        a, b = (read_labels(tmp_path / which / "masks" / name).labels for which in ("whole", "part"))
+        assert np.array_equal(a, b)
+    assert (tmp_path / "whole/scores.csv").read_text() == (tmp_path / "part/scores.csv").read_text()
+    assert sorted(p.name for p in (tmp_path / "part" / "state").iterdir()) == ["run.json"]
+
+
+def test_another_run_is_not_resumed(tmp_path):
+    images, labels = flat_clip((1, 2), 6)
+    source = Arrays(images)
+
+    def go(labels, **options):
+        return track(source, {0: labels}, session(), folders(tmp_path), state=tmp_path / "state", resume=True, **options)
+
+    go(labels[0])
+    with pytest.raises(InputError, match="other masks or other settings"):
+        go(labels[1])
+    with pytest.raises(InputError, match="other masks or other settings"):
+        go(labels[0], stop=3)
+    (tmp_path / "state" / "run.json").write_text("{")
+    with pytest.raises(InputError, match="broken"):
+        go(labels[0])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"start": 20}, "cannot start at 20"),
+        ({"start": 4, "stop": 4}, "no range"),
+        ({"start": 6}, "there is no mask between"),
+        ({"resume": True}, "keeps its state"),
+    ],
+)
+def test_mistakes(options, message):
+    with pytest.raises(InputError, match=message):
+        run([3], **options)
+
+
+def test_what_was_written_stays_when_a_sink_fails(tmp_path):
+    class Full(Collect):
+        def write(self, frame, labels, scores, probability):
+            if frame.number == 4:
+                raise OutputError("disk full")
+            super().write(frame, labels, scores, probability)
+
+    images, labels = flat_clip((1,), 8)
+    full = Full()
+    with pytest.raises(OutputError, match="disk full"):
+        track(Arrays(images), {0: labels[0]}, session(), [LabelImages(tmp_path / "masks"), full])
+    assert full.complete is False
+    written = sorted((tmp_path / "masks").glob("*.png"))
+    assert len(written) >= 4
+    assert all(read_labels(path).labels.any() for path in written)
+
+
+CHILD = """
+import sys, time
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from dummy_models import ColourModel, flat_clip
+from vosformer import track as tracking
+from vosformer.io import Arrays, LabelImages, Scores
+from vosformer.session import Session
+tracking.CHECKPOINT_FRAMES = 4
+out = Path(sys.argv[1])
+images, labels = flat_clip((1, 2), 30)
+session = Session(ColourModel(), device="cpu", dtype="fp32")
+slow = float(sys.argv[3])
+tracking.track(Arrays(images), {0: labels[0]}, session, [LabelImages(out / "masks"), Scores(out / "scores.csv")],
+    state=out / "state", resume=True, progress=lambda done, total: (print(done, flush=True), time.sleep(slow)))
+"""
+
+
+def test_killed_by_force_and_resumed(tmp_path):
+    """SIGKILL in the middle, then the same command again: the files are those of a run that was left alone."""
+
+    def start(name, slow):
+        command = [sys.executable, "-c", CHILD, str(tmp_path / name), str(Path(__file__).parent), str(slow)]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+    assert start("whole", 0).wait(120) == 0
+    child = start("part", 0.05)
+    while child.stdout.readline().strip() != "11":
+        time.sleep(0.001)
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait(10)
+    assert len(list((tmp_path / "part/masks").glob("*.png"))) < 30
+    assert start("part", 0).wait(120) == 0
+    whole = {
+        p.relative_to(tmp_path / "whole"): p.read_bytes() for p in (tmp_path / "whole").rglob("*.*") if "state" not in str(p)
+    }
+    part = {p.relative_to(tmp_path / "part"): p.read_bytes() for p in (tmp_path / "part").rglob("*.*") if "state" not in str(p)}
+    assert len(whole) == 31
+    assert whole == part
