@@ -19,20 +19,22 @@ from vosformer.nn.attention_cpu import attend_chunked, attend_in_tiles
 from vosformer.nn.maps import Grid
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
+def attend(q: Tensor, k: Tensor | Sequence[Tensor], v: Tensor | Sequence[Tensor], heads: int) -> Tensor:
     """Multi-head attention ``softmax(q k' / sqrt(d)) v`` (AOT Eq. 1, per head).
 
     Args:
         q: [S,N,C].
-        k: [S,M,C].
-        v: [S,M,D].
+        k: [S,M,C], or the parts of it, whose M add up.
+        v: [S,M,D], or its parts.
         heads: number of heads; divides C and D.
 
     Returns:
         [S,N,D].
     """
     if onednn.serves(q):
-        return attend_chunked(q, k, v, heads)
+        return attend_chunked(q, [k] if isinstance(k, Tensor) else k, [v] if isinstance(v, Tensor) else v, heads)
+    k = k if isinstance(k, Tensor) else torch.cat(list(k), 1)
+    v = v if isinstance(v, Tensor) else torch.cat(list(v), 1)
     queries, keys, values = _split(q, heads), _split(k, heads), _split(v, heads)
     if q.device.type == "cpu" and q.dtype == torch.bfloat16 and torch.is_grad_enabled():
         # In bf16, the fused kernel with its backward pass takes two to four times as long as plain products.

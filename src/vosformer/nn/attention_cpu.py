@@ -20,21 +20,25 @@ _TILE = Grid(4, 18)
 _OUTSIDE = -1e30  # finite in bf16, too
 
 
-def attend_chunked(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
-    """Full attention, head by head and chunk by chunk: see `attention.attend`."""
+def attend_chunked(q: Tensor, k: Sequence[Tensor], v: Sequence[Tensor], heads: int) -> Tensor:
+    """Full attention, head by head and chunk by chunk: see `attention.attend`. The parts of k and v are joined on the way."""
     slots, tokens, channels = q.shape
-    d, e = channels // heads, v.shape[2] // heads
-    rows = min(tokens, max(64, _SCORES // k.shape[1]))
-    out = v.new_empty(slots, tokens, heads * e)
+    d, e = channels // heads, v[0].shape[2] // heads
+    rows = min(tokens, max(64, _SCORES // sum(part.shape[1] for part in k)))
+    out = v[0].new_empty(slots, tokens, heads * e)
     for s in range(slots):
         for h in range(heads):
             queries = q[s, :, h * d : (h + 1) * d] * d**-0.5
-            keys = k[s, :, h * d : (h + 1) * d].contiguous()
-            values = v[s, :, h * e : (h + 1) * e].t().contiguous()
+            keys = _joined([part[s, :, h * d : (h + 1) * d] for part in k])
+            values = _joined([part[s, :, h * e : (h + 1) * e] for part in v]).t()
             for start in range(0, tokens, rows):
                 weights = onednn.product(queries[start : start + rows], keys, None).softmax(1)
                 out[s, start : start + rows, h * e : (h + 1) * e] = onednn.product(weights, values, None)
     return out
+
+
+def _joined(parts: Sequence[Tensor]) -> Tensor:
+    return torch.cat(list(parts)) if len(parts) > 1 else parts[0].contiguous()
 
 
 def attend_in_tiles(

@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vosformer.nn.attention import attend, attend_locally
 from vosformer.nn.conv import convolve
 from vosformer.nn.depthwise import DepthwiseConv2d
 from vosformer.nn.drop import DropPath
-from vosformer.nn.linear import TokenLinear
+from vosformer.nn.linear import TokenLinear, token_product
 from vosformer.nn.lstt import RelativeBias
 from vosformer.nn.maps import Grid, to_map, to_tokens
 from vosformer.nn.propagation import Block, Past, Stack, State, Stream, initialise
@@ -62,15 +61,26 @@ class GatedPropagation(nn.Module):
         self.dw_conv = DepthwiseConv(values, kernel, dropout) if kernel else None
         self.projection = TokenLinear(values, outputs)
 
-    def forward(self, gate: Tensor, q: Tensor, frames: Sequence[Layer], grid: Grid) -> Tensor:
-        """Gate [S,N,values], queries [S,N,C_k] and frames to look at -> [S,N,outputs]."""
+    def forward(self, gates: Sequence[Tensor | None], q: Tensor, frames: Sequence[Layer], grid: Grid) -> Tensor:
+        """Propagate.
+
+        Args:
+            gates: sigma(U) of each stream [S,N,values/streams]; None is a gate of ones.
+            q: queries [S,N,C_k].
+            frames: what to look at; a single one unless there is a window.
+            grid: of the map.
+
+        Returns:
+            [S,N,outputs].
+        """
         keys, values = [frame["k"] for frame in frames], [self._by_head(frame["v"]) for frame in frames]
         if self.window:
             found = attend_locally(q, keys, values, self.relative_emb_k.relative(), grid, self.window)
         else:
             (k,), (v,) = keys, values
             found = attend(q, k, v, self.heads)
-        gated = self._by_stream(found) * gate
+        parts = zip(self._by_stream(found).chunk(len(gates), 2), gates, strict=True)
+        gated = torch.cat([part if gate is None else part * gate for part, gate in parts], 2)
         out: Tensor = self.projection(gated if self.dw_conv is None else self.dw_conv(gated, grid))
         return out
 
@@ -115,11 +125,11 @@ class SelfPropagation(GatedPropagation):
     def among(self, normed: Stream, grid: Grid) -> Tensor:
         """The normed streams [S,N,C] -> [S,N,streams*C]."""
         q = self.linear_QK(torch.cat(normed, 2) if self.maps == "both" else normed[0])
-        v, u = self.linear_V1(normed[0]), self.linear_U1(normed[0])
+        v, gates = self.linear_V1(normed[0], "silu"), [self.linear_U1(normed[0], "silu")]
         if self.streams == 2:
-            v = torch.cat([v, self.linear_V2(normed[1])], 2)
-            u = torch.cat([u, self.linear_U2(normed[1])], 2)
-        out: Tensor = self(F.silu(u), q, [{"k": q, "v": F.silu(v)}], grid)
+            v = torch.cat([v, self.linear_V2(normed[1], "silu")], 2)
+            gates.append(self.linear_U2(normed[1], "silu"))
+        out: Tensor = self(gates, q, [{"k": q, "v": v}], grid)
         return out
 
 
@@ -180,26 +190,26 @@ class GPM(Block):
 
     def prepare(self, stream: Stream, grid: Grid) -> tuple[Stream, State]:
         y = self.norm1(stream[0])
-        both: Tensor = self.linear_QV(y)
-        q, v = both[..., : self.matching], both[..., self.matching :]
-        gate = F.silu(self.linear_U(y))
+        weight, bias, cut = self.linear_QV.weight, self.linear_QV.bias, self.matching
+        q = token_product(y, weight[:cut], bias[:cut])
+        state = {"k": q, "v": token_product(y, weight[cut:], bias[cut:], "silu"), "gate": self.linear_U(y, "silu")}
         if self.first:
-            return stream, {"k": q, "v": F.silu(v), "gate": torch.cat([gate, torch.ones_like(gate)], 2)}
+            return stream, state
         z = self.id_norm1(stream[1])
         if self.linear_ID_QK is not None:
-            q = q + self.linear_ID_QK(z)
-        gate = torch.cat([gate, F.silu(self.linear_ID_U(z))], 2)
-        return stream, {"k": q, "v": F.silu(v), "gate": gate, "z": z}
+            state["k"] = q + self.linear_ID_QK(z)
+        return stream, {**state, "id_gate": self.linear_ID_U(z, "silu"), "z": z}
 
     def remember(self, state: State, identity: Tensor) -> Layer:
         """Keys are the queries; the values are those of the visual stream, then those of the ID stream."""
         told = identity if self.first else torch.cat([state["z"], identity], 2)
-        return {"k": state["k"], "v": torch.cat([state["v"], F.silu(self.linear_ID_V(told))], 2)}
+        return {"k": state["k"], "v": torch.cat([state["v"], self.linear_ID_V(told, "silu")], 2)}
 
     def propagate(self, stream: Stream, state: State, past: Past, grid: Grid) -> Stream:
-        found = self.long_term_attn(state["gate"], state["k"], [past.long], grid)
+        gates = (state["gate"], state.get("id_gate"))
+        found = self.long_term_attn(gates, state["k"], [past.long], grid)
         if self.short_term_attn is not None:
-            found = found + self.short_term_attn(state["gate"], state["k"], past.short, grid)
+            found = found + self.short_term_attn(gates, state["k"], past.short, grid)
         visual, own = found.chunk(2, 2)
         x = stream[0] + visual
         m = own if self.first else stream[1] + own
@@ -239,15 +249,15 @@ class CoupledGPM(Block):
 
     def prepare(self, stream: Stream, grid: Grid) -> tuple[Stream, State]:
         y = self.norm1(stream[0])
-        return stream, {"k": self.linear_Q(y), "y": y, "gate": F.silu(self.linear_U(y))}
+        return stream, {"k": self.linear_Q(y), "y": y, "gate": self.linear_U(y, "silu")}
 
     def remember(self, state: State, identity: Tensor) -> Layer:
-        return {"k": state["k"], "v": F.silu(self.linear_V(state["y"] + identity))}
+        return {"k": state["k"], "v": self.linear_V(state["y"] + identity, "silu")}
 
     def propagate(self, stream: Stream, state: State, past: Past, grid: Grid) -> Stream:
-        x = stream[0] + self.long_term_attn(state["gate"], state["k"], [past.long], grid)
+        x = stream[0] + self.long_term_attn([state["gate"]], state["k"], [past.long], grid)
         if self.short_term_attn is not None:
-            x = x + self.short_term_attn(state["gate"], state["k"], past.short, grid)
+            x = x + self.short_term_attn([state["gate"]], state["k"], past.short, grid)
         return (x + self.drop_path(self.self_attn.among((self.norm2(x),), grid)),)
 
 

@@ -54,7 +54,10 @@ def serves(x: Tensor) -> bool:
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None, activation: Activation = "none") -> Tensor:
     """``activation(x @ weight.T + bias)`` for tensors that `serves` accepts: [...,C], [D,C], [D] -> [...,D]."""
-    out: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, *_FUSED[activation])
+    if not weight.t().is_contiguous():
+        weight = weight.contiguous()
+    # With other strides, oneDNN would take a thousand times as long.
+    out: Tensor = torch.ops.mkldnn._linear_pointwise(x.contiguous(), weight, bias, *_FUSED[activation])
     return out
 
 
