@@ -45,6 +45,7 @@ def model() -> Any:
 class Run:
     """The model goes through the clip; the memory gets the true masks."""
 
+    @torch.inference_mode()
     def __init__(self, policy: OneVOSQueue, frames: int, labels: NDArray[Any] | None = None, objects: int = 3) -> None:
         images, truth = make_clip(*SIZE, 6)
         truth = truth if labels is None else np.stack([labels] * 6)

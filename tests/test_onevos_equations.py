@@ -139,7 +139,7 @@ def test_equation_1_as_released():
     features = model.encode(images(1)[0])
     memory.add(model.write(features, masks(0, True), None), 0, True)
     seen: list[Tensor] = []
-    model.read(features, memory, probe=lambda layer, q, k, gate, lengths, tokens: seen.append(k))
+    model.read(features, memory, probe=lambda layer: seen.append(torch.cat(layer.keys, 1)))
     raw = model.backbone.blocks3[0].project(features.pyramid[3])[1]
     torch.testing.assert_close(seen[0][:, :N], raw)
     assert (memory.last(0)["k"] - raw).abs().max() > 0.01
@@ -189,7 +189,7 @@ def test_gates_are_weights_of_the_softmax():
     q, k, v = torch.randn(1, 5, C).double(), torch.randn(1, 9, C).double(), torch.randn(1, 9, C).double()
     gate = (torch.rand(1, 9, 1) > 0.5).double().requires_grad_()
     plain = gate.detach().clone().requires_grad_()
-    out = attend_gated(q, k, v, gate, HEADS)
+    out = attend_gated(q, [k], [v], gate, HEADS)
     expected = []
     for a, b, c in zip(heads(q[0]), heads(k[0]), heads(v[0]), strict=True):
         strength = plain[0, :, 0] * (a @ b.T / math.sqrt(C // HEADS)).exp()

@@ -155,6 +155,10 @@ class Memory:
             found.append(self.last(layer))
         return [part for part in found if part]
 
+    def lengths(self, layer: int) -> list[int]:
+        """Tokens of each of `frames` in the bank of a layer."""
+        return self._banks[layer].lengths if layer < len(self._banks) else []
+
     @property
     def nbytes(self) -> int:
         """Bytes held by the banks."""

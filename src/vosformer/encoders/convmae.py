@@ -15,7 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vosformer.errors import WeightsError
+from vosformer.nn.conv import convolve
 from vosformer.nn.depthwise import DepthwiseConv2d
+from vosformer.nn.linear import TokenLinear
+from vosformer.nn.maps import to_tokens
 
 # What only pre-training or classification needs; everything else of a public file is used.
 _PRETRAINING_ONLY = ("mask_token", "decoder_", "stage1_output_decode", "stage2_output_decode", "head.", "fc_norm.")
@@ -72,7 +75,7 @@ class PatchEmbed(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.gelu(channel_norm(self.norm, self.proj(x)))
+        return F.gelu(channel_norm(self.norm, convolve(x, self.proj)))
 
 
 class _ConvMlp(nn.Module):
@@ -82,8 +85,7 @@ class _ConvMlp(nn.Module):
         self.fc2 = nn.Conv2d(hidden, width, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.fc2(F.gelu(self.fc1(x)))
-        return y
+        return convolve(convolve(x, self.fc1, "gelu"), self.fc2)
 
 
 class ConvBlock(nn.Module):
@@ -99,9 +101,10 @@ class ConvBlock(nn.Module):
         self.mlp = _ConvMlp(width, width * ratio)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x + self.conv2(self.attn(self.conv1(channel_norm(self.norm1, x))))
-        x = x + self.mlp(channel_norm(self.norm2, x))
-        return x
+        y = convolve(channel_norm(self.norm1, x), self.conv1)
+        x = x + convolve(convolve(y, self.attn), self.conv2)
+        out: Tensor = x + self.mlp(channel_norm(self.norm2, x))
+        return out
 
 
 class ConvStem(nn.Module):
@@ -120,7 +123,7 @@ class ConvStem(nn.Module):
             self.add_module(name, PatchEmbed(channels, size.widths[0], 4))
         self.patch_embed2 = PatchEmbed(size.widths[0], size.widths[1], 2)
         self.patch_embed3 = PatchEmbed(size.widths[1], size.widths[2], 2)
-        self.patch_embed4 = nn.Linear(size.widths[2], size.widths[2])
+        self.patch_embed4 = TokenLinear(size.widths[2], size.widths[2])
         self.blocks1 = nn.Sequential(*(ConvBlock(size.widths[0], size.ratios[0]) for _ in range(size.depths[0])))
         self.blocks2 = nn.Sequential(*(ConvBlock(size.widths[1], size.ratios[1]) for _ in range(size.depths[1])))
 
@@ -133,7 +136,7 @@ class ConvStem(nn.Module):
 
     def tokens(self, f16: Tensor) -> Tensor:
         """[B,C,h,w] -> [B,N,C]: the map as tokens through `patch_embed4`; positions are added by the caller."""
-        tokens: Tensor = self.patch_embed4(f16.flatten(2).transpose(1, 2))
+        tokens: Tensor = self.patch_embed4(to_tokens(f16))
         return tokens
 
 

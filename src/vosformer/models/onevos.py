@@ -7,10 +7,10 @@ themselves. The reference frame is run in `write`, since nothing in it depends o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -75,15 +75,33 @@ class Lengths(NamedTuple):
     current: int
 
 
-class Probe(Protocol):
-    """Sees the attention of each layer of a `read` (`vosformer.inspect` has one)."""
+class Seen(NamedTuple):
+    """The attention of one layer of a `read`, as a probe is shown it (`vosformer.inspect` has one).
 
-    def __call__(self, layer: int, q: Tensor, k: Tensor, gate: Tensor | None, lengths: Lengths, tokens: Layer) -> None:
-        """Look at a layer's queries [S,N,C] and keys [S,M,C] (gates [S,M,1] or None), memory first, then reference, then current.
+    Attributes:
+        layer: its number, from 0.
+        heads: number of heads.
+        grid: of the current frame's tokens.
+        q: [S,N,C], the current frame's queries.
+        keys: parts [S,M,C]: memory (if there is any; a view of its storage), reference, current frame.
+        gate: [S,M,1] of all parts, or None.
+        lengths: of the parts.
+        reference: what the layer has of the reference frame; with a selector its `place` says which tokens these are.
+        memory: what the frame is read with.
+    """
 
-        `tokens` is what the layer has of the reference frame; with a selector its `place` says where they come from.
-        """
-        ...
+    layer: int
+    heads: int
+    grid: Grid
+    q: Tensor
+    keys: list[Tensor]
+    gate: Tensor | None
+    lengths: Lengths
+    reference: Layer
+    memory: Memory
+
+
+Probe = Callable[[Seen], None]
 
 
 class Carry(NamedTuple):
@@ -164,14 +182,15 @@ class OneVOS(nn.Module):
             self.backbone = PlainViT(c.size, c.grid, _blocks(c, width, c.size.depth, c.size.heads, c.size.ratio))
             shortcuts = (width // 3, width // 2, width)
         initialise(self.backbone)
-        for block in self._blocks:
+        for block in self.blocks:
             if block.selector is not None:
                 block.selector.start()
         self.decoder = FPN(shortcuts[2], c.identities + 1, c.decoder, shortcuts, align_corners=False)
         self.patch_wise_id_bank = IdentityBank(c.identities, shortcuts[2], aligned=False)
 
     @property
-    def _blocks(self) -> list[HybridBlock]:
+    def blocks(self) -> list[HybridBlock]:
+        """The transformer blocks, from the first to the last."""
         return list(self.backbone.blocks3)  # type: ignore[arg-type]
 
     def encode(self, image: Tensor) -> Features:
@@ -180,7 +199,7 @@ class OneVOS(nn.Module):
         The first block's projections serve the frame twice: when it is read, and when it is the reference.
         """
         maps = self.backbone.start(image)
-        return Features(image, (*maps, *self._blocks[0].project(maps[3])))
+        return Features(image, (*maps, *self.blocks[0].project(maps[3])))
 
     def read(self, features: Features, memory: Memory, probe: Probe | None = None) -> Reading:
         """What the memory says about the frame (Eq. 6, second line, in every layer; then mask decoding).
@@ -197,8 +216,7 @@ class OneVOS(nn.Module):
             InputError: nothing is remembered yet, or by a policy that an ablation cannot work with.
         """
         x, carry = self._propagate(features, memory, probe)
-        height, width = features.pyramid[2].shape[-2:]
-        return Reading(self.decoder(to_map(x, Grid(height, width)), features.pyramid), carry)
+        return Reading(self.decoder(to_map(x, _grid(features)), features.pyramid), carry)
 
     def write(self, features: Features, targets: Targets, reading: Reading | None, memory: Memory | None = None) -> Entry:
         """What the frame leaves behind as the next frame's reference (Eq. 6, first line, in every layer).
@@ -233,8 +251,8 @@ class OneVOS(nn.Module):
         x = per_slot(features.pyramid[3], mask.shape[0])
         layers: list[Layer] = []
         recent: list[Layer] = []
-        for i, block in enumerate(self._blocks):
-            final = i == len(self._blocks) - 1
+        for i, block in enumerate(self.blocks):
+            final = i == len(self.blocks) - 1
             if final:
                 # Nobody wants the last output.
                 raw, v = block.project_keys(x)
@@ -266,8 +284,8 @@ class OneVOS(nn.Module):
         stream = (start["tokens"], start["mask"]) if self.coupled else None
         previous: list[Layer] = []
         received: list[Layer] = []
-        slots = x.shape[0]
-        for i, block in enumerate(self._blocks):
+        slots, grid = x.shape[0], _grid(features)
+        for i, block in enumerate(self.blocks):
             bank = memory.bank(i)
             if bank and "k" not in bank:
                 raise InputError(f"this ablation of OneVOS cannot work with the memory policy {memory.policy}; use OneVOSQueue")
@@ -281,14 +299,14 @@ class OneVOS(nn.Module):
                     reference = self._choose_now(block.selector, reference, x, _ragged(x, bank))
                     previous.append({name: t for name, t in reference.items() if name != "raw"})
             keys, values, gate = _join(bank, reference, k, v)
-            lengths = Lengths(keys.shape[1] - reference["k"].shape[1] - k.shape[1], reference["k"].shape[1], k.shape[1])
+            lengths = Lengths(sum(part.shape[1] for part in keys[:-2]), reference["k"].shape[1], k.shape[1])
             ranked: dict[str, Tensor] = {}
             if memory.ranks(i):
-                weights = received_attention(q, keys, block.heads, gate)
+                weights = received_attention(q, torch.cat(keys, 1), block.heads, gate)
                 ranked = {"bank": weights[:, : lengths.memory], "last": weights[:, lengths.memory : -lengths.current]}
             received.append(ranked)
             if probe is not None:
-                probe(i, q, keys, gate, lengths, reference)
+                probe(Seen(i, block.heads, grid, q, keys, gate, lengths, reference, memory))
             x = block.finish(x, attend_gated(q, keys, values, gate, block.heads))
         return x, Carry(tuple(previous), tuple(received))
 
@@ -306,7 +324,7 @@ class OneVOS(nn.Module):
         if not self.config.decouple_current:
             keys.append(k)
             values.append(v)
-        x = block.finish(x, attend(q, torch.cat(keys, 1), torch.cat(values, 1), block.heads))
+        x = block.finish(x, attend(q, keys, values, block.heads))
         return {"k": marked, "v": own, "raw": raw}, (x, mask)
 
     def _choose_now(self, selector: TokenSelector, reference: Layer, x: Tensor, ragged: bool) -> Layer:
@@ -332,7 +350,7 @@ class OneVOS(nn.Module):
 
     def _quota(self, tokens: int) -> tuple[float, ...]:
         """r_l N of each layer (Eq. 8), the tokens of a frame that a layer's memory makes room for."""
-        selectors = [block.selector for block in self._blocks]
+        selectors = [block.selector for block in self.blocks]
         ratios = [selector.ratio for selector in selectors if selector is not None]
         if not ratios or ratios[0].is_meta:
             return (float(tokens),) * len(ratios)
@@ -348,6 +366,11 @@ def _blocks(c: OneVOSConfig, width: int, depth: int, heads: int, ratio: int) -> 
     return blocks
 
 
+def _grid(features: Features) -> Grid:
+    height, width = features.pyramid[2].shape[-2:]
+    return Grid(height, width)
+
+
 def _first(features: Features, slots: int) -> tuple[Tensor, Tensor, Tensor]:
     """Queries, keys and values [S,N,C] of the first block."""
     q, k, v = (per_slot(each, slots) for each in features.pyramid[4:])
@@ -359,8 +382,8 @@ def _ragged(tokens: Tensor, known: Layer) -> bool:
     return tokens.shape[0] > 1 or "gate" in known
 
 
-def _join(bank: Layer, reference: Layer, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Keys, values and gates of memory (marked keys), reference (RAW keys, marked values) and current frame, in this order."""
+def _join(bank: Layer, reference: Layer, k: Tensor, v: Tensor) -> tuple[list[Tensor], list[Tensor], Tensor | None]:
+    """Keys and values of memory (marked keys), reference (RAW keys, marked values) and current frame, in this order; their gates."""
     keys, values = [reference["raw"], k], [reference["v"], v]
     gates = [reference.get("gate"), None]
     if bank:
@@ -371,7 +394,7 @@ def _join(bank: Layer, reference: Layer, k: Tensor, v: Tensor) -> tuple[Tensor, 
     if any(g is not None for g in gates):
         parts = [torch.ones_like(key[..., :1]) if g is None else g for g, key in zip(gates, keys, strict=True)]
         gate = torch.cat(parts, 1)
-    return torch.cat(keys, 1), torch.cat(values, 1), gate
+    return keys, values, gate
 
 
 def build(preset: OneVOSConfig, tiny: bool = False, **overrides: Any) -> OneVOS:

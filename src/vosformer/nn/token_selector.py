@@ -104,7 +104,7 @@ def take(layer: Mapping[str, Tensor], gate: Tensor, ragged: bool) -> dict[str, T
     return taken
 
 
-def attend_gated(q: Tensor, k: Tensor, v: Tensor, gate: Tensor | None, heads: int) -> Tensor:
+def attend_gated(q: Tensor, k: Sequence[Tensor], v: Sequence[Tensor], gate: Tensor | None, heads: int) -> Tensor:
     """Attention in which each key has a gate g: weights are ``g exp(s) / sum(g exp(s))`` (as in DynamicViT).
 
     The gate travels as one more channel of queries and keys, whose product is log(g): any fused kernel computes it, nothing of the
@@ -112,9 +112,9 @@ def attend_gated(q: Tensor, k: Tensor, v: Tensor, gate: Tensor | None, heads: in
 
     Args:
         q: [S,N,C].
-        k: [S,M,C].
-        v: [S,M,C].
-        gate: [S,M,1] in [0,1]; None = all are open.
+        k: parts [S,M,C], whose M add up.
+        v: parts [S,M,C].
+        gate: [S,M,1] in [0,1] for all parts; None = all are open.
         heads: number of heads.
 
     Returns:
@@ -125,12 +125,14 @@ def attend_gated(q: Tensor, k: Tensor, v: Tensor, gate: Tensor | None, heads: in
     channels = q.shape[2] // heads
     # Under autograd a closed gate needs a finite logarithm for its gradient; else it is shut for good.
     bias = torch.log(gate.float() + (1e-6 if gate.requires_grad else 1e-30)).to(q.dtype)
-    q, k, v = (x.reshape(*x.shape[:2], heads, channels).transpose(1, 2) for x in (q, k, v))
-    ones = q.new_full((), channels**0.5).expand(*q.shape[:-1], 1)
+    queries, keys, values = (
+        x.reshape(*x.shape[:2], heads, channels).transpose(1, 2) for x in (q, torch.cat(list(k), 1), torch.cat(list(v), 1))
+    )
+    ones = q.new_full((), channels**0.5).expand(*queries.shape[:-1], 1)
     pads = (0, 7)  # fused kernels want multiples of 8 channels
-    q = F.pad(torch.cat([q, ones], 3), pads)
-    k = F.pad(torch.cat([k, bias[:, None].expand(-1, heads, -1, -1)], 3), pads)
-    out = F.scaled_dot_product_attention(q, k, F.pad(v, (0, 8)), scale=channels**-0.5)
+    queries = F.pad(torch.cat([queries, ones], 3), pads)
+    keys = F.pad(torch.cat([keys, bias[:, None].expand(-1, heads, -1, -1)], 3), pads)
+    out = F.scaled_dot_product_attention(queries, keys, F.pad(values, (0, 8)), scale=channels**-0.5)
     return out[..., :channels].transpose(1, 2).flatten(2)
 
 

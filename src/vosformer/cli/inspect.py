@@ -1,0 +1,85 @@
+"""`vosformer inspect`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import tyro
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+from vosformer.errors import InputError
+from vosformer.inspect import GROUPS, Inspection, inspect_clip
+from vosformer.inspect_plots import draw
+from vosformer.io import MaskFolder, Source, open_source, read_masks
+from vosformer.session import Session
+
+Labels = NDArray[np.int32]
+
+
+def inspect(
+    video: Annotated[str, tyro.conf.Positional],
+    /,
+    mask: Path,
+    out: Annotated[Path, tyro.conf.arg(aliases=("-o",))],
+    mask_frame: int = 0,
+    frames: int = 10,
+    pictures: int = 3,
+    model: str = "onevos-b",
+    weights: Path | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    size: int | None = 480,
+    memory: str = "default",
+) -> None:
+    """Plot what OneVOS attends to, layer by layer: its paper's Figures 3 to 5 for a clip.
+
+    Args:
+        video: video file or folder of images.
+        mask: label image of one frame, folder with one PNG an object, or folder of masks named like their frames.
+        out: folder for the pictures and inspection.json.
+        mask_frame: the frame that a single mask belongs to, where the clip begins; the first is 0.
+        frames: how many frames to look at, from the first mask on.
+        pictures: of how many of them the token maps are drawn.
+        model: a OneVOS variant, e.g. onevos-b-d for one with a Dynamic Token Selector.
+        weights: weights file of the variant, ours or an official checkpoint.
+        device: auto, cpu, cuda, cuda:N or mps.
+        dtype: auto (the fastest that agrees), fp32, bf16 or fp16.
+        size: short side in pixels that the model sees.
+        memory: memory policy: default, paper, every-5, given-only, ...
+    """
+    console = Console(stderr=True)
+    if frames < 2:
+        raise InputError(f"--frames is {frames}: at least 2 are needed, the one with the mask and one that is read")
+    session = Session(model, weights, device=device, dtype=dtype, memory=memory, size=size)
+    with open_source(video) as source:
+        masks = read_masks(mask, source, frame=mask_frame)
+        for note in masks.notes:
+            console.print(f"note: {note}", markup=False)
+        found = inspect_clip(session, _clip(source, masks, frames))
+    written = draw(found, out, pictures)
+    console.print(_table(found))
+    console.print(f"{len(written)} files in {out}", markup=False)
+
+
+def _clip(source: Source, masks: MaskFolder, frames: int) -> Iterator[tuple[NDArray[np.uint8], Labels | None]]:
+    start = next(iter(masks))
+    for frame in source.frames(start, start + frames):
+        if frame.image is None:
+            raise InputError(f"{source.name}: frame {frame.number} cannot be looked at: {frame.problem}")
+        yield frame.image, masks[frame.number].labels if frame.number in masks else None
+
+
+def _table(found: Inspection) -> Table:
+    table = Table(title="attention of the objects, mean over the clip")
+    for heading in ("layer", *GROUPS, "selected", "tokens in memory"):
+        table.add_column(heading, justify="right")
+    shares = found.shares.mean(0)
+    for i, row in enumerate(shares):
+        cells = [f"{share:.1%}" for share in row]
+        table.add_row(str(i), *cells, f"{found.ratios[:, i].mean():.1%}", str(found.tokens[-1, i]))
+    return table
