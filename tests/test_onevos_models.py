@@ -354,8 +354,21 @@ def test_in_a_session(selector: str):
     rest = [session.step(frame).labels for frame in frames[3:]]
     session.state = state
     assert all(np.array_equal(session.step(frame).labels, known) for frame, known in zip(frames[3:], rest, strict=True))
-    with pytest.raises(TypeError):
+    with pytest.raises(InputError, match="options \\['depth'\\]"):
         session.step(frames[3], depth=2)
+
+
+def test_small_objects_of_the_first_frame_are_grown_before_they_are_written():
+    model, seen = small(), []
+    write = model.write
+    model.write = lambda features, targets, *rest: seen.append(targets.own[0, 0].sum()) or write(features, targets, *rest)  # type: ignore[method-assign]
+    frames = np.random.default_rng(0).integers(0, 255, (3, 64, 96, 3), np.uint8)
+    labels = np.zeros((64, 96), np.int32)
+    labels[20:24, 20:24] = 7
+    session = Session(model, device="cpu", dtype="fp32", size=None)
+    assert (session.step(frames[0], labels).labels == labels).all()
+    session.step(frames[1], labels)
+    assert seen == [12 * 12, 4 * 4]
 
 
 @pytest.mark.parametrize("selector", ["none", "dts", "dts-t"])

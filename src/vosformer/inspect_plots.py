@@ -85,7 +85,7 @@ def _axes(title: str, layers: int, top: float, names: Sequence[str]) -> tuple[Im
     for step in range(5):
         y = base - (base - head) * step // 4
         cv2.line(image, (left, y), (width - 10, y), _GRID, 1)
-        _text(image, f"{top * step / 4:.2f}", 12, y + 4, scale=0.38)
+        _text(image, f"{top * step / 4:.2g}", 8, y + 4, scale=0.38)
     xs = left + 10 + (np.arange(layers) + 0.5) * (width - left - 30) / layers
     for i, x in enumerate(xs.astype(int)):
         _text(image, str(i), int(x) - 4 * len(str(i)), base + 18, scale=0.4)

@@ -174,6 +174,9 @@ def _remember(
         objects.admit(cohorts, [i for i in given.ids if i not in known], model, setup.policy, number)
     at_network = geometry.labels(labels.to(setup.device), seen.placement)
     at_network = at_network.flip(-1) if view.flip else at_network
+    prepare = getattr(model, "prepare_given", None)
+    if prepare is not None and number == 0:
+        at_network = prepare(at_network)
     mixed = _soft_masks(setup, view, cohorts, seen, at_network, given) if model.feedback == "soft" else {}
     for c, cohort in enumerate(cohorts):
         if model.feedback == "hard":

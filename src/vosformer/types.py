@@ -96,6 +96,9 @@ class VOSModel(Protocol):
     All are `torch.nn.Module`s without any state besides their weights. The methods work on any batch and, if gradients are
     on, are differentiable: training calls the same ones.
 
+    A model may also have a method ``prepare_given(labels)``, integers [H,W] at network size to the same: what is done to the masks of
+    the very first frame before they are written (OneVOS grows the smallest objects).
+
     Attributes:
         slot_size: K, the number of objects that one slot holds (10 for systems with identities, 1 for per-object systems).
         geometry: how frames are brought to the network and logits back.

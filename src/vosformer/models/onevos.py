@@ -243,8 +243,15 @@ class OneVOS(nn.Module):
         """What the session does to the labels of a first frame, integers [H,W] at network size: see `dilate_small`."""
         return dilate_small(labels)
 
-    def check_options(self, probe: Probe | None = None) -> None:
-        """The options of `read`."""
+    def check_options(self, **options: Any) -> None:
+        """Whether `read` knows these options; it has ``probe``.
+
+        Raises:
+            InputError: it does not.
+        """
+        unknown = sorted(set(options) - {"probe"})
+        if unknown:
+            raise InputError(f"OneVOS does not know the options {unknown}; it has probe")
 
     def _refer(self, features: Features, mask: Tensor, memory: Memory | None) -> tuple[tuple[Layer, ...], tuple[Layer, ...]]:
         """The reference stream: tokens attend among themselves only."""
