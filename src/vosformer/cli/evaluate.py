@@ -11,6 +11,7 @@ import tyro
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from vosformer.cli.common import need_weights
 from vosformer.evaluate.report import Report
 from vosformer.evaluate.runner import Progress as Advance
 from vosformer.evaluate.runner import evaluate as score
@@ -123,6 +124,8 @@ def benchmark(
     """
     from vosformer.evaluate.benchmark import benchmark as run
     from vosformer.session import Session
+
+    need_weights(model, weights)
 
     def session() -> Session:
         return Session(

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+from vosformer.cli.common import need_weights
 from vosformer.errors import InputError
 from vosformer.inspect import GROUPS, Inspection, inspect_clip
 from vosformer.inspect_plots import draw
@@ -55,6 +56,7 @@ def inspect(
     console = Console(stderr=True)
     if frames < 2:
         raise InputError(f"--frames is {frames}: at least 2 are needed, the one with the mask and one that is read")
+    need_weights(model, weights)
     session = Session(model, weights, device=device, dtype=dtype, memory=memory, size=size)
     with open_source(video) as source:
         masks = read_masks(mask, source, frame=mask_frame)

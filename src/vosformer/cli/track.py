@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from vosformer.cli.common import need_weights
 from vosformer.errors import InputError
 from vosformer.io import (
     CocoRLE,
@@ -89,6 +90,7 @@ def track(
     if threads is not None:
         _set_threads(threads)
     begin = time.perf_counter()
+    need_weights(model, weights)
     dtype = "fp32" if fp32 else dtype
     with open_source(video) as source:
         masks = read_masks(mask, source, frame=mask_frame)

@@ -39,7 +39,7 @@ def train(
 
     Args:
         recipe: its name, e.g. deaot-pre; see docs/training.md.
-        data: folders that hold the data sets, or "composed" for composed video that needs no files.
+        data: folders that hold the data sets, or "composed" for composed video that needs no files (on a CPU: small clips).
         out: folder of checkpoints, logs and weights (default: runs/RECIPE-VARIANT).
         set: changes of single settings, e.g. optim.lr=1e-4 data.frames=3; --dry-run shows all of them.
         steps: train for so many steps; all schedules are stretched or shrunk with it.
@@ -54,11 +54,13 @@ def train(
     Returns:
         0: finished, or stopped with a checkpoint.
     """
-    chosen = _chosen(recipe, set, steps, variant, encoder)
-    chosen, start = resolved(chosen, from_)
-    folder = out or Path("runs") / f"{chosen.name}-{chosen.model.variant}"
     processes = join(device)
     try:
+        chosen = _chosen(recipe, steps, variant, encoder)
+        if data == (PROCEDURAL,) and processes.device.type == "cpu":
+            chosen = _small(chosen, processes.leads)
+        chosen, start = resolved(chosen.with_settings(set), from_)
+        folder = out or Path("runs") / f"{chosen.name}-{chosen.model.variant}"
         if dry_run:
             _show(chosen, folder, data, processes, start)
         else:
@@ -68,13 +70,28 @@ def train(
     return 0
 
 
-def _chosen(name: str, settings: tuple[str, ...], steps: int | None, variant: str | None, encoder: Path | None) -> Recipe:
+def _chosen(name: str, steps: int | None, variant: str | None, encoder: Path | None) -> Recipe:
     chosen = find_recipe(name)
     if variant is not None:
         chosen = replace(chosen, model=replace(chosen.model, variant=variant))
     if encoder is not None:
         chosen = replace(chosen, model=replace(chosen.model, encoder=str(encoder)))
-    return shortened(chosen, steps).with_settings(settings)
+    return shortened(chosen, steps)
+
+
+def _small(recipe: Recipe, tell: bool) -> Recipe:
+    """Composed video on a CPU is for trying things out: small clips, few at a time. What the user sets himself wins."""
+    data, run = recipe.data, recipe.run
+    crop, frames, batch = min(data.crop, 208 + data.crop % 16), min(data.frames, 4), min(run.batch, 4)
+    if tell and (crop, frames, batch) != (data.crop, data.frames, run.batch):
+        Console(stderr=True).print(
+            f"composed video on a CPU: {batch} clips of {frames} frames at {crop} x {crop} a step; for the recipe's own size add"
+            f" --set data.crop={data.crop} data.frames={data.frames} run.batch={run.batch}",
+            highlight=False,
+        )
+    return replace(
+        recipe, data=replace(data, crop=crop, frames=frames), run=replace(run, batch=batch, accumulate=0, checkpointing=False)
+    )
 
 
 def _train(

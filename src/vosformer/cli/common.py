@@ -1,0 +1,25 @@
+"""What several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vosformer.errors import InputError
+from vosformer.registry import variant
+from vosformer.weights import packaged
+
+
+def need_weights(model: str, weights: Path | None) -> None:
+    """Refuse to run a variant with random weights: its masks would mean nothing.
+
+    Raises:
+        InputError: there is no such variant, or it needs a weights file.
+    """
+    if weights is not None or model in packaged():
+        return
+    variant(model)
+    known = ", ".join(packaged()) or "none"
+    raise InputError(
+        f"no weights come with {model!r}, and without them its masks mean nothing: give a file with --weights, e.g. its official "
+        f"checkpoint (packaged with vosformer: {known})"
+    )
