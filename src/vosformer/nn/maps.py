@@ -26,7 +26,7 @@ def to_tokens(x: Tensor) -> Tensor:
 
 def to_map(x: Tensor, grid: Grid) -> Tensor:
     """[S,N,C] -> [S,C,h,w], a view in channels_last layout."""
-    return x.transpose(1, 2).view(x.shape[0], x.shape[2], grid.height, grid.width)
+    return x.reshape(x.shape[0], grid.height, grid.width, x.shape[2]).permute(0, 3, 1, 2)
 
 
 def per_slot(x: Tensor, slots: int) -> Tensor:

@@ -73,6 +73,10 @@ def convolution(
 ) -> Tensor:
     """``activation(conv2d(x, weight, bias, ...))`` for tensors that `serves` accepts, channels_last in memory."""
     x = x.contiguous(memory_format=torch.channels_last)
+    if x.shape[0] == 1:
+        # PyTorch does not mind the stride of a single sample, but oneDNN takes ten times as long with a strange one.
+        _, c, h, w = x.shape
+        x = x.as_strided(x.shape, (h * w * c, 1, w * c, c))
     out: Tensor = torch.ops.mkldnn._convolution_pointwise(
         x, weight, bias, padding, stride, dilation, groups, *_FUSED[activation]
     )
