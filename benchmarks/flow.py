@@ -2,8 +2,8 @@
 
     python benchmarks/flow.py DAVIS --split 2016/dev -o out/flow
 
-Each frame's labels are the last frame's, looked up where OpenCV's DIS flow (from this frame back to the last one) points. Scored like a
-model: every object, first and last frame left out.
+Each frame's labels are the last frame's, looked up where OpenCV's DIS flow (from this frame back to the last one) points. Scored
+like a model: every object, first and last frame left out.
 """
 
 from __future__ import annotations
@@ -24,7 +24,11 @@ def carry(labels: np.ndarray, last: np.ndarray, now: np.ndarray, flow: cv2.DISOp
     back = flow.calc(now, last, None)
     rows, columns = np.mgrid[: labels.shape[0], : labels.shape[1]].astype(np.float32)
     moved = cv2.remap(
-        labels.astype(np.float32), columns + back[..., 0], rows + back[..., 1], cv2.INTER_NEAREST, borderMode=cv2.BORDER_REPLICATE
+        labels.astype(np.float32),
+        columns + back[..., 0],
+        rows + back[..., 1],
+        cv2.INTER_NEAREST,
+        borderMode=cv2.BORDER_REPLICATE,
     )
     return moved.astype(labels.dtype)
 

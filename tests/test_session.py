@@ -167,9 +167,9 @@ def test_views_are_averaged(model):
     images, labels = flat_clip((1, 2))
     s = session(model, scales=(1.0, 1.5), flip=True)
     s.step(images[0], labels[0])
-    for image, truth in zip(images[1:], labels[1:], strict=True):
+    for image in images[1:]:
         out = s.step(image)
-    assert iou(out.labels == 1, truth == 1) > 0.8
+    assert iou(out.labels == 1, labels[-1] == 1) > 0.8
     assert out.score(1) > 0.9
     assert out.probability(1).max() <= 1
 

@@ -136,7 +136,7 @@ class Prediction:
         """
         self._check(i)
         if i in self.given:
-            return (self.labels == i).astype(np.float32)
+            return np.asarray(self.labels == i, np.float32)
         total: NDArray[np.float32] = np.zeros(self.labels.shape, np.float32)
         for answer in self._answers:
             channel = 1 + answer.ids.index(i)

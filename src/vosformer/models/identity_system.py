@@ -179,8 +179,10 @@ class IdentitySystem(nn.Module):
 
     def embed(self, targets: Targets) -> Tensor:
         """The ID embedding E [S,N,C] (AOT Eq. 2), normalised where the system does so."""
-        identity = self.patch_wise_id_bank.embed(targets)
-        return identity if self.id_norm is None else self.id_norm(identity)
+        identity: Tensor = self.patch_wise_id_bank.embed(targets)
+        if self.id_norm is not None:
+            identity = self.id_norm(identity)
+        return identity
 
     def decode(self, features: Features, carry: Carry) -> Tensor:
         """Logits [S,1+K,h,w] at stride 4 from what was propagated."""
