@@ -22,6 +22,9 @@ from vosformer.nn.token_selector import rate_loss
 from vosformer.nn.vit_blocks import resize_positions
 from vosformer.policy import DynamicTokens, EveryK, OneVOSQueue
 from vosformer.session import Session
+from vosformer.train.batch import Batch
+from vosformer.train.recipe import Recipe
+from vosformer.train.rollout import TERMS, Rollout
 from vosformer.types import VOSModel
 
 SWITCHES = [
@@ -183,18 +186,36 @@ def test_training_records_ratios_and_a_fixed_rate_can_be_learnt():
         roll(model, memory, 4)
     # Four frames without a single token, momentum 0.01 each.
     assert [float(block.selector.ratio) for block in model.backbone.blocks3] == pytest.approx([0.99**4] * 3)
-    model = small(selector="dts").train()
+    model = small(selector="dts", rate=0.5).train()
     optimiser = torch.optim.Adam([p for n, p in model.named_parameters() if "selector" in n], 0.05)
     features, shares = model.encode(images(1)[0]), []
     torch.manual_seed(0)
     for _ in range(15):
         entry = model.write(features, masks(0, True), None)
-        loss = rate_loss([layer["gate"] for layer in entry.layers], 0.5)
+        loss = model.entry_loss(entry) / 2
+        torch.testing.assert_close(loss, rate_loss([layer["gate"] for layer in entry.layers], 0.5))
         optimiser.zero_grad()
         loss.backward(retain_graph=True)
         optimiser.step()
         shares.append(float(loss.detach()))
+    assert small(selector="dts").train().entry_loss(entry) is None
     assert np.mean(shares[-5:]) < min(0.5 * np.mean(shares[:3]), 0.05)
+
+
+@pytest.mark.parametrize("selector", ["dts", "dts-t"])
+def test_training_adds_the_loss_of_a_fixed_rate(selector: str):
+    labels = torch.zeros(1, 4, 64, 96, dtype=torch.uint8)
+    labels[:, :, 10:40, 20:60] = 1
+    batch = Batch(torch.randint(0, 255, (1, 4, 3, 64, 96), dtype=torch.uint8), labels, torch.tensor([1]), torch.arange(1))
+    terms = {}
+    for rate in (None, 0.9):
+        model = small(selector=selector, rate=rate).train()
+        rolled = Rollout(model, Recipe("test", "test"))(batch, 0)
+        rolled.loss.backward()
+        terms[rate] = float(rolled.terms[TERMS.index("auxiliary")])
+        assert all(block.selector.score.weight.grad.abs().sum() > 0 for block in model.blocks)
+    assert terms[None] == 0
+    assert terms[0.9] > 0
 
 
 @torch.no_grad()

@@ -7,16 +7,16 @@ themselves. The reference frame is run in `write`, since nothing in it depends o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vosformer.encoders.convmae import CONVVIT_B, CONVVIT_L, CONVVIT_TINY, ConvStem, ConvViTSize
+from vosformer.encoders.convmae import CONVVIT_B, CONVVIT_L, CONVVIT_TINY, ConvViTSize
+from vosformer.encoders.hybrid_vit import ConvViT, PlainViT
 from vosformer.encoders.vit import VIT_B, ViTSize
 from vosformer.errors import InputError
 from vosformer.geometry import Geometry
@@ -27,8 +27,8 @@ from vosformer.nn.hybrid import HybridBlock, IdentityForm
 from vosformer.nn.identity import IdentityBank
 from vosformer.nn.maps import Grid, per_slot, to_map
 from vosformer.nn.small_objects import dilate_small
-from vosformer.nn.token_selector import TokenSelector, attend_gated, received_attention, take
-from vosformer.nn.vit_blocks import PatchEmbed, initialise, resize_positions, sine_table
+from vosformer.nn.token_selector import TokenSelector, attend_gated, rate_loss, received_attention, take
+from vosformer.nn.vit_blocks import initialise
 from vosformer.policy import DynamicTokens, OneVOSQueue, Policy
 from vosformer.registry import Variant
 from vosformer.types import Entry, Features, Layer, Reading, Targets
@@ -48,6 +48,7 @@ class OneVOSConfig:
         form: how the mask embedding enters a layer: "gated" as released, "added" as in the paper's Eq. 1.
         mask_layers: which layers get it (Table 4a).
         selector: Dynamic Token Selector: none, "dts" (Eq. 7), or "dts-t", guided by the current frame (Table 4b).
+        rate: DTS-Lr (Table 4b): the share of tokens that a loss asks every layer to select, 0.5 in the paper; None = it is free.
         gap: remember a frame every `gap` frames.
         cap: the paper's Cap, frames that the memory is meant for.
         keep: with a selector: the most tokens that stay when a layer's memory is full (Table 5b).
@@ -62,9 +63,13 @@ class OneVOSConfig:
     form: Literal["gated", "added"] = "gated"
     mask_layers: Literal["all", "first6", "last6"] = "all"
     selector: Literal["none", "dts", "dts-t"] = "none"
+    rate: float | None = None
     gap: int = 10
     cap: int = 5
     keep: int = 520
+
+
+_RATE_WEIGHT = 2.0  # as in DynamicViT; the paper has none
 
 
 class Lengths(NamedTuple):
@@ -114,44 +119,6 @@ class Carry(NamedTuple):
 
     previous: tuple[Layer, ...]
     received: tuple[Layer, ...]
-
-
-class ConvViT(ConvStem):
-    """Stem, positions and blocks of a ConvViT."""
-
-    def __init__(self, size: ConvViTSize, grid: int, blocks: Sequence[HybridBlock]) -> None:
-        super().__init__(size)
-        self.pos_embed = nn.Parameter(sine_table(grid, size.widths[2]))
-        self.blocks3 = nn.ModuleList(blocks)
-
-    def start(self, image: Tensor) -> tuple[Tensor, ...]:
-        """[B,3,H,W] -> maps at strides 4, 8, 16, and the tokens [B,N,C] that enter the blocks."""
-        maps = self(image)
-        height, width = maps.f16.shape[-2:]
-        return (*maps, self.tokens(maps.f16) + resize_positions(self.pos_embed, Grid(height, width), by_scale=True))
-
-
-class PlainViT(nn.Module):
-    """The same of a plain ViT: patches of 16 x 16 pixels.
-
-    The paper does not say what the decoder sees at strides 8 and 4; here transposed convolutions of the patch embedding.
-    """
-
-    def __init__(self, size: ViTSize, grid: int, blocks: Sequence[HybridBlock]) -> None:
-        super().__init__()
-        self.patch_embed = PatchEmbed(3, size.width)
-        self.up8 = nn.ConvTranspose2d(size.width, size.width // 2, 2, 2)
-        self.up4 = nn.ConvTranspose2d(size.width // 2, size.width // 3, 2, 2)
-        self.pos_embed = nn.Parameter(sine_table(grid, size.width))
-        self.blocks3 = nn.ModuleList(blocks)
-
-    def start(self, image: Tensor) -> tuple[Tensor, ...]:
-        """[B,3,H,W] -> maps at strides 4, 8, 16, and the tokens [B,N,C] that enter the blocks."""
-        grid = Grid(image.shape[2] // 16, image.shape[3] // 16)
-        tokens = self.patch_embed(image)
-        f16 = to_map(tokens, grid)
-        f8 = F.gelu(self.up8(f16))
-        return F.gelu(self.up4(f8)), f8, f16, tokens + resize_positions(self.pos_embed, grid, by_scale=True)
 
 
 class OneVOS(nn.Module):
@@ -242,6 +209,13 @@ class OneVOS(nn.Module):
     def prepare_given(self, labels: Tensor) -> Tensor:
         """What the session does to the labels of a first frame, integers [H,W] at network size: see `dilate_small`."""
         return dilate_small(labels)
+
+    def entry_loss(self, entry: Entry) -> Tensor | None:
+        """What training adds to its loss for each written frame: that of DTS-Lr (`rate`), else nothing."""
+        gates = [layer["gate"] for layer in entry.previous or entry.layers if "gate" in layer]
+        if self.config.rate is None or not gates:
+            return None
+        return _RATE_WEIGHT * rate_loss(gates, self.config.rate)
 
     def check_options(self, **options: Any) -> None:
         """Whether `read` knows these options; it has ``probe``.

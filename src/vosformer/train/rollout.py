@@ -90,7 +90,7 @@ class Rollout(nn.Module):
             if t < frames - 1:
                 targets = self._targets(outputs[-1], predicted[-1], places) if own else places.hard(labels[:, t], given=False)
                 memory.add(self._write(current, targets, readings[-1], held, memory.updates(t)), t)
-        return self._sum(values, auxiliary, predicted if len(predicted) == frames else None)
+        return self._sum(values, auxiliary, memory.penalty(), predicted if len(predicted) == frames else None)
 
     def _own_masks(self, step: int) -> bool:
         begin = self.recipe.rollout.own_masks_from
@@ -168,12 +168,16 @@ class Rollout(nn.Module):
             return places.soft(scores.softmax(1))
         return places.hard(predicted, given=False)
 
-    def _sum(self, values: list[Values], auxiliary: Values | None, predicted: list[Tensor] | None) -> Rolled:
+    def _sum(
+        self, values: list[Values], auxiliary: Values | None, penalty: Tensor | None, predicted: list[Tensor] | None
+    ) -> Rolled:
         join = torch.sum if self.recipe.loss.frames == "sum" else torch.mean
         total, ce, jaccard, overlap = (join(torch.stack(part), 0).mean() for part in zip(*values, strict=True))
         extra = torch.zeros_like(total)
         if auxiliary is not None:
             extra = auxiliary.total.mean()
+        if penalty is not None:
+            extra = extra + penalty
         terms = torch.stack([total, ce, jaccard, overlap, extra]).detach()
         labels = None if predicted is None else torch.stack(predicted, 1)
         return Rolled(total + extra, terms, labels)
@@ -259,6 +263,7 @@ class _Memories:
     """The memory of a batch in training, under the model's policy or made anew for each frame (JointFormer)."""
 
     def __init__(self, model: VOSModel, recipe: Recipe, batch: Batch) -> None:
+        self._model = model
         self._rollout = recipe.rollout
         self._entries: list[Entry] = []
         self._token: Tensor | None = None
@@ -273,6 +278,12 @@ class _Memories:
             self._token = entry.token
         if self._rollout.memory == "policy":
             self._memory.add(entry, number, pinned=number == 0)
+
+    def penalty(self) -> Tensor | None:
+        """What the model itself asks of what was remembered (OneVOS's DTS-Lr: a fixed share of tokens); most ask nothing."""
+        ask = getattr(self._model, "entry_loss", None)
+        found = [] if ask is None else [loss for loss in map(ask, self._entries) if loss is not None]
+        return torch.stack(found).mean() if found else None
 
     def updates(self, number: int) -> bool:
         """Whether the frame is written with the recurrent token."""
