@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from vit_recordings import Frame, Run, aggregate, fill, make_clip, targets
+from vit_recordings import Frame, Run, aggregate, fill, make_clip, padding, targets
 
 from vosformer.convert import jointformer as adapter
 from vosformer.geometry import Geometry
@@ -97,6 +97,8 @@ def _extra(dtype: torch.dtype) -> Values:
 
     def value(name: str) -> Tensor | NDArray[Any]:
         kind, _, rest = name.partition("_")
+        if rest == "pad" or name == "pad":
+            return padding((90, 124))
         if kind == "new":
             return later()[rest]
         if kind not in ("one", "free", "drop"):
@@ -140,5 +142,5 @@ def _newcomer(model: Any) -> dict[str, Tensor]:
                 part = everybody._replace(own=own, others=everybody.others[slots])
                 memory.add(model.write(features, part, reading, memory), t if memory is old else t - 2, everybody.given)
         tokens = [memory.token[:, 0] for memory in (old, new) if memory.token is not None]
-        seen[f"cls_t{t}"] = torch.cat(tokens)
+        seen[f"cls_t{t}"] = seen["cls"] = torch.cat(tokens)
     return seen

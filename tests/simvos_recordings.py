@@ -7,13 +7,11 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
-from vit_recordings import Frame, Run, fill
+from vit_recordings import Frame, Run, fill, padding
 
 from vosformer.convert import simvos as adapter
-from vosformer.geometry import Geometry
 from vosformer.models.simvos import VARIANTS
 from vosformer.nn.maps import Grid, to_map
 from vosformer.policy import FirstAndPrevious
@@ -66,9 +64,7 @@ def _padded(size: tuple[int, int]) -> Callable[[str], Tensor | NDArray[Any]]:
 
     def value(name: str) -> Tensor | NDArray[Any]:
         if name == "pad":
-            place = Geometry(fit="pad", align_corners=False, long_edge=None).place(*size, None)
-            right = place.network[1] - place.inner[1] - place.left
-            return np.array([place.left, right, place.top, place.network[0] - place.inner[0] - place.top])
+            return padding(size)
         found = re.fullmatch(r"(B|L4|BS)_logits4_(1obj|3obj)(_free)?", name)
         if found is None:
             raise KeyError(name)

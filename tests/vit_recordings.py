@@ -82,6 +82,13 @@ def _noise(height: int, width: int, cell: int, seed: int) -> NDArray[np.uint8]:
     return np.stack(channels, -1).astype(np.uint8)
 
 
+def padding(size: tuple[int, int]) -> NDArray[np.int64]:
+    """Columns left and right, rows above and below, that a clip of this (height, width) gets."""
+    place = Geometry(fit="pad", align_corners=False, long_edge=None).place(*size, None)
+    right, below = place.network[1] - place.inner[1] - place.left, place.network[0] - place.inner[0] - place.top
+    return np.array([place.left, right, place.top, below])
+
+
 class Frame(NamedTuple):
     """One frame of a run, as the recordings want it."""
 
