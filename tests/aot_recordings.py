@@ -192,6 +192,13 @@ class Replay:
             raise KeyError(f"nobody knows what the recorded array {name!r} is")
         return getattr(self, f"_{case[0]}")[name.removeprefix("trace_")]
 
+    def forms(self, name: str) -> list[Tensor]:
+        """The array of that name in each form in which it may have been recorded."""
+        found = [self.array(name)]
+        if name.startswith("trace_"):
+            found += [x for key, x in self._trace.items() if key.startswith(f"{name.removeprefix('trace_')}|")]
+        return found
+
     def tracker(self, gap: int | None, slots: int = 1, size: tuple[int, int] | None = None) -> Tracker:
         return Tracker(self.model, size or self.size, gap, slots, self.depth)
 
@@ -224,17 +231,31 @@ class Replay:
             "pos_emb": sine_positions(grid, 256, torch.device("cpu"), torch.float32),
             "ref_id_emb": self.model.embed(tracker.targets(clip[0][1], True)),
         }
+        raw: list[list[Tensor]] = []
+        hook = self.model.LSTT.register_forward_hook(lambda *call: raw.append([torch.cat(stream, 2) for stream in call[2][0]]))
         first = self.model.encode(tracker.image(clip[0][0]))
         _, reading = self.model.reference(first, tracker.targets(clip[0][1], True))
-        tokens |= {f"ref_lstt{i}": output for i, output in enumerate(reading.carry.outputs)}
+        tokens |= self._outputs("ref", reading, raw[-1])
         tracker.begin(*clip[0])
         features, reading = tracker.look(clip[1][0])
-        tokens |= {f"t1_lstt{i}": output for i, output in enumerate(reading.carry.outputs)}
+        tokens |= self._outputs("t1", reading, raw[-1])
+        hook.remove()
         maps = dict(zip(("enc4", "enc8", "enc16", "enc_proj"), features.pyramid, strict=True))
-        found = {f"{name}_chmean": x[0].mean(0) for name, x in tokens.items()}
-        found |= {f"{name}_ch0": x[0, :, 0] for name, x in tokens.items()}
+        found = {}
+        for name, x in tokens.items():
+            name, _, form = name.partition("|")
+            found[f"{name}_chmean|{form}".rstrip("|")] = x[0].mean(0)
+            found[f"{name}_ch0|{form}".rstrip("|")] = x[0, :, 0]
         found |= {f"{name}_chmean": x[0].mean((1, 2)) for name, x in maps.items()}
         return found | {f"{name}_ch0": x[0, 0] for name, x in maps.items()}
+
+    def _outputs(self, when: str, reading: Reading, raw: list[Tensor]) -> dict[str, Tensor]:
+        """The outputs of the layers by name. A shared stack normalises its last output only; it may have been recorded alone."""
+        outputs = reading.carry.outputs
+        if not self.model.LSTT.shared:
+            return {f"{when}_lstt{i}": output for i, output in enumerate(outputs)}
+        named = {f"{when}_lstt{i}": output for i, output in enumerate([*raw[:-1], outputs[-1]])}
+        return named | {f"{when}_lstt0|alone": outputs[-1]} | {f"{when}_lstt{i}|normed": x for i, x in enumerate(outputs)}
 
     @cached_property
     def _gap2(self) -> dict[str, Tensor]:
