@@ -331,6 +331,13 @@ def test_a_single_process_is_found_without_an_environment(monkeypatch):
     assert found.mean(torch.ones(2)).tolist() == [1, 1]
 
 
+@pytest.mark.slow
+def test_a_compiled_encoder_computes_the_same(tmp_path, uninterrupted):
+    trainer(tmp_path, compile=True).run()
+    for name, value in weights(tmp_path).items():
+        torch.testing.assert_close(value, uninterrupted[name], atol=2e-4, rtol=2e-3)
+
+
 def test_training_without_an_average_saves_the_live_weights(tmp_path):
     base = recipe(3)
     run = Trainer(Dummy(), replace(base, optim=replace(base.optim, ema=None)), Squares(), tmp_path, CPU)

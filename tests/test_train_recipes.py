@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 from vosformer.cli.train import train
@@ -281,10 +283,12 @@ def test_a_recipe_runs_from_nothing(tmp_path):
     code = train("deaot-pre", data=("composed",), steps=2, out=tmp_path, set=settings, device="cpu")
     assert code == 0
     assert (tmp_path / "weights.safetensors").is_file()
-    # The next stage begins with what this one left, and says by itself which variant that is.
+    # Fine-tuning on one's own clips begins with what this left, and knows by itself which variant that is.
     more = tmp_path / "more"
+    own = tmp_path / "own"
+    write_video(own / "cat" / "frames", own / "cat" / "masks")
     settings = (*settings[:4], "run.precision=fp32")
-    train("finetune", data=("composed",), steps=1, out=more, set=settings, from_=tmp_path, device="cpu")
+    train("finetune", data=(str(own),), steps=1, out=more, set=settings, from_=tmp_path, device="cpu")
     chosen, file = resolved(recipe("finetune"), more)
     assert chosen.model.variant == "deaot-t"
     assert dict(chosen.model.options) == {"tiny": True}
@@ -308,18 +312,20 @@ def test_fine_tuning_needs_weights_or_a_variant(monkeypatch):
         resolved(recipe("finetune"), None)
 
 
-def write_davis(root: Path, frames: int = 6) -> None:
-    """One sequence in DAVIS' layout."""
-    import cv2
-    import numpy as np
+def write_video(frames: Path, masks: Path) -> None:
+    """Six frames of a bright square with its masks."""
+    frames.mkdir(parents=True)
+    masks.mkdir(parents=True)
+    for i in range(6):
+        image = np.full((120, 160), 60, np.uint8)
+        image[30 + i : 90 + i, 40:100] = 200
+        cv2.imwrite(str(frames / f"{i:05d}.jpg"), image)
+        cv2.imwrite(str(masks / f"{i:05d}.png"), (image > 100).astype(np.uint8))
 
-    for part, suffix in (("JPEGImages", "jpg"), ("Annotations", "png")):
-        folder = root / "DAVIS" / part / "480p" / "one"
-        folder.mkdir(parents=True)
-        for i in range(frames):
-            image = np.full((120, 160), 60, np.uint8)
-            image[30 + i : 90 + i, 40:100] = 200
-            cv2.imwrite(str(folder / f"{i:05d}.{suffix}"), image if suffix == "jpg" else (image > 100).astype(np.uint8))
+
+def write_davis(root: Path) -> None:
+    """One sequence in DAVIS' layout."""
+    write_video(root / "DAVIS" / "JPEGImages" / "480p" / "one", root / "DAVIS" / "Annotations" / "480p" / "one")
     lists = root / "DAVIS" / "ImageSets" / "2017"
     lists.mkdir(parents=True)
     (lists / "train.txt").write_text("one\n")

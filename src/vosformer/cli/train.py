@@ -85,8 +85,8 @@ def _small(recipe: Recipe, tell: bool) -> Recipe:
     crop, frames, batch = min(data.crop, 208 + data.crop % 16), min(data.frames, 4), min(run.batch, 4)
     if tell and (crop, frames, batch) != (data.crop, data.frames, run.batch):
         Console(stderr=True).print(
-            f"composed video on a CPU: {batch} clips of {frames} frames at {crop} x {crop} a step; for the recipe's own size add"
-            f" --set data.crop={data.crop} data.frames={data.frames} run.batch={run.batch}",
+            f"composed video on a CPU: unless --set says otherwise, {batch} clips of {frames} frames at {crop} x {crop} a step; the"
+            f" recipe's own size is data.crop={data.crop} data.frames={data.frames} run.batch={run.batch}",
             highlight=False,
         )
     return replace(

@@ -40,7 +40,7 @@ class Processes:
             return module
         ids = [self.device.index] if self.device.type == "cuda" else None
         # Phases of training leave some parameters without a gradient.
-        return DistributedDataParallel(module, device_ids=ids, find_unused_parameters=True, broadcast_buffers=False)
+        return DistributedDataParallel(module, device_ids=ids, find_unused_parameters=True)
 
     def without_sync(self, module: nn.Module) -> AbstractContextManager[Any]:
         """For all parts of a step but the last."""
