@@ -9,10 +9,10 @@ demo: .venv/user
 	$(BIN)/vosformer demo --out demo-out
 
 test: .venv/dev
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
 
 test-all: .venv/dev
-	$(BIN)/python -m pytest -m "slow or not slow" --timeout 3600
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "slow or not slow" --timeout 3600
 
 lint: .venv/dev
 	$(BIN)/ruff check .
