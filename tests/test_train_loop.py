@@ -24,7 +24,8 @@ from vosformer.errors import InputError, OutputError, TrainingError
 from vosformer.train import checkpoint as checkpoints
 from vosformer.train.batch import Shares, collate, limit_objects, loader
 from vosformer.train.journal import palette, strip
-from vosformer.train.loop import Trainer, precision, shares, shortened
+from vosformer.train.loop import Trainer
+from vosformer.train.machine import precision, shares
 from vosformer.train.processes import Processes, join
 
 HERE = Path(__file__).parent
@@ -317,7 +318,7 @@ def test_a_strip_shows_frames_truth_and_prediction():
 
 
 def test_a_short_run_goes_through_all_phases():
-    short = shortened(recipe(steps=1000, save_every=500, log_every=100), 10)
+    short = recipe(steps=1000, save_every=500, log_every=100).shortened(10)
     assert short.run.steps == 10
     assert short.run.save_every == 5
     assert short.run.log_every == 2

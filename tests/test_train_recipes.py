@@ -16,6 +16,7 @@ from vosformer.registry import new_model, variants
 from vosformer.train.data import _COMPOSED, training_clips
 from vosformer.train.recipe import Recipe
 from vosformer.train.recipes import recipe, recipes
+from vosformer.train.settings import with_settings
 from vosformer.train.start import resolved
 
 # What each paper says, section in the recipe's `paper`: AOST 4.3, DeAOT 5 ("the same as AOT"), SimVOS 4, JointFormer 4.1 and 4.4,
@@ -190,7 +191,8 @@ def test_patterns_match_parameters_of_their_system(name):
 
 def test_settings_are_changed_by_type():
     base = recipe("aot-main")
-    changed = base.with_settings(
+    changed = with_settings(
+        base,
         [
             "optim.lr=1e-4",
             "data.frames=3",
@@ -205,7 +207,7 @@ def test_settings_are_changed_by_type():
             "optim.step_at=5,7",
             "optim.no_decay=",
             "loss.alpha=inf",
-        ]
+        ],
     )
     found = dict(changed.flat())
     assert found["optim.lr"] == 1e-4
@@ -242,7 +244,7 @@ def test_settings_are_changed_by_type():
 )
 def test_wrong_settings_are_told(setting, message):
     with pytest.raises(InputError, match=re.escape(message)):
-        recipe("aot-main").with_settings([setting])
+        with_settings(recipe("aot-main"), [setting])
 
 
 def test_stretching_keeps_the_shares():
@@ -301,7 +303,7 @@ def test_missing_data_is_one_clear_sentence(tmp_path):
 
 
 def test_videos_and_pictures_are_not_joined(tmp_path):
-    mixed = recipe("aot-main").with_settings(["data.sources=davis2017,coco"])
+    mixed = with_settings(recipe("aot-main"), ["data.sources=davis2017,coco"])
     with pytest.raises(InputError, match="cannot be joined"):
         training_clips(mixed, [str(tmp_path)])
 
@@ -336,7 +338,7 @@ def write_davis(root: Path) -> None:
 )
 def test_clips_of_a_data_set_as_the_paper_cuts_them(tmp_path, name, frames, side):
     write_davis(tmp_path)
-    chosen: Recipe = recipe(name).with_settings(["data.sources=davis2017:5:3", "data.merge=0"])
+    chosen: Recipe = with_settings(recipe(name), ["data.sources=davis2017:5:3", "data.merge=0"])
     clip = training_clips(chosen, [str(tmp_path)])[0]
     assert clip.images.shape == (frames, 3, side, side)
     assert clip.count == 1
@@ -344,8 +346,8 @@ def test_clips_of_a_data_set_as_the_paper_cuts_them(tmp_path, name, frames, side
 
 def test_the_last_steps_of_jointformer_are_not_sheared(tmp_path):
     write_davis(tmp_path)
-    chosen = recipe("jointformer-main").with_settings(
-        ["data.sources=davis2017", "data.crop=64", "run.batch=4", "data.plain_from=10"]
+    chosen = with_settings(
+        recipe("jointformer-main"), ["data.sources=davis2017", "data.crop=64", "run.batch=4", "data.plain_from=10"]
     )
     clips = training_clips(chosen, [str(tmp_path)])
     assert clips.change == 40

@@ -12,10 +12,12 @@ from rich.table import Table
 
 from vosformer.errors import InputError
 from vosformer.train.data import PROCEDURAL, training_clips
-from vosformer.train.loop import Trainer, precision, shares, shortened
+from vosformer.train.loop import Trainer
+from vosformer.train.machine import precision, shares
 from vosformer.train.processes import Processes, join
 from vosformer.train.recipe import Recipe
 from vosformer.train.recipes import recipe as find_recipe
+from vosformer.train.settings import with_settings
 from vosformer.train.start import resolved, starting_model
 
 
@@ -59,7 +61,7 @@ def train(
         chosen = _chosen(recipe, steps, variant, encoder)
         if data == (PROCEDURAL,) and processes.device.type == "cpu":
             chosen = _small(chosen, processes.leads)
-        chosen, start = resolved(chosen.with_settings(set), from_)
+        chosen, start = resolved(with_settings(chosen, set), from_)
         folder = out or Path("runs") / f"{chosen.name}-{chosen.model.variant}"
         if dry_run:
             _show(chosen, folder, data, processes, start)
@@ -76,7 +78,7 @@ def _chosen(name: str, steps: int | None, variant: str | None, encoder: Path | N
         chosen = replace(chosen, model=replace(chosen.model, variant=variant))
     if encoder is not None:
         chosen = replace(chosen, model=replace(chosen.model, encoder=str(encoder)))
-    return shortened(chosen, steps)
+    return chosen.shortened(steps)
 
 
 def _small(recipe: Recipe, tell: bool) -> Recipe:

@@ -6,14 +6,12 @@ that was killed and resumed does what one that was not killed does.
 
 from __future__ import annotations
 
-import ctypes
 import math
 import signal
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
@@ -21,20 +19,18 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from vosformer.device import choose_dtype
 from vosformer.errors import InputError, OutputError, TrainingError
 from vosformer.train import checkpoint as checkpoints
-from vosformer.train.batch import Batch, Clips, Shares, loader, torch_seed
+from vosformer.train.batch import Batch, Clips, loader, torch_seed
 from vosformer.train.journal import Journal, gpu_memory_gib
-from vosformer.train.optim import Average, freeze, optimiser, set_rate
+from vosformer.train.machine import precision, shares, tune_allocator
+from vosformer.train.optim import Average, freeze, load_optimizer, optimiser, optimizer_tensors, set_rate
 from vosformer.train.processes import Processes, join
 from vosformer.train.recipe import Recipe
 from vosformer.train.rollout import TERMS, Rollout
 from vosformer.weights.saving import save_weights
 
 _DTYPES = {"fp32": torch.bfloat16, "bf16": torch.bfloat16, "fp16": torch.float16}
-# On a CPU, pixels of all frames that are worked on at once; more only costs memory.
-_CPU_PIXELS = 2_500_000
 
 
 class Result(NamedTuple):
@@ -121,7 +117,7 @@ class Trainer:
             )
         try:
             self.model.load_state_dict(found.parts["model"])
-            _load_optimizer(self.optimizer, found.parts["optimizer"])
+            load_optimizer(self.optimizer, found.parts["optimizer"])
         except (RuntimeError, KeyError) as error:
             raise InputError(f"the checkpoint in {self.folder} does not fit this model: {error}") from error
         if self.average is not None:
@@ -271,7 +267,7 @@ class Trainer:
         """Write a checkpoint; while the run can go on, a full disk is only a warning."""
         if not self.processes.leads:
             return
-        parts = {"model": self.model.state_dict(), "optimizer": _optimizer_tensors(self.optimizer)}
+        parts = {"model": self.model.state_dict(), "optimizer": optimizer_tensors(self.optimizer)}
         state: dict[str, Any] = {
             "variant": self.recipe.model.variant,
             "recipe": self.recipe.name,
@@ -334,88 +330,3 @@ class _Signals:
         self._trainer.stop()
         if number == signal.SIGINT:
             signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-def tune_allocator(device: torch.device) -> None:
-    """Keep freed memory: glibc would give large tensors back to the system and fault them in again at every step."""
-    if device.type != "cpu" or not sys.platform.startswith("linux"):
-        return
-    try:
-        library = ctypes.CDLL("libc.so.6")
-        library.mallopt(-4, 0)  # M_MMAP_MAX: no allocation by mmap
-        library.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: the heap is not given back
-    except (OSError, AttributeError):
-        return  # another C library: it goes without
-
-
-def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimiser's tensors by `parameter|name`."""
-    tensors = {}
-    for group in optimizer.param_groups:
-        for name, parameter in zip(group["names"], group["params"], strict=True):
-            for key, value in optimizer.state.get(parameter, {}).items():
-                tensors[f"{name}|{key}"] = value
-    return tensors
-
-
-def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    named = {n: p for group in optimizer.param_groups for n, p in zip(group["names"], group["params"], strict=True)}
-    states: dict[str, dict[str, Tensor]] = {}
-    for key, value in tensors.items():
-        name, _, entry = key.rpartition("|")
-        states.setdefault(name, {})[entry] = value
-    for name, state in states.items():
-        parameter = named[name]
-        moved = {}
-        for entry, value in state.items():
-            # The counter stays where the optimiser made it; moments have the parameter's memory layout.
-            moved[entry] = value.to(parameter.device) if value.ndim == 0 else torch.empty_like(parameter).copy_(value)
-        optimizer.state[parameter] = moved
-
-
-def shares(recipe: Recipe, processes: Processes) -> Shares:
-    """Who computes which clips, and in how many parts.
-
-    Raises:
-        InputError: the batch cannot be shared evenly.
-    """
-    run, data = recipe.run, recipe.data
-    if run.accumulate or processes.device.type != "cpu" or run.batch % processes.world:
-        return Shares(run.batch, run.accumulate or 1, processes.rank, processes.world).checked()
-    each = run.batch // processes.world
-    most = max(1, _CPU_PIXELS // (data.frames * data.crop**2))
-    parts = next(parts for parts in range(1, each + 1) if each % parts == 0 and each // parts <= most)
-    return Shares(run.batch, parts, processes.rank, processes.world).checked()
-
-
-def precision(recipe: Recipe, device: torch.device) -> str:
-    """The number format, fp32, bf16 or fp16: what the recipe asks for; "amp" is the papers' or the nearest that the device has.
-
-    Raises:
-        InputError: fp16 without a CUDA GPU.
-    """
-    wanted = recipe.run.precision
-    if wanted == "fp16" and device.type != "cuda":
-        raise InputError(f"run.precision=fp16 needs a CUDA GPU (device is {device}); use bf16 or fp32")
-    if wanted != "amp":
-        return wanted
-    if device.type == "cuda":
-        return "fp16"
-    return "bf16" if choose_dtype("auto", device) is torch.bfloat16 else "fp32"
-
-
-def shortened(recipe: Recipe, steps: int | None) -> Recipe:
-    """The recipe over `steps` steps, with checkpoints and pictures often enough for a short run."""
-    if steps is None or steps == recipe.run.steps:
-        return recipe
-    short = recipe.scaled(steps)
-    run = short.run
-    return replace(
-        short,
-        run=replace(
-            run,
-            save_every=max(1, min(run.save_every, steps // 2)),
-            log_every=max(1, min(run.log_every, steps // 5)),
-            picture_every=max(1, min(run.picture_every, steps // 2)) if run.picture_every else 0,
-        ),
-    )

@@ -118,3 +118,29 @@ class Average:
         self.updates = updates
         for name, value in self.shadow.items():
             value.copy_(state[name])
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimiser's tensors by `parameter|name`."""
+    tensors = {}
+    for group in optimizer.param_groups:
+        for name, parameter in zip(group["names"], group["params"], strict=True):
+            for key, value in optimizer.state.get(parameter, {}).items():
+                tensors[f"{name}|{key}"] = value
+    return tensors
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """Take over tensors that `optimizer_tensors` gave."""
+    named = {n: p for group in optimizer.param_groups for n, p in zip(group["names"], group["params"], strict=True)}
+    states: dict[str, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        name, _, entry = key.rpartition("|")
+        states.setdefault(name, {})[entry] = value
+    for name, state in states.items():
+        parameter = named[name]
+        moved = {}
+        for entry, value in state.items():
+            # The counter stays where the optimiser made it; moments have the parameter's memory layout.
+            moved[entry] = value.to(parameter.device) if value.ndim == 0 else torch.empty_like(parameter).copy_(value)
+        optimizer.state[parameter] = moved
