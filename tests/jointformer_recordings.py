@@ -56,7 +56,8 @@ def _whole(model: Any, policy: Policy, frames: int) -> Values:
 
     def watch(t: int, frame: Frame) -> None:
         if t == 2:
-            x, _ = model.match(frame.features, memories[-1], 3, model.config.topk)
+            past = [memories[-1].references(layer) for layer in range(11)]
+            x, _ = model.match(frame.features, past, model.config.topk)
             seen["f16_t2_obj1"] = to_map(model.norm(x), Grid(6, 8))[0, :8]
             maps = model.stem(frame.features.image, "patch_embed1_query")
             seen["f8_t2_obj1"], seen["f4_t2_obj1"] = maps.f8[0, :4], maps.f4[0, :2]

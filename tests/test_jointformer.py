@@ -60,6 +60,11 @@ def remember(model: Any, frames: list[tuple[Features, Targets]], policy: Policy 
     return memory
 
 
+def match(model: JointFormer, image: Tensor, memory: Memory, topk: int | None = None) -> Tensor:
+    past = [memory.references(layer) for layer in range(len(model.joint) if model.config.mode == "d" else 1)]
+    return model.match(model.encode(image), past, topk)[0]
+
+
 def places(model: JointFormer) -> Tensor:
     table = model.positions[:, 1:].transpose(1, 2).reshape(1, -1, 24, 24)
     return torch.nn.functional.interpolate(table, GRID, mode="bicubic", align_corners=False).flatten(2)[0].T
@@ -122,7 +127,7 @@ def test_equation_2_joint_modeling(mode: str, joint: Any) -> None:
     targets = [masks(2), masks(2, False, 3)]
     frames = [(model.encode(image), t) for image, t in zip((first, previous), targets, strict=True)]
     memory = remember(model, frames)
-    found, _ = model.match(model.encode(current), memory, 2, None)
+    found = match(model, current, memory)
     for s in range(2):
         references = [reference_input(model, image, t, s) for image, t in zip((first, previous), targets, strict=True)]
         expected = equation_2(model, references, current_input(model, current))
@@ -135,7 +140,7 @@ def test_modes_differ() -> None:
         model = build(mode=mode)
         first, previous, current = clip(3)
         memory = remember(model, [(model.encode(first), masks(1)), (model.encode(previous), masks(1, False, 3))])
-        found.append(model.match(model.encode(current), memory, 1, None)[0])
+        found.append(match(model, current, memory))
     assert all((a - b).abs().max() > 1e-6 for n, a in enumerate(found) for b in found[:n])
 
 
@@ -252,7 +257,7 @@ def test_topk_filter(blocks: str) -> None:
     targets = [masks(1), masks(1, False, 3)]
     frames = [(model.encode(image), t) for image, t in zip((first, previous), targets, strict=True)]
     memory = remember(model, frames)
-    found, _ = model.match(model.encode(current), memory, 1, 5)
+    found = match(model, current, memory, 5)
     references = [reference_input(model, image, t, 0) for image, t in zip((first, previous), targets, strict=True)]
     torch.testing.assert_close(found[0], equation_2(model, references, current_input(model, current), 5))
 
@@ -320,6 +325,16 @@ def test_batched_objects_and_samples_are_independent(options: dict[str, Any]) ->
         single = rolled(model, frames[:, s // 2 : s // 2 + 1], Targets(own.own[s : s + 1], own.others[s : s + 1], True))
         for one, all_of_them in zip(single, together, strict=True):
             torch.testing.assert_close(all_of_them[s : s + 1], one)
+
+
+@pytest.mark.parametrize("options", [{}, {"topk": 4}, {"mode": "a"}, {"features": "last", "updates": 0}])
+def test_objects_one_by_one_give_the_same(options: dict[str, Any]) -> None:
+    """Without gradients a CPU computes the slots one after the other, to save memory."""
+    model, frames, own = build(**options), torch.cat([clip(3), clip(3, 9)], 1), masks(4)
+    together = rolled(model, frames, own)
+    with torch.no_grad():
+        for one, all_of_them in zip(rolled(model, frames, own), together, strict=True):
+            torch.testing.assert_close(one, all_of_them)
 
 
 def test_other_objects_are_seen_by_five_channels_only() -> None:

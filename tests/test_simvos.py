@@ -202,6 +202,10 @@ def test_batched_objects_and_samples_are_independent(options: dict[str, Any]) ->
         alone = remember(model, [(model.encode(image[t]), parts[sample][t]) for t in range(2)])
         single = model.read(model.encode(image[2]), alone).logits
         torch.testing.assert_close(together[2 * sample : 2 * sample + 2], single)
+    with torch.no_grad():
+        # Without gradients a CPU computes the slots one after the other, to save memory.
+        memory = remember(model, [(model.encode(clip[t]), both[t]) for t in range(2)])
+        torch.testing.assert_close(model.read(model.encode(clip[2]), memory).logits, together)
 
 
 def test_within_frame_blocks_run_once_a_frame() -> None:

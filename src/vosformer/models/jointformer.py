@@ -23,6 +23,7 @@ from vosformer.memory import Memory
 from vosformer.nn.attention import attend
 from vosformer.nn.joint import absorb, gated
 from vosformer.nn.maps import Grid, per_slot, to_map, to_tokens
+from vosformer.nn.parts import in_parts, joined
 from vosformer.nn.stm_decoder import CBAMDecoder, DeconvPyramid, Skips
 from vosformer.nn.topk import attend_topk
 from vosformer.nn.vit_blocks import EPS, Block, PatchEmbed, Projected, initialise, make_blocks, resize_positions, sine_table
@@ -179,34 +180,57 @@ class JointFormer(nn.Module):
             memory: at least one frame.
             topk: k of the top-k filter in its blocks for this frame; 0 = no filter, None = as configured.
         """
-        grid = _grid(features.image)
-        slots = next(iter(memory.references(0)[0].values())).shape[0]
+        past = [memory.references(layer) for layer in range(len(self.joint) if self.config.mode == "d" else 1)]
         kept = self.config.topk if topk is None else topk
-        x, found = self.match(features, memory, slots, None if self.training else kept or None)
+        kept = None if self.training else kept or None
+        parts = [
+            self._read(
+                features.at(part.samples),
+                [part.of(layers) for layers in past],
+                None if memory.token is None else memory.token[part.slots],
+                kept,
+            )
+            for part in in_parts(len(next(iter(past[0][0].values()))), features.image)
+        ]
+        logits = torch.cat([part.logits for part in parts])
+        token = None if memory.token is None else torch.cat([part.carry for part in parts])
+        return Reading(torch.cat([torch.zeros_like(logits), logits], 1), token)
+
+    def _read(self, features: Features, past: Sequence[Sequence[Layer]], token: Tensor | None, topk: int | None) -> Reading:
+        """Logits [S,1,h,w] of the objects alone, and the updated compressed memory."""
+        grid = _grid(features.image)
+        x, found = self.match(features, past, topk)
         x = self.norm(x)
         f16, skips = to_map(x, grid), self._skips(features, found, x, grid)
-        if memory.token is not None and len(self.enhance_blocks):
-            f16 = torch.cat([f16, to_map(self.enhance(x, memory.token, grid), grid)], 1)
+        if token is not None and len(self.enhance_blocks):
+            f16 = torch.cat([f16, to_map(self.enhance(x, token, grid), grid)], 1)
         decoded = self.decoder(f16, skips)
-        token = None
-        if memory.token is not None:
-            token = self.update(memory.token, self.decoder.tokens(decoded), grid)
-        return Reading(torch.cat([torch.zeros_like(decoded.logits), decoded.logits], 1), token)
+        return Reading(decoded.logits, None if token is None else self.update(token, self.decoder.tokens(decoded), grid))
 
-    def match(self, features: Features, memory: Memory, slots: int, topk: int | None) -> tuple[Tensor, list[Tensor]]:
-        """The current tokens through all blocks (Eq. 2): tokens [S,N,C] before the final norm, and maps of the middle blocks."""
+    def match(self, features: Features, past: Sequence[Sequence[Layer]], topk: int | None) -> tuple[Tensor, list[Tensor]]:
+        """The current tokens through all blocks (Eq. 2).
+
+        Args:
+            features: of the current frame.
+            past: for each layer of memory the references, as `Memory.references` gives them.
+            topk: k of the filter, or None.
+
+        Returns:
+            Tokens [S,N,C] before the final norm, and maps of the middle blocks, if skip features come from there.
+        """
+        slots = len(next(iter(past[0][0].values())))
         x, q, k, v = (per_slot(to_tokens(level), slots) for level in features.pyramid[-4:])
         projected = Projected(q, k, v)
-        references = None if self.config.mode == "d" else _References(self, memory)
+        references = None if self.config.mode == "d" else _References(self, past[0])
         found = []
         for i in range(self.joint[0], self.config.depth):
             block = self._block(i)
             if i > self.joint[0]:
                 projected = block.project(x)
-            past: Sequence[Layer] = []
+            seen: Sequence[Layer] = []
             if i in self.joint:
-                past = memory.references(self.joint.index(i)) if references is None else references.layer(i, projected)
-            x = block.finish(x, self._attend(i, projected, past, topk))
+                seen = past[self.joint.index(i)] if references is None else references.layer(i, projected)
+            x = block.finish(x, self._attend(i, projected, seen, topk))
             if i in self._middle:
                 found.append(to_map(x, _grid(features.image)))
         return x, found
@@ -262,22 +286,35 @@ class JointFormer(nn.Module):
             memory: not used.
             update: False skips the second update of the compressed memory (40 % of the frames in training).
         """
-        slots, grid = targets.own.shape[0], _grid(features.image)
-        masks = [targets.own, targets.others] if self.config.others else [targets.own]
-        image = torch.cat([per_slot(features.image, slots), *(mask.to(features.image.dtype) for mask in masks)], 1)
-        x = self._enter(image, "memory")[0] + self._place(grid)
+        slots = len(targets.own)
         token: Tensor | None = None
         if self.token is not None:
             token = self.token.expand(slots, -1, -1) if reading is None else cast(Tensor, reading.carry)
-        moving: Tensor | None = token + self.positions[:, :1] if token is not None and update else None
-        kept = self.joint if self.config.mode == "d" else ()
-        moving, layers = absorb(self.blocks, moving, x, kept)
+        masks = torch.cat([targets.own, targets.others] if self.config.others else [targets.own], 1)
+        entries = [
+            self._write(features.image[part.samples], masks[part.slots], None if token is None else token[part.slots], update)
+            for part in in_parts(slots, features.image)
+        ]
+        layers = [joined(parts) for parts in zip(*(layers for layers, _ in entries), strict=True)]
+        return Entry(
+            tuple(layers), token=None if token is None else torch.cat([moved for _, moved in entries if moved is not None])
+        )
+
+    def _write(
+        self, image: Tensor, masks: Tensor, token: Tensor | None, update: bool
+    ) -> tuple[list[dict[str, Tensor]], Tensor | None]:
+        """What the masks [S,1 or 2,H,W] of a frame leave in each layer, and the compressed memory after it."""
+        grid = _grid(image)
+        x, _ = self._enter(torch.cat([per_slot(image, len(masks)), masks.to(image.dtype)], 1), "memory")
+        x = x + self._place(grid)
+        moving = token + self.positions[:, :1] if token is not None and update else None
+        moved, layers = absorb(self.blocks, moving, x, self.joint if self.config.mode == "d" else ())
         if self.config.mode != "d":
             first = self.joint[0]
             for block in self.blocks[:first]:
                 x = block(x)
             layers = [{"x": x, **self._block(first).project(x)._asdict()}]
-        return Entry(tuple(layers), token=token if moving is None else self.norm(moving))
+        return layers, token if moved is None else self.norm(moved)
 
     def check_options(self, topk: int | None = None) -> None:
         """Raises InputError for options that `read` cannot use."""
@@ -306,8 +343,7 @@ class JointFormer(nn.Module):
 class _References:
     """The reference tokens of modes a, b and c: they go through the joint blocks together with the current frame."""
 
-    def __init__(self, model: JointFormer, memory: Memory) -> None:
-        past = memory.references(0)
+    def __init__(self, model: JointFormer, past: Sequence[Layer]) -> None:
         self._model = model
         self._next = model.joint[0]
         self._x = _joined(past, "x")

@@ -6,6 +6,7 @@ object is a pass of its own (K = 1).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, cast
@@ -21,11 +22,12 @@ from vosformer.memory import Memory
 from vosformer.nn.attention import attend
 from vosformer.nn.conv import convolve
 from vosformer.nn.maps import Grid, per_slot, to_map, to_tokens
+from vosformer.nn.parts import in_parts, joined
 from vosformer.nn.stm_decoder import DeconvPyramid, STMDecoder
 from vosformer.nn.vit_blocks import EPS, Block, PatchEmbed, Projected, initialise, make_blocks, resize_positions, sine_table
 from vosformer.policy import FirstAndPrevious, Policy
 from vosformer.registry import Variant
-from vosformer.types import Entry, Features, Reading, Targets
+from vosformer.types import Entry, Features, Layer, Reading, Targets
 
 _GRID = 24  # side of the position table: 384 pixels, the crop of the training
 
@@ -152,14 +154,19 @@ class SimVOS(nn.Module):
     def read(self, features: Features, memory: Memory) -> Reading:
         """Joint attention over [memory frames, current frame] (Sec. 3.1), then the decoder."""
         past = memory.references(0)
+        parts = in_parts(past[0]["x"].shape[0], features.image)
+        logits = torch.cat([self._read(features.at(part.samples), part.of(past)) for part in parts])
+        return Reading(torch.cat([torch.zeros_like(logits), logits], 1))
+
+    def _read(self, features: Features, past: Sequence[Layer]) -> Tensor:
         slots = past[0]["x"].shape[0]
         current = [per_slot(to_tokens(level), slots) for level in features.pyramid[1:]]
         x, q, k, v = (torch.cat([*(part[name] for part in past), now], 1) for name, now in zip("xqkv", current, strict=True))
         grid = _grid(features.image)
         f16 = to_map(self.norm(self._joint(x, Projected(q, k, v), grid.tokens)), grid)
         f8, f4 = self.fpn(f16, f16)
-        logits = self.decoder(f16, self.decoder.skips(f8, f4)).logits
-        return Reading(torch.cat([torch.zeros_like(logits), logits], 1))
+        logits: Tensor = self.decoder(f16, self.decoder.skips(f8, f4)).logits
+        return logits
 
     def _joint(self, x: Tensor, projected: Projected, tokens: int) -> Tensor:
         """Blocks L to the last over all tokens [S,M+N,C] -> the last N of them, the current frame: [S,N,C]."""
@@ -177,17 +184,20 @@ class SimVOS(nn.Module):
 
     def write(self, features: Features, targets: Targets, reading: Reading | None, memory: Memory | None) -> Entry:
         """Image and mask tokens (Eqs. 1, 2) through the within-frame blocks; prototypes of them if there is token refinement."""
-        slots = targets.own.shape[0]
-        x = self._within(per_slot(to_tokens(features.pyramid[0]), slots) + self.mask_patch_embed(targets.own))
-        if self.config.prototypes is not None:
-            x = self.refine(x, targets, features.image.shape[0])
-        return Entry((self._projected(x),))
+        grid, embedded = _grid(features.image), to_tokens(features.pyramid[0])
+        masks = token_masks(targets, grid, len(embedded)) if self.config.prototypes is not None else None
+        layers = []
+        for part in in_parts(len(targets.own), features.image):
+            own = self.mask_patch_embed(targets.own[part.slots])
+            x = self._within(per_slot(embedded[part.samples], len(own)) + own)
+            if masks is not None:
+                x = self._refine(x, [mask[part.slots] for mask in masks], grid)
+            layers.append(self._projected(x))
+        return Entry((joined(layers),))
 
-    def refine(self, x: Tensor, targets: Targets, samples: int) -> Tensor:
+    def _refine(self, x: Tensor, masks: Sequence[Tensor], grid: Grid) -> Tensor:
         """Tokens [S,N,C] of a memory frame -> its prototypes [S,K_f+K_b,C], foreground first (Fig. 4)."""
-        grid = _grid(targets.own)
-        modules = self.refine_front, self.refine_back
-        pairs = zip(modules, token_masks(targets, grid, samples), strict=True)
+        pairs = zip((self.refine_front, self.refine_back), masks, strict=True)
         return torch.cat([module(x, mask, grid, self.config.suppress) for module, mask in pairs if module is not None], 1)
 
     def _block(self, index: int) -> Block:

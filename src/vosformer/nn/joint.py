@@ -10,10 +10,11 @@ from torch import Tensor, nn
 
 from vosformer.nn.attention import attend
 from vosformer.nn.vit_blocks import Block
-from vosformer.types import Layer
 
 
-def absorb(blocks: nn.ModuleList, token: Tensor | None, x: Tensor, keep: Collection[int]) -> tuple[Tensor | None, list[Layer]]:
+def absorb(
+    blocks: nn.ModuleList, token: Tensor | None, x: Tensor, keep: Collection[int]
+) -> tuple[Tensor | None, list[dict[str, Tensor]]]:
     """A token that gathers what the tokens of a frame say, block by block (JointFormer Eq. 3).
 
     The frame's tokens attend to each other, the token to itself and to them. What nobody asks for is not computed: the frame's output
@@ -31,7 +32,7 @@ def absorb(blocks: nn.ModuleList, token: Tensor | None, x: Tensor, keep: Collect
     lead = 0 if token is None else 1
     last = max(keep, default=-1) if token is None else len(blocks) - 1
     y = x if token is None else torch.cat([token, x], 1)
-    layers: list[Layer] = []
+    layers: list[dict[str, Tensor]] = []
     for i in range(last + 1):
         block = cast(Block, blocks[i])
         if i < last:
