@@ -81,6 +81,14 @@ def test_latest_drops_old_frames_and_never_the_end() -> None:
     assert seen == sorted(seen)
 
 
+def test_frames_to_keep_are_not_dropped() -> None:
+    with Prefetch(open_source(CLIP), depth=3, latest=True, keep={0, 7, 20}) as frames:
+        time.sleep(0.1)
+        seen = [frame.number for frame in frames]
+    assert {0, 7, 20, 49} <= set(seen)
+    assert seen == sorted(seen)
+
+
 class Slow(Sink):
     name = "slow"
 

@@ -211,15 +211,27 @@ def test_an_interrupted_run_is_readable_and_can_go_on(tmp_path: Path) -> None:
     assert_same(tmp_path / "a", tmp_path / "b")
 
 
-def test_a_new_run_forgets_the_former(tmp_path: Path) -> None:
+@pytest.mark.parametrize("told", [True, False])
+def test_a_new_run_forgets_the_former(tmp_path: Path, told: bool) -> None:
     sink = everything(tmp_path)
     feed(sink, range(8))
     sink.checkpoint()
     with everything(tmp_path) as again:
-        again.restore(None)
+        if told:
+            again.restore(None)
         feed(again, range(3))
     assert len(json.loads((tmp_path / "masks.json").read_text())["images"]) == 3
     assert VideoFile(tmp_path / "overlay.mp4").count == 3
+
+
+def test_closing_twice_is_harmless(tmp_path: Path) -> None:
+    with everything(tmp_path) as sink:
+        feed(sink, range(4))
+        sink.close()
+    assert len(json.loads((tmp_path / "masks.json").read_text())["images"]) == 4
+    assert len((tmp_path / "scores.csv").read_text().splitlines()) == 13
+    assert VideoFile(tmp_path / "overlay.mp4").count == 4
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_part_files_that_are_gone_are_named(tmp_path: Path) -> None:
@@ -322,11 +334,13 @@ def test_a_disk_that_is_full_is_named_and_what_is_there_stays_whole(tmp_path: Pa
 
     def fill() -> None:
         for sink in sinks(tmp_path):
+            sink.restore(None)
             with pytest.raises(OutputError, match=rf"{sink.name}.*cannot be written: the file would be larger"):
                 fill_with(sink)
 
     small_disk(fill)
     assert {name: data for name, data in contents(tmp_path).items() if name in before} == before
+    assert not list(tmp_path.rglob(".tmp-*"))
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES, errno.EROFS])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import subprocess
@@ -13,11 +14,12 @@ import numpy as np
 import pytest
 from dummy_models import ColourModel, flat_clip
 
-from vosformer import track as tracking
 from vosformer.errors import InputError, OutputError
 from vosformer.io import Arrays, Frame, LabelImages, Scores, Sink, read_labels
 from vosformer.session import Session
 from vosformer.track import track
+
+tracking = importlib.import_module("vosformer.track")  # the package shows the function under this name
 
 
 class Collect(Sink):
@@ -36,7 +38,10 @@ class Collect(Sink):
         self.order.append(frame.number)
 
     def close(self, complete=True):
-        self.complete = complete
+        self.complete = False
+
+    def clean(self):
+        self.complete = True
 
 
 def session() -> Session:
@@ -202,13 +207,13 @@ def test_what_was_written_stays_when_a_sink_fails(tmp_path):
 
 
 CHILD = """
-import sys, time
+import importlib, sys, time
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from dummy_models import ColourModel, flat_clip
-from vosformer import track as tracking
 from vosformer.io import Arrays, LabelImages, Scores
 from vosformer.session import Session
+tracking = importlib.import_module("vosformer.track")
 tracking.CHECKPOINT_FRAMES = 4
 out = Path(sys.argv[1])
 images, labels = flat_clip((1, 2), 30)

@@ -79,6 +79,15 @@ class RunState:
             progress.labels = np.load(self._folder / f"labels-{serial}.npy", allow_pickle=False)
         return progress
 
+    def forget(self) -> None:
+        """A new run begins: what a former one left must not be taken for its progress.
+
+        Raises:
+            OutputError: the files cannot be removed.
+        """
+        for path in (self._folder / "run.json", *self._folder.glob("session-*"), *self._folder.glob("labels-*")):
+            remove(path)
+
     def save(self, session: Session, progress: Progress) -> None:
         """Keep a checkpoint; the one before is removed only when this one is whole."""
         make_folder(self._folder)
@@ -100,7 +109,8 @@ class RunState:
         values["labels"] = None
         text = json.dumps({"mark": self._mark, "serial": serial, "progress": values}, indent=1)
         write_bytes(self._folder / "run.json", text.encode())
-        for old in (*self._folder.glob("session-*"), *self._folder.glob("labels-*")):
+        # The last pattern is for what a killed process was just writing.
+        for old in (*self._folder.glob("session-*"), *self._folder.glob("labels-*"), *self._folder.glob(".session-*")):
             if old.stem.partition("-")[2] != serial:
                 remove(old)
 

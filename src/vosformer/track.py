@@ -5,8 +5,8 @@ Frames are decoded and results are written in the background while the model run
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -110,16 +110,19 @@ def track(
     total = None if source.live or source.count is None else sum(_length(p, source.count) for p in passes)
     ids, mark = survey(source, masks, {"direction": direction, "start": start, "stop": stop, **(settings or {})})
     run = None if state is None else RunState(state, mark)
-    if resume and run is None:
-        raise InputError("a run can only be resumed if it keeps its state in a folder")
+    if resume and (run is None or source.live):
+        raise InputError(f"a run can only be resumed if it keeps its state in a folder, and {source.name} can be read again")
     done = run.load(session) if resume and run is not None else Progress()
     report = TrackReport(done.written, list(done.bridged), [Doubt(*doubt) for doubt in done.doubts])
     if done.complete:
+        Sinks(sinks).clean()
         return report
+    if run is not None and not resume:
+        run.forget()
     walk = _Walk(session, masks, dict(options or {}), report)
+    sink = BackgroundSink(Sinks(sinks))
     with ExitStack() as stack:
-        sink = BackgroundSink(Sinks(sinks))
-        stack.push(lambda kind, error, trace: sink.close(complete=kind is None))
+        stack.callback(sink.close, complete=False)
         sink.check_ids(ids)
         sink.restore(done.sinks)
         for number, part in enumerate(passes):
@@ -130,7 +133,8 @@ def track(
                 walk.begin()
             else:
                 walk.resume(done.labels, part.start + part.step * (begun - 1))
-            for at, (frame, labels, scores, probability) in enumerate(walk.follow(_frames(source, part, begun)), begun + 1):
+            results = stack.enter_context(closing(walk.follow(_frames(source, part, begun), source.real_time)))
+            for at, (frame, labels, scores, probability) in enumerate(results, begun + 1):
                 if at > part.silent:
                     sink.write(frame, labels, scores, probability)
                     report.frames += 1
@@ -138,8 +142,10 @@ def track(
                     progress(report.frames, total)
                 if run is not None and at % CHECKPOINT_FRAMES == 0:
                     run.save(session, walk.progress(number, at, sink.checkpoint()))
-        if run is not None:
-            run.finish(walk.progress(len(passes), 0, sink.checkpoint()))
+    # In this order: a run that is killed while its files are put together does that again, since it is not complete yet.
+    if run is not None:
+        run.finish(walk.progress(len(passes), 0, {}))
+    sink.clean()
     return report
 
 
@@ -166,10 +172,10 @@ class _Walk:
         self._open = {doubt.object: at for at, doubt in enumerate(self._report.doubts) if doubt.last == last}
 
     def follow(
-        self, frames: Iterator[Frame]
-    ) -> Iterator[tuple[Frame, Labels, dict[int, float], Callable[[int], NDArray[np.float32]]]]:
-        """(frame, labels, scores, probability) of every frame."""
-        with Prefetch(frames) as ahead:
+        self, frames: Iterator[Frame], real_time: bool
+    ) -> Generator[tuple[Frame, Labels, dict[int, float], Callable[[int], NDArray[np.float32]]]]:
+        """(frame, labels, scores, probability) of every frame; of a `real_time` source, of those that there is time for."""
+        with Prefetch(frames, latest=real_time, keep=self._masks) as ahead:
             for frame in ahead:
                 given = self._masks.get(frame.number)
                 if frame.image is None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -17,16 +18,8 @@ from vosformer.io.sinks import Sink
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-_POLL_SECONDS = 0.1
 # A camera that hangs is given up by its own time-out (`live`), after which the thread ends by itself.
 _JOIN_SECONDS = 2.0
-
-
-class _End:
-    """The last thing in the queue of a `Prefetch`."""
-
-    def __init__(self, error: BaseException | None) -> None:
-        self.error = error
 
 
 class Prefetch:
@@ -37,13 +30,16 @@ class Prefetch:
         depth: frames that wait at most.
         latest: drop the oldest waiting frame if the consumer is slow, instead of making the source wait. For cameras: the frames
             that come out then have gaps in their numbers, and are never old.
+        keep: numbers of frames that are not dropped.
     """
 
-    def __init__(self, frames: Iterable[Frame], depth: int = 4, latest: bool = False) -> None:
-        self._queue: queue.Queue[Frame | _End] = queue.Queue(max(1, depth))
-        self._stopped = threading.Event()
-        self._latest = latest
-        self._done = False
+    def __init__(self, frames: Iterable[Frame], depth: int = 4, latest: bool = False, keep: Container[int] = ()) -> None:
+        self._depth, self._latest, self._keep = max(1, depth), latest, keep
+        self._waiting: deque[Frame] = deque()
+        self._changed = threading.Condition()
+        self._stopped = False  # by the consumer
+        self._ended = False  # by the source
+        self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, args=(frames,), name="vosformer-prefetch", daemon=True)
         self._thread.start()
 
@@ -51,20 +47,21 @@ class Prefetch:
         return self
 
     def __next__(self) -> Frame:
-        if self._done:
-            raise StopIteration
-        item = self._queue.get()
-        if isinstance(item, _End):
-            self.close()
-            if item.error is not None:
-                raise item.error
-            raise StopIteration
-        return item
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._ended or self._stopped)
+            if self._waiting and not self._stopped:
+                self._changed.notify_all()
+                return self._waiting.popleft()
+            error, self._error = self._error, None
+        self.close()
+        raise StopIteration if error is None else error
 
     def close(self) -> None:
         """Stop decoding and let go of the source; may be called at any time, and more than once."""
-        self._done = True
-        self._stopped.set()
+        with self._changed:
+            self._stopped = True
+            self._waiting.clear()
+            self._changed.notify_all()
         self._thread.join(_JOIN_SECONDS)
 
     def __enter__(self) -> Self:
@@ -74,31 +71,32 @@ class Prefetch:
         self.close()
 
     def _run(self, frames: Iterable[Frame]) -> None:
-        end = _End(None)
         iterator = iter(frames)
         try:
             for frame in iterator:
                 if not self._put(frame):
                     break
+            close = getattr(iterator, "close", None)
+            if close is not None:
+                close()
         except BaseException as error:  # whatever it is, it belongs to the thread that consumes
-            end = _End(error)
-        close = getattr(iterator, "close", None)
-        if close is not None:
-            close()
-        self._put(end)
+            self._error = error
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
 
-    def _put(self, item: Frame | _End) -> bool:
-        while not self._stopped.is_set():
-            try:
-                self._queue.put(item, timeout=0 if self._latest and isinstance(item, Frame) else _POLL_SECONDS)
-                return True
-            except queue.Full:
-                if self._latest and isinstance(item, Frame):
-                    try:
-                        self._queue.get_nowait()
-                    except queue.Empty:
-                        continue
-        return False
+    def _put(self, frame: Frame) -> bool:
+        with self._changed:
+            if self._latest and len(self._waiting) >= self._depth:
+                old = next((old for old in self._waiting if old.number not in self._keep), None)
+                if old is not None:
+                    self._waiting = deque(other for other in self._waiting if other is not old)
+            self._changed.wait_for(lambda: len(self._waiting) < self._depth or self._stopped)
+            if self._stopped:
+                return False
+            self._waiting.append(frame)
+            self._changed.notify_all()
+        return True
 
 
 class BackgroundSink(Sink):
@@ -164,6 +162,10 @@ class BackgroundSink(Sink):
             self._sink.close(complete and self._error is None)
         finally:
             self._raise()
+
+    def clean(self) -> None:
+        """See `Sink.clean`."""
+        self._sink.clean()
 
     def _raise(self) -> None:
         if self._error is not None:

@@ -53,6 +53,7 @@ class Source(ABC):
         width: of every frame, pixels.
         fps: mean frames per second, or None if the source has no time.
         live: frames come once and cannot be asked for again.
+        real_time: frames come whether anybody takes them or not, so that a slow consumer must drop some.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Source(ABC):
     width: int
     fps: Fraction | None = None
     live: bool = False
+    real_time: bool = False
 
     @property
     @abstractmethod

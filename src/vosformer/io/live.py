@@ -41,6 +41,8 @@ class LiveStream(Source):
     def __init__(self, address: str, kind: str | None = None, options: dict[str, str] | None = None) -> None:
         self.name = re.sub(r"//[^/@]*@", "//", address)  # messages must not show passwords
         options = dict(options or {})
+        # A file behind http can wait, a camera or a broadcast cannot.
+        self.real_time = not address.startswith("http")
         if address.startswith("camera:"):
             device, pattern = _CAMERAS.get(sys.platform, _CAMERAS["linux"])
             kind = kind or device

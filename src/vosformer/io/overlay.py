@@ -102,7 +102,7 @@ class OverlayVideo(Sink):
         self._tick = Fraction(1, self._fps.numerator * max(1, finest // self._fps.numerator))
         make_folder(path.parent)
         self._parts = path.with_name(f".{path.name}.parts")
-        self._serial = 0
+        self._serial = -1  # of the next part; -1 = an earlier run may have left some
         self._held: list[tuple[int, int, Any]] = []  # (frame number, tick, picture)
 
     def write(self, frame: Frame, labels: Labels, scores: Mapping[int, float], probability: Probability) -> None:
@@ -133,15 +133,17 @@ class OverlayVideo(Sink):
         if sum(part.serial < self._serial for part in found) < self._serial:
             raise OutputError(f"{self._parts} lacks parts that the run to resume has written: start it anew")
 
-    def close(self, complete: bool = True) -> None:
-        """See `Sink.close`."""
+    def finish(self) -> None:
+        """See `Sink.finish`."""
         self._write_part()
         parts = sorted(self._finished(), key=lambda part: part.first)
         if parts:
             with replacing(self._path) as temporary, _av_errors(self._path):
                 _join(parts, temporary, self._tick)
-        if complete:
-            remove(self._parts)
+
+    def clean(self) -> None:
+        """See `Sink.clean`."""
+        remove(self._parts)
 
     def _finished(self) -> Iterator[_Part]:
         if not self._parts.is_dir():
@@ -152,6 +154,8 @@ class OverlayVideo(Sink):
                 yield _Part(path, int(match[1]), int(match[2]), int(match[3]))
 
     def _write_part(self) -> None:
+        if self._serial < 0:
+            self.restore(None)
         if not self._held:
             return
         frames = sorted(self._held, key=lambda item: item[0])

@@ -25,22 +25,26 @@ class _Lines:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._file: IO[bytes] | None = None
+        self._known = False
 
     def append(self, record: dict[str, Any]) -> None:
         with output_errors(self._path):
             if self._file is None:
-                self._file = self._path.open("ab")
+                # What an earlier run left is only kept if it was asked for by `cut`.
+                self._file = self._path.open("ab" if self._known else "wb")
+                self._known = True
             self._file.write(
                 json.dumps(record, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "surrogateescape") + b"\n"
             )
             self._file.flush()
 
     def size(self) -> int:
-        return self._path.stat().st_size if self._path.exists() else 0
+        return self._path.stat().st_size if self._known and self._path.exists() else 0
 
     def cut(self, size: int) -> None:
         """Keep the first `size` bytes."""
         self.close()
+        self._known = True
         if self.size() < size:
             raise OutputError(
                 f"{self._path} has {self.size()} bytes, but {size} were written by the run to resume: start it anew"
@@ -55,7 +59,7 @@ class _Lines:
     def sorted(self) -> Iterator[dict[str, Any]]:
         """All records by frame number; only one is in memory at a time, and 16 bytes for each."""
         self.close()
-        if not self._path.exists():
+        if not self._known or not self._path.exists():
             return
         with self._path.open("rb") as file:
             places = array("q")
@@ -86,6 +90,7 @@ class _Records(Sink):
         self._path = path
         make_folder(path.parent)
         self._lines = _Lines(path.with_name(f".{path.name}.part"))
+        self._finished = False
 
     def checkpoint(self) -> dict[str, Any]:
         """See `Sink.checkpoint`."""
@@ -95,15 +100,21 @@ class _Records(Sink):
         """See `Sink.restore`."""
         self._lines.cut(0 if token is None else int(token["bytes"]))
 
-    def close(self, complete: bool = True) -> None:
-        """See `Sink.close`."""
+    def finish(self) -> None:
+        """See `Sink.finish`."""
+        if self._finished:
+            return  # closed twice: the lines may be gone already
+        self._lines.close()
         with (
             replacing(self._path) as temporary,
             temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,
         ):
             self._assemble(file)
-        if complete:
-            self._lines.remove()
+        self._finished = True
+
+    def clean(self) -> None:
+        """See `Sink.clean`."""
+        self._lines.remove()
 
     def _assemble(self, file: IO[str]) -> None:
         raise NotImplementedError

@@ -71,12 +71,21 @@ class Sink(ABC):
     def restore(self, token: Mapping[str, Any] | None) -> None:  # noqa: B027 (files per frame are simply written again)
         """Go back to a checkpoint of this or a former process; None: to the beginning. Called before the first `write`."""
 
-    def close(self, complete: bool = True) -> None:  # noqa: B027 (files per frame are done when written)
-        """Finish the files. If not `complete`, what a later process needs to go on is kept as well.
+    def close(self, complete: bool = True) -> None:
+        """Finish the files. If not `complete`, what a later process needs to go on is kept; else this ends with `clean`.
 
         Raises:
             OutputError: a file could not be written.
         """
+        self.finish()
+        if complete:
+            self.clean()
+
+    def finish(self) -> None:  # noqa: B027 (files per frame are done when written)
+        """Put the files together and close them."""
+
+    def clean(self) -> None:  # noqa: B027 (files per frame need nothing else)
+        """Remove what only a later process would need to go on. Comes last, and may come again."""
 
     def __enter__(self) -> Self:
         return self
@@ -115,15 +124,22 @@ class Sinks(Sink):
             sink.restore(None if token is None else token.get(sink.name))
 
     def close(self, complete: bool = True) -> None:
-        """Close all, even if one fails; then raise the first error."""
+        """Close all, even if one fails; then raise the first error. Only if none fails is anything cleaned away."""
         errors: list[Exception] = []
         for sink in self._sinks:
             try:
-                sink.close(complete and not errors)
+                sink.close(complete=False)
             except Exception as error:
                 errors.append(error)
         if errors:
             raise errors[0]
+        if complete:
+            self.clean()
+
+    def clean(self) -> None:
+        """See `Sink.clean`."""
+        for sink in self._sinks:
+            sink.clean()
 
 
 class LabelImages(Sink):
