@@ -19,6 +19,7 @@ from vit_recordings import fill, make_clip
 from vosformer.convert import onevos as adapter
 from vosformer.memory import Memory
 from vosformer.models.onevos import VARIANTS
+from vosformer.nn.hybrid import marked_keys
 from vosformer.nn.small_objects import dilate_small
 from vosformer.objects import Cohort, hard_targets, merge_slots
 from vosformer.policy import OneVOSQueue
@@ -85,7 +86,8 @@ def _policy(policy: OneVOSQueue) -> Values:
     }
     for layer in (0, 10):
         # Head 0 is the first 64 channels; our bank is in the order of time, as the official one.
-        values |= {f"mem_{name}{layer}_end": run.memory.bank(layer)[name][0, ::8, :4] for name in ("k", "v")}
+        bank = run.memory.bank(layer)
+        values |= {f"mem_k{layer}_end": marked_keys(bank)[0, ::8, :4], f"mem_v{layer}_end": bank["v"][0, ::8, :4]}
     return values.__getitem__
 
 

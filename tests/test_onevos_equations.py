@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vosformer.memory import Memory
 from vosformer.models.onevos import OneVOS
-from vosformer.nn.hybrid import HybridAttention, HybridBlock
+from vosformer.nn.hybrid import HybridAttention, HybridBlock, marked_keys
 from vosformer.nn.token_selector import TokenSelector, attend_gated, received_attention
 from vosformer.policy import DynamicTokens, OneVOSQueue
 
@@ -127,7 +127,9 @@ def test_equation_1_as_released():
     torch.manual_seed(0)
     attention = HybridAttention(C, HEADS, "gated").double()
     k, v, m = torch.randn(3, 5, C).double()
-    got_k, got_v = attention.identify(k[None], v[None], m[None])
+    got_v, mark = attention.identify(v[None], m[None])
+    assert mark is not None
+    got_k = marked_keys({"k": k[None], "mark": mark})
     assert attention.linear_ID_KV is not None
     code = m @ attention.linear_ID_KV.weight.T + attention.linear_ID_KV.bias
     d = C // HEADS
@@ -142,7 +144,13 @@ def test_equation_1_as_released():
     model.read(features, memory, probe=lambda layer: seen.append(torch.cat(layer.keys, 1)))
     raw = model.backbone.blocks3[0].project(features.pyramid[3])[1]
     torch.testing.assert_close(seen[0][:, :N], raw)
-    assert (memory.last(0)["k"] - raw).abs().max() > 0.01
+    torch.testing.assert_close(memory.last(0)["k"], raw)
+    assert (marked_keys(memory.last(0)) - raw).abs().max() > 0.01
+    memory.add(model.write(model.encode(images(2)[1]), masks(1), None), 1, False)
+    kept = marked_keys(memory.bank(0))
+    seen.clear()
+    model.read(features, memory, probe=lambda layer: seen.append(torch.cat(layer.keys, 1)))
+    torch.testing.assert_close(seen[0][:, :N], kept)
 
 
 @torch.no_grad()

@@ -12,10 +12,11 @@ import torch
 from onevos_small import N, small
 
 from vosformer.cli import main
+from vosformer.convert import onevos as adapter
 from vosformer.errors import InputError
 from vosformer.inspect import inspect_clip
 from vosformer.inspect_plots import draw
-from vosformer.models.onevos import Seen
+from vosformer.models.onevos import VARIANTS, Seen
 from vosformer.models.simvos import VARIANTS as SIMVOS
 from vosformer.policy import DynamicTokens, OneVOSQueue
 from vosformer.session import Session
@@ -114,11 +115,15 @@ def test_more_than_one_slot_and_the_command_line(tmp_path, capsys):
     for t, (image, _) in enumerate(clip(4)):
         cv2.imwrite(str(frames / f"{t:05d}.png"), image)
     cv2.imwrite(str(tmp_path / "mask.png"), labels)
+    torch.manual_seed(0)
+    model = VARIANTS["onevos-tiny-d"].build()
+    torch.save({"state_dict": adapter.to_official(model.state_dict(), model)}, tmp_path / "w.pth")
     common = [str(frames), "--mask", str(tmp_path / "mask.png"), "-o", str(tmp_path / "out"), "--size", "64", "--dtype", "fp32"]
-    assert main(["inspect", *common, "--model", "onevos-tiny-d", "--frames", "3"]) == 0
+    common += ["--model", "onevos-tiny-d", "--weights", str(tmp_path / "w.pth")]
+    assert main(["inspect", *common, "--frames", "3"]) == 0
     assert (tmp_path / "out" / "selected_00002.png").exists()
     assert "tokens in memory" in capsys.readouterr().err
-    assert main(["inspect", *common, "--model", "onevos-tiny-d", "--frames", "1"]) == 2
+    assert main(["inspect", *common, "--frames", "1"]) == 2
     assert "at least 2" in capsys.readouterr().err
 
 

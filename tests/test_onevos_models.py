@@ -105,7 +105,7 @@ def test_closed_gates_are_the_same_as_tokens_left_out(selector: str):
     model = small(selector=selector)
     short = roll(model, Memory(DynamicTokens(1, None)), 4)
     chosen = model._chosen
-    model._chosen = lambda kept, extra, gate, ragged: ({**kept, "gate": gate}, dict(extra))  # type: ignore[method-assign]
+    model._chosen = lambda layer, gate, ragged: {**layer, "gate": gate}  # type: ignore[method-assign]
     memory = Memory(DynamicTokens(1, None))
     gated = roll(model, memory, 4)
     model._chosen = chosen  # type: ignore[method-assign]

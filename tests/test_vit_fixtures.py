@@ -18,6 +18,7 @@ import pytest
 import torch
 from jointformer_recordings import jointformer
 from numpy.typing import NDArray
+from onevos_recordings import onevos
 from simvos_recordings import simvos
 from torch import Tensor
 from vit_recordings import make_clip
@@ -38,6 +39,7 @@ HANDLERS: dict[str, Callable[[str], Values | list[Values]]] = {
     "clip_": clip,
     "simvos_": simvos,
     "jointformer_": jointformer,
+    "onevos_": onevos,
 }
 
 

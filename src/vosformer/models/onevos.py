@@ -23,7 +23,7 @@ from vosformer.geometry import Geometry
 from vosformer.memory import Memory
 from vosformer.nn.attention import attend
 from vosformer.nn.fpn import FPN
-from vosformer.nn.hybrid import HybridBlock, IdentityForm
+from vosformer.nn.hybrid import HybridBlock, IdentityForm, marked_keys
 from vosformer.nn.identity import IdentityBank
 from vosformer.nn.maps import Grid, per_slot, to_map
 from vosformer.nn.small_objects import dilate_small
@@ -88,7 +88,7 @@ class Seen(NamedTuple):
         heads: number of heads.
         grid: of the current frame's tokens.
         q: [S,N,C], the current frame's queries.
-        keys: parts [S,M,C]: memory (if there is any; a view of its storage), reference, current frame.
+        keys: parts [S,M,C]: memory (if there is any; it may be a view of its storage), reference, current frame.
         gate: [S,M,1] of all parts, or None.
         lengths: of the parts.
         reference: what the layer has of the reference frame; with a selector its `place` says which tokens these are.
@@ -195,8 +195,9 @@ class OneVOS(nn.Module):
             memory: what the frame was read with, if there was any.
 
         Returns:
-            Of each layer keys and values that carry the mask embedding (for the memory, Eq. 4), and the keys that do not (for the
-            next frame). With a selector only the selected tokens; in training all of them and their gates.
+            Of each layer values that carry the mask embedding, keys that do not, and the factors `mark` [S,N,heads] that make them.
+            The next frame attends to the raw keys, the memory holds the marked ones (Eq. 4). With a selector only the selected
+            tokens; in training all of them and their gates.
         """
         mask = self.patch_wise_id_bank.embed(targets)
         carry = self._carry(features, reading, memory)
@@ -236,24 +237,24 @@ class OneVOS(nn.Module):
             final = i == len(self.blocks) - 1
             if final:
                 # Nobody wants the last output.
-                raw, v = block.project_keys(x)
+                k, v = block.project_keys(x)
             else:
-                q, raw, v = block.project(x) if i else _first(features, mask.shape[0])
-            k, v = block.attn.identify(raw, v, mask)
-            # Slices of the joint projection would keep all of it in memory.
-            kept = {"k": k.contiguous(), "v": v.contiguous()}
-            extra = {"raw": raw.contiguous()}
+                q, k, v = block.project(x) if i else _first(features, mask.shape[0])
+            kept = _identified(block, k, v, mask)
+            if not final:
+                attended = attend(q, marked_keys(kept), kept["v"], block.heads)
+            extra: dict[str, Tensor] = {}
             if block.selector is not None:
                 z = block.selector.encode(x)
                 if self.config.selector == "dts-t":
-                    extra["z"] = z
+                    extra = {"z": z}
                 else:
                     ragged = _ragged(x, {} if memory is None else memory.last(i))
-                    kept, extra = self._chosen(kept, extra, block.selector(z), ragged)
+                    kept = self._chosen(kept, block.selector(z), ragged)
             layers.append(kept)
             recent.append(extra)
             if not final:
-                x = block.finish(x, attend(q, k, v, block.heads))
+                x = block.finish(x, attended)
         return tuple(layers), tuple(recent)
 
     def _propagate(self, features: Features, memory: Memory, probe: Probe | None) -> tuple[Tensor, Carry]:
@@ -273,12 +274,15 @@ class OneVOS(nn.Module):
             q, k, v = block.project(x) if i else _first(features, slots)
             if stream is not None:
                 reference, stream = self._couple(block, stream, bank, k, v)
-                previous.append({"k": reference["k"], "v": reference["v"]})
+                previous.append(reference)
             else:
                 reference = memory.last(i)
                 if "z" in reference and block.selector is not None:
-                    reference = self._choose_now(block.selector, reference, x, _ragged(x, bank))
-                    previous.append({name: t for name, t in reference.items() if name != "raw"})
+                    # DTS-t: the reference's tokens are chosen when the current frame is known.
+                    gate = block.selector(reference["z"], block.selector.encode(x))
+                    full = {name: tensor for name, tensor in reference.items() if name != "z"}
+                    reference = self._chosen(full, gate, _ragged(x, bank))
+                    previous.append(reference)
             keys, values, gate = _join(bank, reference, k, v)
             lengths = Lengths(sum(part.shape[1] for part in keys[:-2]), reference["k"].shape[1], k.shape[1])
             ranked: dict[str, Tensor] = {}
@@ -296,30 +300,20 @@ class OneVOS(nn.Module):
     ) -> tuple[Layer, tuple[Tensor, Tensor]]:
         """One layer of the reference stream where it attends to the memory or the current frame, too (Eq. 2, Eq. 5)."""
         x, mask = stream
-        q, raw, own = block.project(x)
-        marked, own = block.attn.identify(raw, own, mask)
-        keys, values = [marked], [own]
+        q, own_k, own_v = block.project(x)
+        own = _identified(block, own_k, own_v, mask)
+        keys, values = [marked_keys(own)], [own["v"]]
         if bank and not self.config.decouple_memory:
-            keys.insert(0, bank["k"])
+            keys.insert(0, marked_keys(bank))
             values.insert(0, bank["v"])
         if not self.config.decouple_current:
             keys.append(k)
             values.append(v)
-        x = block.finish(x, attend(q, keys, values, block.heads))
-        return {"k": marked, "v": own, "raw": raw}, (x, mask)
+        return own, (block.finish(x, attend(q, keys, values, block.heads)), mask)
 
-    def _choose_now(self, selector: TokenSelector, reference: Layer, x: Tensor, ragged: bool) -> Layer:
-        """DTS-t: the reference's tokens are chosen when the current frame is known."""
-        gate = selector(reference["z"], selector.encode(x))
-        kept, extra = self._chosen({name: reference[name] for name in ("k", "v")}, {"raw": reference["raw"]}, gate, ragged)
-        return {**kept, **extra}
-
-    def _chosen(self, kept: Layer, extra: Layer, gate: Tensor, ragged: bool) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        if self.training:
-            return {**kept, "gate": gate}, dict(extra)
-        taken = take({**kept, **extra}, gate, ragged)
-        recent = {name: taken.pop(name) for name in extra}
-        return taken, recent
+    def _chosen(self, layer: dict[str, Tensor], gate: Tensor, ragged: bool) -> dict[str, Tensor]:
+        """The selected tokens of a layer; in training all, with their gates."""
+        return {**layer, "gate": gate} if self.training else take(layer, gate, ragged)
 
     def _carry(self, features: Features, reading: Reading | None, memory: Memory | None) -> Carry:
         if reading is not None:
@@ -363,12 +357,20 @@ def _ragged(tokens: Tensor, known: Layer) -> bool:
     return tokens.shape[0] > 1 or "gate" in known
 
 
+def _identified(block: HybridBlock, k: Tensor, v: Tensor, mask: Tensor) -> dict[str, Tensor]:
+    """Keys, their factors, and values that carry the mask embedding (Eq. 1)."""
+    v, mark = block.attn.identify(v, mask)
+    # Slices of the joint projection would keep all of it in memory.
+    kept = {"k": k.contiguous(), "v": v.contiguous()}
+    return kept if mark is None else {**kept, "mark": mark}
+
+
 def _join(bank: Layer, reference: Layer, k: Tensor, v: Tensor) -> tuple[list[Tensor], list[Tensor], Tensor | None]:
     """Keys and values of memory (marked keys), reference (RAW keys, marked values) and current frame, in this order; their gates."""
-    keys, values = [reference["raw"], k], [reference["v"], v]
+    keys, values = [reference["k"], k], [reference["v"], v]
     gates = [reference.get("gate"), None]
     if bank:
-        keys.insert(0, bank["k"])
+        keys.insert(0, marked_keys(bank))
         values.insert(0, bank["v"])
         gates.insert(0, bank.get("gate"))
     gate = None

@@ -10,6 +10,7 @@ from torch import Tensor
 from vosformer.nn.linear import TokenLinear
 from vosformer.nn.token_selector import TokenSelector
 from vosformer.nn.vit_blocks import Attention, Block
+from vosformer.types import Layer
 
 IdentityForm = Literal["gated", "added", "none"]
 
@@ -30,16 +31,23 @@ class HybridAttention(Attention):
         self.form = form
         self.linear_ID_KV = TokenLinear(width, heads + width) if form == "gated" else None
 
-    def identify(self, k: Tensor, v: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values [S,N,C] that carry the mask embedding [S,N,C] (Eq. 1)."""
+    def identify(self, v: Tensor, mask: Tensor) -> tuple[Tensor, Tensor | None]:
+        """What the mask embedding [S,N,C] makes of values [S,N,C], and the factors [S,N,heads] of the keys, if it changes them."""
         if self.form == "none":
-            return k, v
+            return v, None
         if self.linear_ID_KV is None:
-            return k, v + mask
+            return v + mask, None
         code = self.linear_ID_KV(mask)
-        gate = 1 + torch.tanh(code[..., : self.heads])
-        k = (k.reshape(*gate.shape, -1) * gate[..., None]).flatten(2)
-        return k, v + code[..., self.heads :]
+        return v + code[..., self.heads :], 1 + torch.tanh(code[..., : self.heads])
+
+
+def marked_keys(layer: Layer) -> Tensor:
+    """The keys [S,M,C] of a layer with their factors `mark` [S,M,heads], if it has any."""
+    k, mark = layer["k"], layer.get("mark")
+    if mark is None:
+        return k
+    marked: Tensor = (k.reshape(*mark.shape, -1) * mark[..., None]).flatten(2)
+    return marked
 
 
 class HybridBlock(Block):
