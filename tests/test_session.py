@@ -294,3 +294,11 @@ def test_half_the_future_does_not_matter():
     a = [long.step(image, labels[0] if t == 0 else None).labels for t, image in enumerate(images)]
     b = [short.step(image, labels[0] if t == 0 else None).labels for t, image in enumerate(images[:3])]
     assert all(np.array_equal(x, y) for x, y in zip(a, b, strict=False))
+
+
+def test_threads_are_measured_and_put_back():
+    from vosformer.device import free_threads
+
+    before = torch.get_num_threads()
+    assert 1 <= free_threads() <= before
+    assert torch.get_num_threads() == before

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import torch
 
 from vosformer.errors import DeviceError
@@ -46,6 +48,30 @@ def choose_dtype(wanted: str | torch.dtype, device: torch.device) -> torch.dtype
     if dtype is torch.float16 and device.type == "cpu":
         raise DeviceError("fp16 was asked for on the CPU, which computes it slowly and without enough range; use bf16 or fp32")
     return dtype
+
+
+def free_threads() -> int:
+    """How many CPU threads are worth using now: all that torch would use, or 1 if something else keeps the cores busy.
+
+    Threads that wait for one another spin, so that two of them on a core that is taken run ten times slower than one. What else runs
+    cannot be known, so it is measured: some products with all threads and with one (30 ms on a quiet machine).
+    """
+    most = torch.get_num_threads()
+    if most == 1:
+        return 1
+    a = torch.randn(384, 384)
+
+    def seconds(threads: int) -> float:
+        torch.set_num_threads(threads)
+        a @ a
+        begin = time.perf_counter()
+        for _ in range(20):
+            a @ a
+        return time.perf_counter() - begin
+
+    best = min((most, 1), key=lambda threads: min(seconds(threads) for _ in range(2)))
+    torch.set_num_threads(most)
+    return best
 
 
 def _fast_dtype(device: torch.device) -> torch.dtype:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
+
+from vosformer.device import free_threads
 from vosformer.errors import InputError
 from vosformer.registry import variant
 from vosformer.weights import packaged
@@ -23,3 +26,14 @@ def need_weights(model: str, weights: Path | None) -> None:
         f"no weights come with {model!r}, and without them its masks mean nothing: give a file with --weights, e.g. its official "
         f"checkpoint (packaged with vosformer: {known})"
     )
+
+
+def set_threads(threads: int | None) -> None:
+    """Use so many CPU threads; None: as many as are free.
+
+    Raises:
+        InputError: fewer than one.
+    """
+    if threads is not None and threads < 1:
+        raise InputError(f"--threads is {threads}, expected at least 1")
+    torch.set_num_threads(free_threads() if threads is None else threads)

@@ -11,7 +11,7 @@ import tyro
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from vosformer.cli.common import need_weights
+from vosformer.cli.common import need_weights, set_threads
 from vosformer.evaluate.report import Report
 from vosformer.evaluate.runner import Progress as Advance
 from vosformer.evaluate.runner import evaluate as score
@@ -99,6 +99,7 @@ def benchmark(
     scales: tuple[float, ...] = (1.0,),
     flip: bool = False,
     depth: int | None = None,
+    threads: int | None = None,
     resume: bool = False,
     objects: bool = False,
 ) -> int:
@@ -119,6 +120,7 @@ def benchmark(
         scales: factors of the size for multi-scale testing.
         flip: look at the mirrored frame, too.
         depth: layers to use (AOST).
+        threads: CPU threads (default: one a core, or 1 if other programs keep the cores busy).
         resume: go on with a run that was stopped.
         objects: show the scores of every object.
     """
@@ -126,6 +128,7 @@ def benchmark(
     from vosformer.session import Session
 
     need_weights(model, weights)
+    set_threads(threads)
 
     def session() -> Session:
         return Session(

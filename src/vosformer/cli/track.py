@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from vosformer.cli.common import need_weights
-from vosformer.errors import InputError
+from vosformer.cli.common import need_weights, set_threads
 from vosformer.io import (
     CocoRLE,
     CutOuts,
@@ -83,12 +82,11 @@ def track(
         scales: look at every frame at these factors of the size and average.
         flip: look at the mirrored frame, too.
         depth: layers to use (AOST).
-        threads: CPU threads (default: one a core).
+        threads: CPU threads (default: one a core, or 1 if other programs keep the cores busy).
         resume: go on with a run that was stopped, even by force; the result is the same as of a run that was not.
     """
     console = Console(stderr=True)
-    if threads is not None:
-        _set_threads(threads)
+    set_threads(threads)
     begin = time.perf_counter()
     need_weights(model, weights)
     dtype = "fp32" if fp32 else dtype
@@ -186,11 +184,3 @@ def _identity(weights: Path | None) -> tuple[str, int, int] | None:
         return None
     status = weights.stat()
     return str(weights), status.st_size, status.st_mtime_ns
-
-
-def _set_threads(threads: int) -> None:
-    import torch
-
-    if threads < 1:
-        raise InputError(f"--threads is {threads}, expected at least 1")
-    torch.set_num_threads(threads)
