@@ -74,7 +74,7 @@ class Run:
 
 def _policy(policy: OneVOSQueue) -> Values:
     run = Run(policy, 6)
-    f4, f8, stem16, tokens = run.pyramids[2]
+    f4, f8, stem16, tokens, *_ = run.pyramids[2]
     assert tokens.shape == (1, 48, 768)
     values: dict[str, Any] = {
         "logits4": torch.cat(run.logits),
