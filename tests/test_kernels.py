@@ -103,7 +103,7 @@ def test_convolutions(kind: torch.dtype, kernel: int, options: dict[str, int]) -
 @kinds
 @pytest.mark.parametrize(("heads", "values"), [(1, 40), (4, 16), (4, 32)])
 def test_full_attention(kind: torch.dtype, heads: int, values: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vosformer.nn.attention_cpu._SCORES", 64 * 150)  # several chunks, the last one smaller
+    monkeypatch.setattr("vosformer.nn.attention_cpu._SCORES", 128 * 150)  # several chunks, the last one smaller
     q, bank, v = torch.randn(2, 150, 16).to(kind), torch.randn(2, 200, 16).to(kind), torch.randn(2, 200, values).to(kind)
     k, v = bank[:, :150], v[:, :150]  # views of a bank that is not full
     with reference_kernels():

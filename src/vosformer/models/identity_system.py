@@ -187,7 +187,8 @@ class IdentitySystem(nn.Module):
     def decode(self, features: Features, carry: Carry) -> Tensor:
         """Logits [S,1+K,h,w] at stride 4 from what was propagated."""
         x = to_map(self._decoder_input(features, carry.outputs), _grid(features))
-        return self.decoder(x, features.pyramid, len(carry.outputs) - 1)
+        logits: Tensor = self.decoder(x, features.pyramid, len(carry.outputs) - 1)
+        return logits
 
     def optimized(self) -> IdentitySystem:
         """The same model made ready for inference, see `for_inference`."""
@@ -214,8 +215,7 @@ class IdentitySystem(nn.Module):
 
     def _propagate(self, features: Features, slots: int, depth: int, past: Callable[[int, State], Past], finish: bool) -> Carry:
         grid = _grid(features)
-        start = per_slot(to_tokens(features.pyramid[3]), slots)
-        streams, states = self.LSTT((start,), grid, depth, past, finish)
+        streams, states = self.LSTT(to_tokens(features.pyramid[3]), slots, grid, depth, past, finish)
         return Carry(tuple(states), self.LSTT.normalise(streams, grid) if finish else ())
 
     def _refer(self, features: Features, targets: Targets, finish: bool) -> tuple[Entry, Carry]:

@@ -15,7 +15,7 @@ from torch import Tensor
 from vosformer.nn import onednn
 from vosformer.nn.maps import Grid
 
-_SCORES = 1 << 20  # elements of the scores of one chunk: 4 MB in fp32, about the cache of two cores
+_SCORES = 1 << 19  # elements of the scores of one chunk: 2 MB in fp32, about the cache of two cores
 _TILE = Grid(4, 18)
 _OUTSIDE = -1e30  # finite in bf16, too
 
@@ -24,7 +24,7 @@ def attend_chunked(q: Tensor, k: Sequence[Tensor], v: Sequence[Tensor], heads: i
     """Full attention, head by head and chunk by chunk: see `attention.attend`. The parts of k and v are joined on the way."""
     slots, tokens, channels = q.shape
     d, e = channels // heads, v[0].shape[2] // heads
-    rows = min(tokens, max(64, _SCORES // sum(part.shape[1] for part in k)))
+    rows = min(tokens, max(128, _SCORES // sum(part.shape[1] for part in k)))
     out = v[0].new_empty(slots, tokens, heads * e)
     for s in range(slots):
         for h in range(heads):

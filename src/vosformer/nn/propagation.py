@@ -13,7 +13,7 @@ from typing import NamedTuple, cast
 
 from torch import Tensor, nn
 
-from vosformer.nn.maps import Grid
+from vosformer.nn.maps import Grid, per_slot
 from vosformer.types import Layer
 
 Stream = tuple[Tensor, ...]
@@ -74,12 +74,13 @@ class Stack(nn.Module, ABC):
         return self.layer if self.shared else cast(Block, self.layers[index])
 
     def forward(
-        self, stream: Stream, grid: Grid, depth: int, past: Callable[[int, State], Past], finish: bool = True
+        self, start: Tensor, slots: int, grid: Grid, depth: int, past: Callable[[int, State], Past], finish: bool = True
     ) -> tuple[list[Stream], list[State]]:
         """Run the first layers.
 
         Args:
-            stream: input tokens.
+            start: input tokens [B,N,C]; what the first layer does before it looks back is the same for all slots of a sample.
+            slots: S.
             grid: of their map.
             depth: how many layers to run.
             past: from the index and the state of a layer, what it looks back at.
@@ -88,11 +89,15 @@ class Stack(nn.Module, ABC):
         Returns:
             The stream after each layer that was run to its end, and the state of each layer.
         """
+        stream: Stream = (start,)
         streams: list[Stream] = []
         states: list[State] = []
         for index in range(depth):
             block = self.block(index)
             stream, state = block.prepare(stream, grid)
+            if index == 0:
+                stream = tuple(per_slot(tokens, slots) for tokens in stream)
+                state = {name: per_slot(tokens, slots) for name, tokens in state.items()}
             states.append(state)
             looked_at = past(index, state)
             if index == depth - 1 and not finish:
