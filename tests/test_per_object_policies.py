@@ -58,3 +58,17 @@ def test_limits_only_ever_lower() -> None:
     assert FirstAndPrevious(1).limited(3).capacity == 1
     assert Queue(5, 3).limited(8).capacity == 3
     assert Queue(5, 3).limited(1).capacity == 1
+
+
+@pytest.mark.parametrize("policy", [FirstAndPrevious(), FirstAndPrevious(2), Queue(2, 3)])
+def test_making_room_changes_nothing_that_is_read(policy: Policy) -> None:
+    """The last frame may go before its successor is written; a frame that stays the last one does not."""
+    early, late = Memory(policy), Memory(policy)
+    for t in range(12):
+        given = t in (0, 5)
+        early.make_room(t, given)
+        for memory in (early, late):
+            memory.add(Entry(({"t": torch.full((1, 1, 1), float(t))},)), t, given)
+        found = [[part["t"].item() for part in memory.references(0)[1:]] for memory in (early, late)]
+        assert found[0] == found[1]
+        assert torch.equal(early.bank(0)["t"], late.bank(0)["t"])

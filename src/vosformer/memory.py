@@ -164,6 +164,15 @@ class Memory:
         """Bytes held by the banks."""
         return sum(bank.nbytes for bank in self._banks)
 
+    def make_room(self, number: int, pinned: bool) -> None:
+        """Let the last frame go ahead of the `add` of its successor, where the policy will replace it.
+
+        For systems whose `write` does not look at the memory: the old and the new frame are then never held together.
+        """
+        plan = self.policy.plan(self.frames, self.last_frame, Frame(number, pinned))
+        if plan.replace_last and plan.bank != "last":
+            self._last, self._last_entry = [], None
+
     def add(self, entry: Entry, number: int, pinned: bool) -> None:
         """Take in what frame `number` left behind, as the policy decides."""
         new = Frame(number, pinned)

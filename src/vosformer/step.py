@@ -185,6 +185,8 @@ def _remember(
             targets = objects.soft_targets(cohort, mixed, model.slot_size, given is not None)
         targets = targets._replace(own=targets.own.to(setup.dtype), others=targets.others.to(setup.dtype))
         reading = seen.readings[c] if c < was_read else None
+        if getattr(model, "write_ignores_memory", False):
+            cohort.memory.make_room(number - cohort.began, given is not None)
         entry = model.write(seen.features, targets, reading, cohort.memory if c < was_read else None)
         cohort.memory.add(entry, number - cohort.began, given is not None)
 

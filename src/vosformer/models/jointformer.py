@@ -109,6 +109,7 @@ class JointFormer(nn.Module):
     merge_clamp = 1e-7
     merges_single = True
     masks_free_places = True
+    write_ignores_memory = True
 
     def __init__(self, config: JointFormerConfig) -> None:
         super().__init__()

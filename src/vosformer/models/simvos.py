@@ -113,6 +113,7 @@ class SimVOS(nn.Module):
     merge_clamp = 1e-7
     merges_single = True
     masks_free_places = True
+    write_ignores_memory = True
     positions: Tensor
 
     def __init__(self, config: SimVOSConfig) -> None:
