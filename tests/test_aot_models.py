@@ -208,6 +208,15 @@ def test_ablations_run_and_change_the_outcome(name: str, changed: dict[str, Any]
     assert not same or not torch.allclose(before[-1].logits, after[-1].logits, atol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["aot-t", "aost", "deaot-t"])
+@pytest.mark.parametrize(
+    "wrong", [{"window": 4}, {"kernel": 2}, {"heads": 3}, {"heads": 0}, {"layers": 0}, {"identities": 0}], ids=str
+)
+def test_impossible_sizes_are_refused(name: str, wrong: dict[str, int]) -> None:
+    with pytest.raises(InputError, match=next(iter(wrong))):
+        KNOWN[name].build(tiny=True, **wrong)
+
+
 def test_parameters_of_the_ablations_are_the_papers() -> None:
     """Millions of parameters in AOST Table 11b and 11c, and the model zoo's table."""
     with torch.device("meta"):

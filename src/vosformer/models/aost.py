@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vosformer.errors import InputError
 from vosformer.memory import Memory
-from vosformer.models.identity_system import Carry, EncoderName, IdentitySystem, build_encoder
+from vosformer.models.identity_system import Carry, EncoderName, IdentitySystem, build_encoder, check_sizes
 from vosformer.nn.lstt import LSTT, ScalableLSTTBlock
 from vosformer.registry import Variant
 from vosformer.types import Features, Reading
@@ -72,6 +72,7 @@ class AOST(IdentitySystem):
 
     def __init__(self, config: AOSTConfig) -> None:
         c = config
+        check_sizes(c.window, c.kernel, c.heads, c.channels, layers=c.layers, identities=c.identities)
         window = c.window if c.local_frames else 0
         blocks = [
             ScalableLSTTBlock(c.channels, c.heads, c.hidden, window, c.kernel, c.drop_path, id_weight=c.id_weight, gate=c.gate)

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from vosformer.models.identity_system import EncoderName, IdentitySystem, build_encoder
+from vosformer.models.identity_system import EncoderName, IdentitySystem, build_encoder, check_sizes
 from vosformer.nn.lstt import LSTT, LSTTBlock
 from vosformer.registry import Variant
 from vosformer.types import Features
@@ -61,6 +61,7 @@ class AOT(IdentitySystem):
 
     def __init__(self, config: AOTConfig) -> None:
         c = config
+        check_sizes(c.window, c.kernel, c.heads, c.channels, layers=c.layers, identities=c.identities)
         window = c.window if c.local_frames else 0
         make = partial(LSTTBlock, c.channels, c.heads, c.hidden, window, c.kernel, c.drop_path)
         blocks = [make() for _ in range(1 if c.shared else c.layers)]

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from vosformer.models.identity_system import EncoderName, IdentitySystem, build_encoder
+from vosformer.models.identity_system import EncoderName, IdentitySystem, build_encoder, check_sizes
 from vosformer.nn.gpm import GPM, CoupledGPM, GPMStack, Maps
 from vosformer.nn.propagation import Block
 from vosformer.registry import Variant
@@ -70,6 +70,7 @@ class DeAOT(IdentitySystem):
 
     def __init__(self, config: DeAOTConfig) -> None:
         c = config
+        check_sizes(c.window, c.kernel, c.heads, c.matching, layers=c.layers, identities=c.identities)
         window = c.window if c.local_frames else 0
         shape = (c.channels, c.matching, c.expansion, c.heads, window, c.kernel, c.drop_path, c.dropout)
         blocks: list[Block] = [

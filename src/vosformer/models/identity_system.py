@@ -63,6 +63,29 @@ def build_encoder(name: EncoderName, freeze_at: int) -> nn.Module:
     raise InputError(f"there is no encoder {name!r}; known: mobilenet_v2, resnet50, swin_base, tiny")
 
 
+def check_sizes(window: int, kernel: int, heads: int, split: int, **counts: int) -> None:
+    """Whether the numbers of a configuration fit together.
+
+    Args:
+        window: side of the local window.
+        kernel: side of the depth-wise convolutions.
+        heads: of the attentions.
+        split: channels that the heads share.
+        counts: what must be at least 1.
+
+    Raises:
+        InputError: they do not; the message says which.
+    """
+    for name, side in (("window", window), ("kernel", kernel)):
+        if side < 0 or (side > 0 and side % 2 == 0):
+            raise InputError(f"{name}={side} cannot be built: expected an odd number, or 0 for none")
+    for name, count in {"heads": heads, **counts}.items():
+        if count < 1:
+            raise InputError(f"{name}={count} cannot be built: expected at least 1")
+    if split % heads:
+        raise InputError(f"heads={heads} cannot share {split} channels evenly")
+
+
 class IdentitySystem(nn.Module):
     """A system that embeds the masks of up to K objects by their identities and decodes them together.
 
