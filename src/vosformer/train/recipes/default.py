@@ -12,10 +12,16 @@ _SOURCES = (
     Source("composed", repeat=30, gap_max=5),
 )
 
+_MORE_COMPOSED = (
+    Source("videos", repeat=40, gap_max=8),
+    Source("stills", repeat=10, gap_max=5),
+    Source("composed", repeat=50, gap_max=5),
+)
+
 SMALL = Recipe(
     name="default-small",
     paper="AOT and DeAOT's training (AOST Sec. 4.3) on small crops, without a stage of still pictures alone",
-    model=Model("deaot-s", options=(("freeze_at", 1),)),
+    model=Model("deaot-t", options=(("freeze_at", 1),)),
     data=Data(_SOURCES, frames=4, crop=209, pipeline="composed"),
     optim=Optim(
         lr=4e-4,
@@ -23,25 +29,25 @@ SMALL = Recipe(
         lr_scales=((r"^encoder\.", 0.1),),
         weight_decay=0.03,
         no_decay=(r"relative_emb_v", r"conv_out"),
-        warmup=1000,
+        warmup=150,
         clip=5.0,
-        ema=0.999,
+        ema=0.9933,
     ),
-    loss=Loss(top_until=10_000, auxiliary=1.0, auxiliary_until=20_000),
-    rollout=Rollout(own_masks_from=10_000, gap=2, freeze_own_masks=(r"^patch_wise_id_bank\.",)),
-    run=Run(steps=20_000, batch=4, precision="amp", save_every=200, picture_every=500, log_every=20),
+    loss=Loss(top_until=1500, auxiliary=1.0, auxiliary_until=3000),
+    rollout=Rollout(own_masks_from=1500, gap=2, freeze_own_masks=(r"^patch_wise_id_bank\.",)),
+    run=Run(steps=3000, batch=4, precision="amp", save_every=200, picture_every=500, log_every=20),
 )
 
 LARGE = replace(
     SMALL,
     name="default-large",
-    paper="the second stage of the default weights: larger crops and longer clips, own masks throughout",
+    paper="the second stage of the default weights: larger crops, more composed clips, own masks throughout",
     model=replace(SMALL.model, start="default-small"),
-    data=replace(SMALL.data, crop=305, frames=5),
-    optim=replace(SMALL.optim, lr=2e-4, warmup=200),
+    data=replace(SMALL.data, sources=_MORE_COMPOSED, crop=305),
+    optim=replace(SMALL.optim, lr=2e-4, warmup=22, ema=0.9909),
     loss=replace(SMALL.loss, top_until=1, auxiliary=0.0, auxiliary_until=0),
     rollout=replace(SMALL.rollout, own_masks_from=0, freeze_own_masks=()),
-    run=replace(SMALL.run, steps=10_000),
+    run=replace(SMALL.run, steps=1100),
 )
 
 FINETUNE = replace(
