@@ -101,7 +101,9 @@ def clip(frames: int, objects: int) -> tuple[list[np.ndarray], np.ndarray]:
 def measure(name: str, dtype: str, frames: int, objects: int, memory: str) -> dict[str, float]:
     """Track a clip; the median of the later half of the frames, by stage."""
     import vosformer
+    from vosformer.device import tune_allocator
 
+    tune_allocator(torch.device("cpu"))  # as the command line does
     session = vosformer.Session(name, device="cpu", dtype=dtype, memory=memory)
     stages = Stages(session.model)
     images, labels = clip(frames, objects)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import sys
 import time
 
 import torch
@@ -72,6 +74,18 @@ def free_threads() -> int:
     best = min((most, 1), key=lambda threads: min(seconds(threads) for _ in range(2)))
     torch.set_num_threads(most)
     return best
+
+
+def tune_allocator(device: torch.device) -> None:
+    """Keep freed memory, for programs of our own: glibc would give large tensors back and fault them in again at every frame."""
+    if device.type != "cpu" or not sys.platform.startswith("linux"):
+        return
+    try:
+        library = ctypes.CDLL("libc.so.6")
+        library.mallopt(-4, 0)  # M_MMAP_MAX: no allocation by mmap
+        library.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: the heap is not given back
+    except (OSError, AttributeError):
+        return  # another C library: it goes without
 
 
 def _fast_dtype(device: torch.device) -> torch.dtype:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from vosformer.device import free_threads
+from vosformer.device import free_threads, tune_allocator
 from vosformer.errors import InputError
 from vosformer.registry import variant
 from vosformer.weights import packaged
@@ -28,12 +28,13 @@ def need_weights(model: str, weights: Path | None) -> None:
     )
 
 
-def set_threads(threads: int | None) -> None:
-    """Use so many CPU threads; None: as many as are free.
+def prepare_machine(threads: int | None) -> None:
+    """Use so many CPU threads (None: as many as are free), and keep freed memory for the next frame.
 
     Raises:
         InputError: fewer than one.
     """
     if threads is not None and threads < 1:
         raise InputError(f"--threads is {threads}, expected at least 1")
+    tune_allocator(torch.device("cpu"))
     torch.set_num_threads(free_threads() if threads is None else threads)

@@ -11,7 +11,7 @@ import tyro
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from vosformer.cli.common import need_weights, set_threads
+from vosformer.cli.common import need_weights, prepare_machine
 from vosformer.evaluate.report import Report
 from vosformer.evaluate.runner import Progress as Advance
 from vosformer.evaluate.runner import evaluate as score
@@ -128,7 +128,7 @@ def benchmark(
     from vosformer.session import Session
 
     need_weights(model, weights)
-    set_threads(threads)
+    prepare_machine(threads)
 
     def session() -> Session:
         return Session(

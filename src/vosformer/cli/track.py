@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from vosformer.cli.common import need_weights, set_threads
+from vosformer.cli.common import need_weights, prepare_machine
 from vosformer.io import (
     CocoRLE,
     CutOuts,
@@ -86,7 +86,7 @@ def track(
         resume: go on with a run that was stopped, even by force; the result is the same as of a run that was not.
     """
     console = Console(stderr=True)
-    set_threads(threads)
+    prepare_machine(threads)
     begin = time.perf_counter()
     need_weights(model, weights)
     dtype = "fp32" if fp32 else dtype

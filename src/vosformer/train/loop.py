@@ -19,11 +19,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from vosformer.device import tune_allocator
 from vosformer.errors import InputError, OutputError, TrainingError
 from vosformer.train import checkpoint as checkpoints
 from vosformer.train.batch import Batch, Clips, loader, torch_seed
 from vosformer.train.journal import Journal, gpu_memory_gib
-from vosformer.train.machine import precision, shares, tune_allocator
+from vosformer.train.machine import precision, shares
 from vosformer.train.optim import Average, freeze, load_optimizer, optimiser, optimizer_tensors, set_rate
 from vosformer.train.processes import Processes, join
 from vosformer.train.recipe import Recipe

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import sys
-
 import torch
 
 from vosformer.device import choose_dtype
@@ -46,15 +43,3 @@ def precision(recipe: Recipe, device: torch.device) -> str:
     if device.type == "cuda":
         return "fp16"
     return "bf16" if choose_dtype("auto", device) is torch.bfloat16 else "fp32"
-
-
-def tune_allocator(device: torch.device) -> None:
-    """Keep freed memory: glibc would give large tensors back to the system and fault them in again at every step."""
-    if device.type != "cpu" or not sys.platform.startswith("linux"):
-        return
-    try:
-        library = ctypes.CDLL("libc.so.6")
-        library.mallopt(-4, 0)  # M_MMAP_MAX: no allocation by mmap
-        library.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: the heap is not given back
-    except (OSError, AttributeError):
-        return  # another C library: it goes without
