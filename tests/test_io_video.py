@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import http.server
 import threading
 import tracemalloc
@@ -162,6 +163,20 @@ def test_backwards_holds_a_bounded_number_of_frames(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(VideoFile, "_decode_until", counted)
     assert [frame.number for frame in reversed(source)] == list(range(59, -1, -1))
     assert most == 8
+
+
+@pytest.mark.parametrize("step", [1, -1])
+def test_decoded_frames_are_freed_without_the_garbage_collector(clip: Path, step: int) -> None:
+    source = VideoFile(clip)
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in source.frames(step=step):
+            pass
+        # PyAV may still hold the last one; with a cycle there would be all 40.
+        assert sum(type(thing).__name__ == "VideoFrame" for thing in gc.get_objects()) <= 1
+    finally:
+        gc.enable()
 
 
 def test_reading_on_does_not_gather_memory(clip: Path) -> None:

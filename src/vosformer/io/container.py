@@ -21,6 +21,9 @@ _REFUSED_FORMATS = {"tty", "concat", "lavfi", "ffmetadata", "image2", "hls", "da
 _MISSING_SECONDS = 0.5
 
 
+Matrix = tuple[int, int, int, int]
+
+
 @dataclass(frozen=True)
 class VideoIndex:
     """Where the frames of a video file lie, from a pass over its packets without decoding: 16 bytes a frame.
@@ -161,15 +164,19 @@ def _shows(codec: str, packet: Any) -> bool:
     return bool(shows_existing or bits >> (place - 2) & 1)
 
 
-def to_image(frame: Any) -> Image:
-    """A decoded frame as uint8 RGB [H,W,3], turned and mirrored as its display matrix says."""
+def to_image(frame: Any, matrix: Matrix) -> Image:
+    """A decoded frame as uint8 RGB [H,W,3], turned and mirrored as the display matrix says."""
     # Video that does not name its matrix is BT.709 from 720 lines on and BT.601 below, as players assume; 2 = unspecified.
     space = "ITU709" if frame.colorspace == 2 and frame.height >= 720 else None
-    return turn(frame.reformat(format="rgb24", src_colorspace=space).to_ndarray(), display_matrix(frame))
+    return turn(frame.reformat(format="rgb24", src_colorspace=space).to_ndarray(), matrix)
 
 
-def display_matrix(frame: Any) -> tuple[int, int, int, int]:
-    """(a, b, c, d) of the display matrix in 16.16 fixed point: x' = ax + cy, y' = bx + dy (ISO/IEC 14496-12, 6.2.2)."""
+def display_matrix(frame: Any) -> Matrix:
+    """(a, b, c, d) of the display matrix in 16.16 fixed point: x' = ax + cy, y' = bx + dy (ISO/IEC 14496-12, 6.2.2).
+
+    To be asked for once a stream: it makes PyAV's frame refer to itself, so that its memory is only freed by the garbage collector,
+    which does not know how much that is. Asked for each frame, hundreds of them pile up.
+    """
     for data in frame.side_data:
         if data.type.name == "DISPLAYMATRIX":
             matrix = np.frombuffer(bytes(data), np.int32)
@@ -177,7 +184,7 @@ def display_matrix(frame: Any) -> tuple[int, int, int, int]:
     return 1, 0, 0, 1
 
 
-def turn(image: Image, matrix: tuple[int, int, int, int]) -> Image:
+def turn(image: Image, matrix: Matrix) -> Image:
     """Turn by the multiple of 90 degrees, and mirror, that comes closest to the display matrix (see `display_matrix`)."""
     a, b, c, d = matrix
     if abs(b) > abs(a):

@@ -11,7 +11,7 @@ from typing import Any
 import av
 
 from vosformer.errors import InputError
-from vosformer.io.container import mean_rate, to_image, video_stream
+from vosformer.io.container import display_matrix, mean_rate, to_image, video_stream
 from vosformer.io.frames import Frame, Source, check_live_range, frame_name
 
 _OPEN_SECONDS = 10.0
@@ -97,7 +97,7 @@ class LiveStream(Source):
         self._container.close()
 
     def _decode(self, stream: Any) -> Iterator[Frame]:
-        number, origin = 0, None
+        number, origin, matrix = 0, None, None
         packets = self._container.demux(stream)
         while True:
             try:
@@ -117,6 +117,7 @@ class LiveStream(Source):
             for frame in decoded:
                 origin = frame.time if origin is None else origin
                 time = None if frame.time is None or origin is None else frame.time - origin
-                image = None if frame.is_corrupt else to_image(frame)
+                matrix = matrix or display_matrix(frame)
+                image = None if frame.is_corrupt else to_image(frame, matrix)
                 yield Frame(number, frame_name(number), image, time, None if image is not None else "the frame is damaged")
                 number += 1

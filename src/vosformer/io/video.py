@@ -12,7 +12,7 @@ import av
 import numpy as np
 
 from vosformer.errors import InputError
-from vosformer.io.container import VideoIndex, build_index, mean_rate, open_file, to_image, video_stream
+from vosformer.io.container import VideoIndex, build_index, display_matrix, mean_rate, open_file, to_image, video_stream
 from vosformer.io.frames import Frame, Source, frame_name, frame_range
 
 # Decoded frames (not yet RGB) that reading backwards may hold. A smaller budget decodes long groups of pictures more often.
@@ -51,7 +51,8 @@ class VideoFile(Source):
             if frame is not None:
                 self._coded = (frame.height, frame.width)
                 self._budget = max(4, _BACKWARD_BYTES // (3 * frame.height * frame.width // 2 * (1 + _deep(frame))))
-                self.height, self.width = to_image(frame).shape[:2]
+                self._matrix = display_matrix(frame)
+                self.height, self.width = to_image(frame, self._matrix).shape[:2]
                 return
         raise InputError(f"{path}: none of its {self._index.packets} frames decodes")
 
@@ -118,7 +119,7 @@ class VideoFile(Source):
             raise InputError(
                 f"{self.name}: frame {number} is {frame.width} x {frame.height} pixels, the frames before it {width} x {height}"
             )
-        return Frame(number, frame_name(number), to_image(frame), time)
+        return Frame(number, frame_name(number), to_image(frame, self._matrix), time)
 
     def _time(self, number: int) -> float | None:
         stamps = self._index.stamps
