@@ -75,7 +75,7 @@ def test_later_objects_and_more_than_a_slot_holds(model):
     assert out.ids == ids
     out = s.step(images[3])
     for i in ids:
-        assert iou(out.labels == i, labels[3] == i) > 0.8, i
+        assert iou(out.labels == i, labels[3] == i) > 0.65, i
 
 
 @pytest.mark.parametrize("model", MODELS)

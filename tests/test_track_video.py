@@ -156,21 +156,28 @@ class KillAt(Sink):
             os._exit(9)
 
 
+def records(folder: Path, *more: Sink, resume: bool = False) -> None:
+    """Track a clip into two files that are put together at the end."""
+    images, labels = flat_clip((1, 2), 6, SIZE)
+    sinks = [Scores(folder / "a.csv"), *more, CocoRLE(folder / "b.json")]
+    session = Session(ColourModel(), device="cpu", dtype="fp32")
+    track(open_source(np.stack(images)), {0: labels[0]}, session, sinks, state=folder / "state", resume=resume)
+
+
+KILLED = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+import test_track_video as here
+here.records(Path(sys.argv[2]), here.KillAt(sys.argv[3]))
+"""
+
+
 @pytest.mark.parametrize("where", ["finish", "clean"])
 def test_a_run_killed_while_its_files_are_put_together(tmp_path: Path, where: str) -> None:
-    images, labels = flat_clip((1, 2), 6, SIZE)
-
-    def go(*more: Sink, resume: bool = False) -> None:
-        sinks = [Scores(tmp_path / "a.csv"), *more, CocoRLE(tmp_path / "b.json")]
-        session = Session(ColourModel(), device="cpu", dtype="fp32")
-        track(open_source(np.stack(images)), {0: labels[0]}, session, sinks, state=tmp_path / "state", resume=resume)
-
-    process = os.fork()
-    if process == 0:
-        go(KillAt(where))
-        os._exit(1)
-    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 9
-    go(resume=True)
+    command = [sys.executable, "-c", KILLED, str(Path(__file__).parent), str(tmp_path), where]
+    assert subprocess.run(command, check=False, timeout=120).returncode == 9
+    records(tmp_path, resume=True)
     assert len((tmp_path / "a.csv").read_text().splitlines()) == 13
     assert '"image_id": 5' in (tmp_path / "b.json").read_text()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.csv", "b.json", "state"]
