@@ -124,6 +124,7 @@ def kill_after(process: subprocess.Popen[str], frames: int, wait: float) -> bool
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_video_run_killed_again_and_again_gives_the_same_files(tmp_path: Path) -> None:
     clip = make_clip(tmp_path / "clip.mp4")
     assert not kill_after(child(clip, tmp_path / "whole", 0), 999, 0)

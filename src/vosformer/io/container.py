@@ -177,10 +177,10 @@ def display_matrix(frame: Any) -> Matrix:
     To be asked for once a stream: it makes PyAV's frame refer to itself, so that its memory is only freed by the garbage collector,
     which does not know how much that is. Asked for each frame, hundreds of them pile up.
     """
-    for data in frame.side_data:
-        if data.type.name == "DISPLAYMATRIX":
-            matrix = np.frombuffer(bytes(data), np.int32)
-            return int(matrix[0]), int(matrix[1]), int(matrix[3]), int(matrix[4])
+    data = frame.side_data.get("DISPLAYMATRIX")
+    if data is not None:
+        matrix = np.frombuffer(bytes(data), np.int32)
+        return int(matrix[0]), int(matrix[1]), int(matrix[3]), int(matrix[4])
     return 1, 0, 0, 1
 
 
