@@ -18,6 +18,7 @@ from vosformer.train.loop import Trainer
 from vosformer.train.processes import join
 from vosformer.train.recipe import Data, Loss, Model, Optim, Recipe, Rollout, Run
 
+
 def recipe(steps: int = 24, **run: Any) -> Recipe:
     """A run through every phase: warm-up, own masks, resting identities, falling shares of pixels."""
     # Not on import: tests that list all variants when they are collected would list this one, too.
