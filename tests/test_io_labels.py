@@ -154,6 +154,15 @@ def test_anti_aliased_palettes_are_refused(tmp_path: Path) -> None:
         read_labels(tmp_path / "m.png")
 
 
+def test_many_tiny_objects_are_a_label_map(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    labels = np.zeros((60, 80), np.uint8)
+    for number in range(1, 41):
+        top, left, side = rng.integers(0, 55), rng.integers(0, 75), rng.integers(1, 9)
+        labels[top : top + side, left : left + side] = number
+    assert np.array_equal(read_labels(save(tmp_path / "m.png", labels)).labels, labels)
+
+
 def test_jpeg_masks_are_refused(tmp_path: Path) -> None:
     Image.fromarray(disc(smooth=False)).save(tmp_path / "m.jpg", quality=90)
     with pytest.raises(InputError, match="no label map"):
