@@ -33,7 +33,9 @@ def save_state(state: State, path: Path) -> None:
         known = []
         for c, cohort in enumerate(cohorts):
             held, about = cohort.memory.export()
-            tensors.update({f"{v}/{c}/{name}": tensor.clone(memory_format=torch.contiguous_format) for name, tensor in held.items()})
+            tensors.update(
+                {f"{v}/{c}/{name}": tensor.clone(memory_format=torch.contiguous_format) for name, tensor in held.items()}
+            )
             known.append({"began": cohort.began, "slots": cohort.slots, "memory": about})
         views.append(known)
     about_all = {"frames": state.frames, "source": state.source, "views": views}
