@@ -46,6 +46,9 @@ CONVVIT_L = ConvViTSize((384, 768, 1024), (2, 2, 23), (8, 8, 4), 16)
 CONVVIT_TINY = ConvViTSize((48, 96, 192), (1, 1, 4), (4, 4, 4), 3)
 
 
+_STRIP = 30  # rows of a map that go through the feed-forward part of a `ConvBlock` together
+
+
 class StemMaps(NamedTuple):
     """What the stem makes of a frame.
 
@@ -85,7 +88,14 @@ class _ConvMlp(nn.Module):
         self.fc2 = nn.Conv2d(hidden, width, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return convolve(convolve(x, self.fc1, "gelu"), self.fc2)
+        if torch.is_grad_enabled():
+            return convolve(convolve(x, self.fc1, "gelu"), self.fc2)
+        # In strips: of the hidden map, the largest of the whole network, only a part exists at a time.
+        out = torch.empty_like(x)
+        for top in range(0, x.shape[2], _STRIP):
+            rows = slice(top, top + _STRIP)
+            out[:, :, rows] = convolve(convolve(x[:, :, rows], self.fc1, "gelu"), self.fc2)
+        return out
 
 
 class ConvBlock(nn.Module):

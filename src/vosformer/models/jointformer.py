@@ -23,7 +23,7 @@ from vosformer.memory import Memory
 from vosformer.nn.attention import attend
 from vosformer.nn.joint import absorb, gated
 from vosformer.nn.maps import Grid, per_slot, to_map, to_tokens
-from vosformer.nn.parts import in_parts, joined
+from vosformer.nn.parts import Part, gathered, in_parts
 from vosformer.nn.stm_decoder import CBAMDecoder, DeconvPyramid, Skips
 from vosformer.nn.topk import attend_topk
 from vosformer.nn.vit_blocks import EPS, Block, PatchEmbed, Projected, initialise, make_blocks, resize_positions, sine_table
@@ -242,9 +242,9 @@ class JointFormer(nn.Module):
         if past and topk and index in self._filtered:
             remembered = _joined(past, "k"), _joined(past, "v")
             return attend_topk(current.q, remembered, (current.k, current.v), heads, topk)
-        k = torch.cat([*(layer["k"] for layer in past), current.k], 1) if past else current.k
-        v = torch.cat([*(layer["v"] for layer in past), current.v], 1) if past else current.v
-        return attend(current.q, k, v, heads)
+        return attend(
+            current.q, [*(layer["k"] for layer in past), current.k], [*(layer["v"] for layer in past), current.v], heads
+        )
 
     def _skips(self, features: Features, found: list[Tensor], x: Tensor, grid: Grid) -> Skips:
         if self.fpn is None:
@@ -287,27 +287,30 @@ class JointFormer(nn.Module):
             memory: not used.
             update: False skips the second update of the compressed memory (40 % of the frames in training).
         """
-        slots = len(targets.own)
+        parts = in_parts(len(targets.own), features.image)
         token: Tensor | None = None
         if self.token is not None:
-            token = self.token.expand(slots, -1, -1) if reading is None else cast(Tensor, reading.carry)
+            token = self.token.expand(len(targets.own), -1, -1) if reading is None else cast(Tensor, reading.carry)
         masks = torch.cat([targets.own, targets.others] if self.config.others else [targets.own], 1)
-        entries = [
-            self._write(features.image[part.samples], masks[part.slots], None if token is None else token[part.slots], update)
-            for part in in_parts(slots, features.image)
-        ]
-        layers = [joined(parts) for parts in zip(*(layers for layers, _ in entries), strict=True)]
-        return Entry(
-            tuple(layers), token=None if token is None else torch.cat([moved for _, moved in entries if moved is not None])
-        )
+        # First the stem for all parts, since its maps are the largest; what the blocks leave behind piles up only then.
+        x = torch.cat([self._embed(features.image[part.samples], masks[part.slots]) for part in parts])
+        tokens: list[Tensor] = []
 
-    def _write(
-        self, image: Tensor, masks: Tensor, token: Tensor | None, update: bool
-    ) -> tuple[list[dict[str, Tensor]], Tensor | None]:
-        """What the masks [S,1 or 2,H,W] of a frame leave in each layer, and the compressed memory after it."""
-        grid = _grid(image)
+        def remember(part: Part) -> list[dict[str, Tensor]]:
+            layers, moved = self._remember(x[part.slots], None if token is None else token[part.slots], update)
+            tokens.extend(() if moved is None else (moved,))
+            return layers
+
+        layers = gathered(parts, remember)
+        return Entry(tuple(layers), token=torch.cat(tokens) if tokens else None)
+
+    def _embed(self, image: Tensor, masks: Tensor) -> Tensor:
+        """Reference tokens H_z^0 [S,N,C] of a frame [B,3,H,W] with masks [S,1 or 2,H,W] (Eq. 1)."""
         x, _ = self._enter(torch.cat([per_slot(image, len(masks)), masks.to(image.dtype)], 1), "memory")
-        x = x + self._place(grid)
+        return x + self._place(_grid(image))
+
+    def _remember(self, x: Tensor, token: Tensor | None, update: bool) -> tuple[list[dict[str, Tensor]], Tensor | None]:
+        """What reference tokens leave in each layer, and the compressed memory after them."""
         moving = token + self.positions[:, :1] if token is not None and update else None
         moved, layers = absorb(self.blocks, moving, x, self.joint if self.config.mode == "d" else ())
         if self.config.mode != "d":

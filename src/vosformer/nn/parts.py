@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -38,8 +38,29 @@ def in_parts(slots: int, like: Tensor) -> list[Part]:
     return [Part(slice(s, s + 1), slice(b, b + 1)) for s, b in enumerate(of)]
 
 
-def joined(layers: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """One layer out of those of several parts; these are emptied, so that nothing is held twice for longer than needed."""
-    if len(layers) == 1:
-        return layers[0]
-    return {name: torch.cat([layer.pop(name) for layer in layers]) for name in list(layers[0])}
+def gathered(parts: Sequence[Part], compute: Callable[[Part], Sequence[Layer]]) -> list[Layer]:
+    """The layers of all slots, each part computed by itself.
+
+    They lie in one block of memory, so that it goes back to the system as a whole when a frame is forgotten.
+
+    Args:
+        parts: of the slots.
+        compute: from a part to its layers, tensors [s,N,C] that are alike in every part.
+    """
+    if len(parts) == 1:
+        return list(compute(parts[0]))
+    store: list[dict[str, Tensor]] = []
+    for part in parts:
+        layers = compute(part)
+        store = store or _room(layers, parts[-1].slots.stop)
+        for room, layer in zip(store, layers, strict=True):
+            for name, tensor in layer.items():
+                room[name][part.slots] = tensor
+    return list(store)
+
+
+def _room(layers: Sequence[Layer], slots: int) -> list[dict[str, Tensor]]:
+    """Uninitialised layers for so many slots, given those of one."""
+    sizes = [slots * tensor.numel() for layer in layers for tensor in layer.values()]
+    pieces = iter(next(iter(layers[0].values())).new_empty(sum(sizes)).split(sizes))
+    return [{name: next(pieces).view(slots, *tensor.shape[1:]) for name, tensor in layer.items()} for layer in layers]
