@@ -62,5 +62,6 @@ def gathered(parts: Sequence[Part], compute: Callable[[Part], Sequence[Layer]]) 
 def _room(layers: Sequence[Layer], slots: int) -> list[dict[str, Tensor]]:
     """Uninitialised layers for so many slots, given those of one."""
     sizes = [slots * tensor.numel() for layer in layers for tensor in layer.values()]
-    pieces = iter(next(iter(layers[0].values())).new_empty(sum(sizes)).split(sizes))
+    whole = next(iter(layers[0].values())).new_empty(sum(sizes))
+    pieces = iter(torch.split(whole, sizes))
     return [{name: next(pieces).view(slots, *tensor.shape[1:]) for name, tensor in layer.items()} for layer in layers]
