@@ -161,7 +161,8 @@ def test_equation_3_update_of_the_compressed_memory(count: int) -> None:
     model = build(updates=count)
     assert len(model.update_blocks) == count
     x, token = torch.randn(2, 12, 24).double(), torch.randn(2, 1, 24).double()
-    found, layers = absorb(model.update_blocks, token, x, range(count))
+    layers: list[Any] = []
+    found = absorb(model.update_blocks, token, x, range(count), layers.append)
     for s in range(2):
         tokens, memory = x[s], token[s]
         for i, block in enumerate(model.update_blocks):

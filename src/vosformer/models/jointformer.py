@@ -6,7 +6,7 @@ carried from frame to frame. Every object is a pass of its own (K = 1).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal, cast
@@ -23,7 +23,7 @@ from vosformer.memory import Memory
 from vosformer.nn.attention import attend
 from vosformer.nn.joint import absorb, gated
 from vosformer.nn.maps import Grid, per_slot, to_map, to_tokens
-from vosformer.nn.parts import Part, gathered, in_parts
+from vosformer.nn.parts import Gatherer, in_parts
 from vosformer.nn.stm_decoder import CBAMDecoder, DeconvPyramid, Skips
 from vosformer.nn.topk import attend_topk
 from vosformer.nn.vit_blocks import EPS, Block, PatchEmbed, Projected, initialise, make_blocks, resize_positions, sine_table
@@ -269,8 +269,9 @@ class JointFormer(nn.Module):
     def update(self, token: Tensor, tokens: Tensor, grid: Grid) -> Tensor:
         """The compressed memory [S,1,C] after it met the decoder tokens [S,N,C] (Eq. 3, below)."""
         embed = cast(nn.Linear, self.update_embed)
-        moving, _ = absorb(self.update_blocks, embed(token) + self.positions[:, :1], embed(tokens) + self._place(grid), ())
-        out: Tensor = self.norm(moving)
+        out: Tensor = self.norm(
+            absorb(self.update_blocks, embed(token) + self.positions[:, :1], embed(tokens) + self._place(grid))
+        )
         return out
 
     # ---------------------------------------------------------------- memory frames
@@ -294,31 +295,28 @@ class JointFormer(nn.Module):
         masks = torch.cat([targets.own, targets.others] if self.config.others else [targets.own], 1)
         # First the stem for all parts, since its maps are the largest; what the blocks leave behind piles up only then.
         x = torch.cat([self._embed(features.image[part.samples], masks[part.slots]) for part in parts])
-        tokens: list[Tensor] = []
-
-        def remember(part: Part) -> list[dict[str, Tensor]]:
-            layers, moved = self._remember(x[part.slots], None if token is None else token[part.slots], update)
-            tokens.extend(() if moved is None else (moved,))
-            return layers
-
-        layers = gathered(parts, remember)
-        return Entry(tuple(layers), token=torch.cat(tokens) if tokens else None)
+        store = Gatherer(parts, len(self.joint) if self.config.mode == "d" else 1)
+        moved = [
+            self._remember(x[part.slots], None if token is None else token[part.slots], update, store.taker(part))
+            for part in parts
+        ]
+        return Entry(tuple(store.layers), token=None if token is None else torch.cat([own for own in moved if own is not None]))
 
     def _embed(self, image: Tensor, masks: Tensor) -> Tensor:
         """Reference tokens H_z^0 [S,N,C] of a frame [B,3,H,W] with masks [S,1 or 2,H,W] (Eq. 1)."""
         x, _ = self._enter(torch.cat([per_slot(image, len(masks)), masks.to(image.dtype)], 1), "memory")
         return x + self._place(_grid(image))
 
-    def _remember(self, x: Tensor, token: Tensor | None, update: bool) -> tuple[list[dict[str, Tensor]], Tensor | None]:
-        """What reference tokens leave in each layer, and the compressed memory after them."""
+    def _remember(self, x: Tensor, token: Tensor | None, update: bool, take: Callable[[Layer], None]) -> Tensor | None:
+        """Hand over what reference tokens [S,N,C] leave in each layer; returns the compressed memory after them."""
         moving = token + self.positions[:, :1] if token is not None and update else None
-        moved, layers = absorb(self.blocks, moving, x, self.joint if self.config.mode == "d" else ())
+        moved = absorb(self.blocks, moving, x, self.joint if self.config.mode == "d" else (), take)
         if self.config.mode != "d":
             first = self.joint[0]
             for block in self.blocks[:first]:
                 x = block(x)
-            layers = [{"x": x, **self._block(first).project(x)._asdict()}]
-        return layers, token if moved is None else self.norm(moved)
+            take({"x": x, **self._block(first).project(x)._asdict()})
+        return token if moved is None else self.norm(moved)
 
     def check_options(self, topk: int | None = None) -> None:
         """Raises InputError for options that `read` cannot use."""

@@ -22,7 +22,7 @@ from vosformer.memory import Memory
 from vosformer.nn.attention import attend
 from vosformer.nn.conv import convolve
 from vosformer.nn.maps import Grid, per_slot, to_map, to_tokens
-from vosformer.nn.parts import Part, gathered, in_parts
+from vosformer.nn.parts import Gatherer, in_parts
 from vosformer.nn.stm_decoder import DeconvPyramid, STMDecoder
 from vosformer.nn.vit_blocks import EPS, Block, PatchEmbed, Projected, initialise, make_blocks, resize_positions, sine_table
 from vosformer.policy import FirstAndPrevious, Policy
@@ -187,15 +187,15 @@ class SimVOS(nn.Module):
         """Image and mask tokens (Eqs. 1, 2) through the within-frame blocks; prototypes of them if there is token refinement."""
         grid, embedded = _grid(features.image), to_tokens(features.pyramid[0])
         masks = token_masks(targets, grid, len(embedded)) if self.config.prototypes is not None else None
-
-        def remember(part: Part) -> list[Layer]:
+        parts = in_parts(len(targets.own), features.image)
+        store = Gatherer(parts, 1)
+        for part in parts:
             own = self.mask_patch_embed(targets.own[part.slots])
             x = self._within(per_slot(embedded[part.samples], len(own)) + own)
             if masks is not None:
                 x = self._refine(x, [mask[part.slots] for mask in masks], grid)
-            return [self._projected(x)]
-
-        return Entry(tuple(gathered(in_parts(len(targets.own), features.image), remember)))
+            store.taker(part)(self._projected(x))
+        return Entry(tuple(store.layers))
 
     def _refine(self, x: Tensor, masks: Sequence[Tensor], grid: Grid) -> Tensor:
         """Tokens [S,N,C] of a memory frame -> its prototypes [S,K_f+K_b,C], foreground first (Fig. 4)."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import cast
 
 import torch
@@ -10,11 +10,16 @@ from torch import Tensor, nn
 
 from vosformer.nn.attention import attend
 from vosformer.nn.vit_blocks import Block
+from vosformer.types import Layer
 
 
 def absorb(
-    blocks: nn.ModuleList, token: Tensor | None, x: Tensor, keep: Collection[int]
-) -> tuple[Tensor | None, list[dict[str, Tensor]]]:
+    blocks: nn.ModuleList,
+    token: Tensor | None,
+    x: Tensor,
+    keep: Collection[int] = (),
+    take: Callable[[Layer], None] | None = None,
+) -> Tensor | None:
     """A token that gathers what the tokens of a frame say, block by block (JointFormer Eq. 3).
 
     The frame's tokens attend to each other, the token to itself and to them. What nobody asks for is not computed: the frame's output
@@ -25,14 +30,14 @@ def absorb(
         token: [S,1,C], or None: the frame is alone.
         x: [S,N,C] the frame's tokens.
         keep: indices of the blocks whose keys and values of the frame are wanted.
+        take: called with "k" and "v" [S,N,C] of each block of `keep`, one after the other; views of larger tensors.
 
     Returns:
-        The token after the last block, and "k" and "v" [S,N,C] for each block of `keep`.
+        The token after the last block.
     """
     lead = 0 if token is None else 1
     last = max(keep, default=-1) if token is None else len(blocks) - 1
     y = x if token is None else torch.cat([token, x], 1)
-    layers: list[dict[str, Tensor]] = []
     for i in range(last + 1):
         block = cast(Block, blocks[i])
         if i < last:
@@ -45,10 +50,9 @@ def absorb(
             k, v = block.project_keys(y)
             if lead:
                 token = block.finish(y[:, :1], attend(block.project_queries(y[:, :1]), k, v, block.heads))
-        if i in keep:
-            # Copies: views would hold the queries in memory, too.
-            layers.append({"k": k[:, lead:].contiguous(), "v": v[:, lead:].contiguous()})
-    return token, layers
+        if i in keep and take is not None:
+            take({"k": k[:, lead:], "v": v[:, lead:]})
+    return token
 
 
 def gated(block: Block, x: Tensor, token: Tensor) -> Tensor:

@@ -38,30 +38,39 @@ def in_parts(slots: int, like: Tensor) -> list[Part]:
     return [Part(slice(s, s + 1), slice(b, b + 1)) for s, b in enumerate(of)]
 
 
-def gathered(parts: Sequence[Part], compute: Callable[[Part], Sequence[Layer]]) -> list[Layer]:
-    """The layers of all slots, each part computed by itself.
+class Gatherer:
+    """The layers of all slots, out of layers that come part by part.
 
-    They lie in one block of memory, so that it goes back to the system as a whole when a frame is forgotten.
+    Those of several parts lie in one block of memory, so that it goes back to the system as a whole when a frame is forgotten.
 
     Args:
         parts: of the slots.
-        compute: from a part to its layers, tensors [s,N,C] that are alike in every part.
+        count: number of layers.
     """
-    if len(parts) == 1:
-        return list(compute(parts[0]))
-    store: list[dict[str, Tensor]] = []
-    for part in parts:
-        layers = compute(part)
-        store = store or _room(layers, parts[-1].slots.stop)
-        for room, layer in zip(store, layers, strict=True):
+
+    def __init__(self, parts: Sequence[Part], count: int) -> None:
+        self.layers: list[dict[str, Tensor]] = []
+        self._parts = parts
+        self._count = count
+
+    def taker(self, part: Part) -> Callable[[Layer], None]:
+        """What is to be called with the layers of this part, tensors [s,N,C] that are alike in all layers and parts, one by one."""
+        places = iter(range(self._count))
+
+        def take(layer: Layer) -> None:
+            if len(self._parts) == 1:
+                # Copies: views would hold what they are views of.
+                self.layers.append({name: tensor.contiguous() for name, tensor in layer.items()})
+                return
+            if not self.layers:
+                self._allocate(layer)
+            room = self.layers[next(places)]
             for name, tensor in layer.items():
                 room[name][part.slots] = tensor
-    return list(store)
 
+        return take
 
-def _room(layers: Sequence[Layer], slots: int) -> list[dict[str, Tensor]]:
-    """Uninitialised layers for so many slots, given those of one."""
-    sizes = [slots * tensor.numel() for layer in layers for tensor in layer.values()]
-    whole = next(iter(layers[0].values())).new_empty(sum(sizes))
-    pieces = iter(torch.split(whole, sizes))
-    return [{name: next(pieces).view(slots, *tensor.shape[1:]) for name, tensor in layer.items()} for layer in layers]
+    def _allocate(self, like: Layer) -> None:
+        tensor = next(iter(like.values()))
+        block = tensor.new_empty(self._count, len(like), self._parts[-1].slots.stop, *tensor.shape[1:])
+        self.layers = [dict(zip(like, layer.unbind(), strict=True)) for layer in block.unbind()]
