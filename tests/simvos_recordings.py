@@ -35,9 +35,14 @@ def _model(name: str) -> Any:
 def _whole(name: str) -> Callable[[str], Tensor | NDArray[Any]]:
     model = _model(name)
     seen: dict[str, Tensor] = {}
-    at_last: dict[str, Any] = {}
-    model.norm.register_forward_hook(lambda module, inputs, output: at_last.update(f16=to_map(output, Grid(6, 8))))
-    model.fpn.register_forward_hook(lambda module, inputs, output: at_last.update(f8=output[0], f4=output[1]))
+    first: dict[str, Any] = {}  # what the first object of the frame gives, whether objects are batched or not
+
+    def note(**outputs: Tensor) -> None:
+        for key, output in outputs.items():
+            first.setdefault(key, output[0])
+
+    model.norm.register_forward_hook(lambda module, inputs, output: note(f16=to_map(output, Grid(6, 8))))
+    model.fpn.register_forward_hook(lambda module, inputs, output: note(f8=output[0], f4=output[1]))
     if name == "BS":
 
         def keep(key: str, output: Tensor) -> None:
@@ -48,7 +53,8 @@ def _whole(name: str) -> Callable[[str], Tensor | NDArray[Any]]:
 
     def watch(t: int, frame: Frame) -> None:
         if t == 2:
-            seen.update({f"{key}_t2_obj1": at_last[key][0, :count] for key, count in (("f16", 8), ("f8", 4), ("f4", 2))})
+            seen.update({f"{key}_t2_obj1": first[key][:count] for key, count in (("f16", 8), ("f8", 4), ("f4", 2))})
+        first.clear()
 
     run = Run(model, FirstAndPrevious(), (96, 128), 5, (1, 2, 3), watch=watch)
     seen["logits4"] = run.logits4

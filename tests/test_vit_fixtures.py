@@ -55,6 +55,7 @@ def test_recordings_exist() -> None:
 
 
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.npz")), ids=lambda path: path.stem)
+@torch.inference_mode()
 def test_every_recorded_array(path: Path) -> None:
     alternatives = handler(path.stem)
     with np.load(path) as recorded:
