@@ -14,9 +14,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from vosformer.memory import EveryK, GivenOnly, Memory
+from vosformer.memory import Memory
 from vosformer.models.identity_system import IdentitySystem
 from vosformer.objects import merge_slots
+from vosformer.policy import EveryK, GivenOnly
 from vosformer.types import Features, Reading, Targets
 
 VARIANTS = {

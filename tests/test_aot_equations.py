@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from vosformer.memory import EveryK, Memory
+from vosformer.memory import Memory
 from vosformer.models import aost, aot, deaot
 from vosformer.nn.attention import attend, attend_locally
 from vosformer.nn.gpm import GPM, CoupledGPM, GatedPropagation
@@ -17,6 +17,7 @@ from vosformer.nn.lstt import LSTTBlock, RelativeBias, ScalableLSTTBlock
 from vosformer.nn.maps import Grid
 from vosformer.nn.positions import sine_positions
 from vosformer.nn.propagation import Past
+from vosformer.policy import EveryK
 from vosformer.types import Targets
 
 GRID = Grid(4, 5)

@@ -13,10 +13,11 @@ from aot_recordings import VARIANTS
 from torch import Tensor
 
 from vosformer.errors import InputError
-from vosformer.memory import EveryK, Memory
+from vosformer.memory import Memory
 from vosformer.models import aost, aot, deaot
 from vosformer.models.identity_system import IdentitySystem
 from vosformer.nn.drop import DropPath
+from vosformer.policy import EveryK
 from vosformer.types import Features, Reading, Targets, VOSModel
 
 KNOWN = {**aot.VARIANTS, **aost.VARIANTS, **deaot.VARIANTS}

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vosformer.memory import EveryK, Memory
+from vosformer.memory import Memory
 from vosformer.models import aost, aot, deaot
 from vosformer.models.identity_system import IdentitySystem
 from vosformer.nn import onednn
@@ -18,6 +18,7 @@ from vosformer.nn.linear import TokenLinear
 from vosformer.nn.maps import Grid
 from vosformer.nn.norm import FrozenBatchNorm2d
 from vosformer.nn.onednn import reference_kernels
+from vosformer.policy import EveryK
 from vosformer.types import Targets
 
 KNOWN = {**aot.VARIANTS, **aost.VARIANTS, **deaot.VARIANTS}

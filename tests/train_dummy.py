@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from vosformer.data.types import Clip
 from vosformer.geometry import Geometry
-from vosformer.memory import EveryK, Memory
+from vosformer.memory import Memory
+from vosformer.policy import EveryK
 from vosformer.types import Entry, Features, Reading, Targets
 
 

@@ -13,9 +13,6 @@ from torch import Tensor
 
 from vosformer.errors import InputError
 from vosformer.policy import DynamicTokens, Frame, Policy, oldest_to_drop
-from vosformer.policy import EveryK as EveryK
-from vosformer.policy import GivenOnly as GivenOnly
-from vosformer.policy import Plan as Plan
 from vosformer.token_bank import Room, TokenBank
 from vosformer.types import Entry, Layer
 

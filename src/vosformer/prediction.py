@@ -78,7 +78,7 @@ def hard_answer(
 ) -> Answer:  # fmt: skip
     """The answer of a system that resamples logits [1,1+k,h,w] of each slot to source size and merges there (AOT, OneVOS)."""
     maps = tuple(logits.float() for logits in slots)
-    return Answer(maps, merge, tuple(ids), placement, align_corners, _presence(merge(maps), ids))
+    return Answer(maps, merge, tuple(ids), placement, align_corners, presence(merge(maps), ids))
 
 
 def soft_answer(probabilities: Tensor, ids: Sequence[int | None], placement: Placement, scores: dict[int, float]) -> Answer:
@@ -87,15 +87,12 @@ def soft_answer(probabilities: Tensor, ids: Sequence[int | None], placement: Pla
     return Answer((inner,), lambda maps: maps[0].clamp(1e-12, 1).log(), tuple(ids), placement, False, scores)
 
 
-def _presence(logits: Tensor, ids: Sequence[int | None]) -> dict[int, float]:
+def presence(logits: Tensor, ids: Sequence[int | None]) -> dict[int, float]:
     """Per id the mean of its largest probabilities; see `Prediction.score`."""
     chances = logits.softmax(1)[0, 1:].flatten(1)
     cells = min(_PRESENCE_CELLS, chances.shape[1])
     means = chances.topk(cells, 1).values.mean(1).tolist()
     return {i: score for i, score in zip(ids, means, strict=True) if i is not None}
-
-
-presence = _presence
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,13 @@ from torch import Tensor, nn
 
 from vosformer.errors import InputError
 from vosformer.geometry import Geometry
-from vosformer.memory import EveryK, GivenOnly, Memory
+from vosformer.memory import Memory
 from vosformer.nn.conv import convolve, for_inference
 from vosformer.nn.fpn import FPN
 from vosformer.nn.identity import IdentityBank
 from vosformer.nn.maps import Grid, per_slot, to_map, to_tokens
 from vosformer.nn.propagation import Past, Stack, State
+from vosformer.policy import EveryK, GivenOnly
 from vosformer.types import Entry, Features, Layer, Reading, Targets
 
 EncoderName = Literal["mobilenet_v2", "resnet50", "swin_base", "tiny"]
