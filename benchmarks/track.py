@@ -2,17 +2,20 @@
 
     python benchmarks/track.py                          # AOT, DeAOT and AOST on MobileNetV2 and ResNet-50
     python benchmarks/track.py simvos-b jointformer-b   # these
+    python benchmarks/track.py jointformer-b --set topk=None --objects 1
     python benchmarks/track.py --all --json out.json
 
 In one run: the machine's limits in fp32 and bf16 (the best of matrix products and channels_last convolutions), then per variant the
-milliseconds a frame by stage at 480 x 854 with 3 objects, the peak of the resident memory, the arithmetic (torch's
-FlopCounterMode, on the meta device) and the share of the limit that was reached. Weights are random: the arithmetic does not depend
-on them. Each variant runs in a process of its own. Measure on a quiet machine (`uptime` below 1): the load is printed, too.
+milliseconds a frame by stage at 480 x 854 with 3 objects (the mean of all frames after the first, while the memory fills), the peak
+of the resident memory, the arithmetic of the same frames (torch's FlopCounterMode, on the meta device) and the share of the limit
+that was reached. Weights are random: the arithmetic does not depend on them. Each variant runs in a process of its own. Measure on a
+quiet machine (`uptime` below 1): the load is printed, too.
 """
 
 from __future__ import annotations
 
 import argparse
+import ast
 import json
 import os
 import platform
@@ -98,23 +101,26 @@ def clip(frames: int, objects: int) -> tuple[list[np.ndarray], np.ndarray]:
     return [np.ascontiguousarray(picture[:, 4 * t : 4 * t + SIZE[1]]) for t in range(frames)], labels
 
 
-def measure(name: str, dtype: str, frames: int, objects: int, memory: str) -> dict[str, float]:
-    """Track a clip; the median of the later half of the frames, by stage."""
+def measure(name: str, dtype: str, options: argparse.Namespace) -> dict[str, float]:
+    """Track a clip; the mean of all frames after the first, by stage."""
     import vosformer
-    from vosformer.device import tune_allocator
+    from vosformer.device import tune_process
+    from vosformer.registry import new_model
 
-    tune_allocator(torch.device("cpu"))  # as the command line does
-    session = vosformer.Session(name, device="cpu", dtype=dtype, memory=memory)
+    tune_process(torch.device("cpu"))  # as the command line does
+    session = vosformer.Session(new_model(name, **dict(options.set)), device="cpu", dtype=dtype, memory=options.memory)
     stages = Stages(session.model)
-    images, labels = clip(frames, objects)
+    images, labels = clip(options.frames, options.objects)
+    for image, given in ((images[0], labels), (images[1], None)):  # kernels are chosen and memory is fetched here
+        session.step(image, given)
+    session.reset()
     session.step(images[0], labels)
     stages._spent.clear()
     for image in images[1:]:
         begin = time.perf_counter()
         session.step(image)
         stages.end(1000 * (time.perf_counter() - begin))
-    later = stages.frames[len(stages.frames) // 2 :]
-    result = {key: float(np.median([frame.get(key, 0.0) for frame in later])) for key in later[-1]}
+    result = {key: float(np.mean([frame.get(key, 0.0) for frame in stages.frames])) for key in stages.frames[-1]}
     result["rss_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return result
 
@@ -123,6 +129,7 @@ def in_own_process(name: str, dtype: str, options: argparse.Namespace) -> dict[s
     """`measure` in a fresh interpreter, so that the peak memory is this variant's alone."""
     command = [sys.executable, __file__, "--child", name, dtype, "--frames", str(options.frames)]
     command += ["--objects", str(options.objects), "--memory", options.memory, "--threads", str(options.threads)]
+    command += ["--set", *(f"{key}={value!r}" for key, value in options.set)] if options.set else []
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"{name} in {dtype} failed:\n{done.stderr}")
@@ -131,7 +138,7 @@ def in_own_process(name: str, dtype: str, options: argparse.Namespace) -> dict[s
 
 def report(results: list[dict], limits: dict[str, float], console: Console) -> None:
     """The table."""
-    table = Table(title=f"{SIZE[0]} x {SIZE[1]}, ms a frame (median)")
+    table = Table(title=f"{SIZE[0]} x {SIZE[1]}, ms a frame (mean)")
     for heading in ("variant", "dtype", "total", "encode", "read", "decode", "write", "rest", "peak MB", "GFLOP", "of limit"):
         table.add_column(heading, justify="left" if heading in ("variant", "dtype") else "right")
     for r in results:
@@ -150,13 +157,16 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=17)
     parser.add_argument("--objects", type=int, default=3)
     parser.add_argument("--memory", default="paper", help="memory policy of the sessions")
+    parser.add_argument(
+        "--set", nargs="+", type=keyword, default=[], metavar="NAME=VALUE", help="arguments of the models' builders"
+    )
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--json", type=Path, help="write the results here, too")
     parser.add_argument("--child", nargs=2, metavar=("VARIANT", "DTYPE"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     if options.child:
-        print(json.dumps(measure(*options.child, options.frames, options.objects, options.memory)))
+        print(json.dumps(measure(*options.child, options)))
         return
     from vosformer.cli.variants import cost
     from vosformer.registry import variant, variants
@@ -168,7 +178,7 @@ def main() -> None:
     console.print(f"{machine}   limits in GFLOP/s: { ({k: round(v) for k, v in limits.items()}) }", highlight=False)
     results = []
     for name in names:
-        gflop = cost(variant(name), options.objects, options.frames).gflop
+        gflop = cost(variant(name), options.objects, options.frames, **dict(options.set)).mean_gflop
         for dtype in options.dtypes:
             results.append({"variant": name, "dtype": dtype, "gflop": gflop, **in_own_process(name, dtype, options)})
             console.print(f"  {name} {dtype}: {results[-1]['total']:.0f} ms", style="dim")
@@ -176,6 +186,12 @@ def main() -> None:
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps({"machine": machine, "limits": limits, "results": results}, indent=1))
+
+
+def keyword(text: str) -> tuple[str, object]:
+    """NAME=VALUE, the value as Python writes it."""
+    name, _, value = text.partition("=")
+    return name, ast.literal_eval(value)
 
 
 def processor() -> str:

@@ -6,6 +6,7 @@ import ctypes
 import sys
 import time
 
+import cv2
 import torch
 
 from vosformer.errors import DeviceError
@@ -76,8 +77,11 @@ def free_threads() -> int:
     return best
 
 
-def tune_allocator(device: torch.device) -> None:
-    """Keep freed memory, for programs of our own: glibc would give large tensors back and fault them in again at every frame."""
+def tune_process(device: torch.device) -> None:
+    """Settings of the whole process, for programs of our own: OpenCV's threads, which would compete with PyTorch's, are not used,
+    and freed memory is kept: glibc would give large tensors back and fault them in again at every frame.
+    """
+    cv2.setNumThreads(1)
     if device.type != "cpu" or not sys.platform.startswith("linux"):
         return
     try:

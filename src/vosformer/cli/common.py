@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from vosformer.device import free_threads, tune_allocator
+from vosformer.device import free_threads, tune_process
 from vosformer.errors import InputError
 from vosformer.registry import variant
 from vosformer.weights import packaged
@@ -36,5 +36,5 @@ def prepare_machine(threads: int | None) -> None:
     """
     if threads is not None and threads < 1:
         raise InputError(f"--threads is {threads}, expected at least 1")
-    tune_allocator(torch.device("cpu"))
+    tune_process(torch.device("cpu"))
     torch.set_num_threads(free_threads() if threads is None else threads)

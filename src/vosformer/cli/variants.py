@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections import deque
 from dataclasses import asdict, dataclass
-from typing import cast
+from statistics import fmean
+from typing import Any, cast
 
 import torch
 from rich.console import Console
@@ -29,7 +29,8 @@ class Cost:
         name: of the variant.
         parameters: number of trainable and frozen parameters.
         gflop: 10^9 floating-point operations (a multiply-add is two) of one frame in the steady state: encode, read, write, with the
-            memory that the policy holds after 12 frames.
+            memory that the policy holds in the end.
+        mean_gflop: the same as the mean of all frames but the first, while the memory fills.
         memory_mb: 10^6 bytes of float32 that one remembered frame takes.
         summary: what it is.
     """
@@ -37,27 +38,29 @@ class Cost:
     name: str
     parameters: int
     gflop: float
+    mean_gflop: float
     memory_mb: float
     summary: str
 
 
-def cost(entry: Variant, objects: int = 1, frames: int = 12) -> Cost:
+def cost(entry: Variant, objects: int = 1, frames: int = 12, **options: Any) -> Cost:
     """Count the cost of a variant on the meta device: shapes only, no arithmetic.
 
     Args:
         entry: the variant.
         objects: how many are followed.
-        frames: after how many frames the memory is in its steady state.
+        frames: how many are counted; in the end the memory should be in its steady state.
+        options: arguments of the variant's builder.
     """
     with torch.device("meta"), torch.no_grad():
-        network = entry.build().eval()
+        network = entry.build(**options).eval()
         model = cast(VOSModel, network)
         placement = model.geometry.place(*_SOURCE, 480)
         image = torch.empty(1, 3, *placement.network)
         labels = torch.ones(placement.network, dtype=torch.int32)
         slots = [list(range(1 + s, 1 + min(s + model.slot_size, objects))) for s in range(0, objects, model.slot_size)]
         cohort = Cohort(Memory(model.policy), 0, [list[int | None](slot) for slot in slots])
-        seen: deque[float] = deque(maxlen=1)
+        seen: list[float] = []
         for number in range(frames):
             with FlopCounterMode(display=False) as counter:
                 features: Features = model.encode(image)
@@ -67,7 +70,7 @@ def cost(entry: Variant, objects: int = 1, frames: int = 12) -> Cost:
                 cohort.memory.add(written, number, number == 0)
             seen.append(counter.get_total_flops() / 1e9)
     parameters = sum(p.numel() for p in network.parameters())
-    return Cost(entry.name, parameters, seen[-1], cohort.memory.frame_nbytes / 1e6, entry.summary)
+    return Cost(entry.name, parameters, seen[-1], fmean(seen[1:]), cohort.memory.frame_nbytes / 1e6, entry.summary)
 
 
 def variants(names: tuple[str, ...] = (), *, objects: int = 1, as_json: bool = False, brief: bool = False) -> None:

@@ -5,6 +5,7 @@ Scores never leave the cache: full attention goes through chunks of queries, loc
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import lru_cache
 
@@ -15,7 +16,7 @@ from torch import Tensor
 from vosformer.nn import onednn
 from vosformer.nn.maps import Grid
 
-_SCORES = 1 << 19  # elements of the scores of one chunk: 2 MB in fp32, about the cache of two cores
+_SCORES = 5 << 20  # bytes of the scores of one chunk: they stay in the caches, and few chunks pack keys and values again
 _TILE = Grid(4, 18)
 _OUTSIDE = -1e30  # finite in bf16, too
 
@@ -24,7 +25,8 @@ def attend_chunked(q: Tensor, k: Sequence[Tensor], v: Sequence[Tensor], heads: i
     """Full attention, head by head and chunk by chunk: see `attention.attend`. The parts of k and v are joined on the way."""
     slots, tokens, channels = q.shape
     d, e = channels // heads, v[0].shape[2] // heads
-    rows = min(tokens, max(128, _SCORES // sum(part.shape[1] for part in k)))
+    chunks = math.ceil(tokens * sum(part.shape[1] for part in k) * q.element_size() / _SCORES)
+    rows = max(128, math.ceil(tokens / chunks))
     out = v[0].new_empty(slots, tokens, heads * e)
     for s in range(slots):
         for h in range(heads):
@@ -81,7 +83,8 @@ def attend_in_tiles(
             scores = _product(asked, wide[patch].reshape(heads, around.tokens, d))
             torch.add(band.of(scores), relative, out=bands[:, :, f].view(band.shape))
         weights = bands.flatten(2).softmax(2).view_as(bands)
-        found = q.new_zeros(heads, tile.tokens, e) if told is None else torch.bmm(weights.sum(2), told)
+        summed = weights.sum(2) if len(keys) > 1 else weights[:, :, 0]
+        found = q.new_zeros(heads, tile.tokens, e) if told is None else torch.bmm(summed, told)
         for f, wide in enumerate(wide_values):
             band.of(spread).copy_(weights[:, :, f].view(band.shape))
             found.add_(_product(spread, wide[patch].reshape(heads, around.tokens, e).transpose(1, 2)))

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from vosformer.device import tune_allocator
+from vosformer.device import tune_process
 from vosformer.errors import InputError, OutputError, TrainingError
 from vosformer.train import checkpoint as checkpoints
 from vosformer.train.batch import Batch, Clips, loader, torch_seed
@@ -135,7 +135,7 @@ class Trainer:
             TrainingError: a loss or gradient that is not finite; the batch is saved beside the log.
             OutputError: the final weights could not be written.
         """
-        tune_allocator(self.processes.device)
+        tune_process(self.processes.device)
         end = None if minutes is None else time.monotonic() + 60 * minutes
         total = self.recipe.run.steps
         with Journal(self.folder, total, self.step, self.processes.leads) as journal, _Signals(self):
