@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
 from dummy_models import ColourModel, PerObjectColourModel, flat_clip
 
 from vosformer.errors import DeviceError, InputError, OutputError
+from vosformer.geometry import MEAN, STD, Geometry, crop
 from vosformer.policy import EveryK
 from vosformer.session import Session
 
@@ -294,6 +297,19 @@ def test_half_the_future_does_not_matter():
     a = [long.step(image, labels[0] if t == 0 else None).labels for t, image in enumerate(images)]
     b = [short.step(image, labels[0] if t == 0 else None).labels for t, image in enumerate(images[:3])]
     assert all(np.array_equal(x, y) for x, y in zip(a, b, strict=False))
+
+
+@pytest.mark.parametrize("fit", ["resize", "pad"])
+@pytest.mark.parametrize("size", [None, 32])
+def test_a_read_only_frame_is_taken_without_a_warning(fit, size):
+    frame = np.full((50, 70, 3), 255, np.uint8)
+    frame.flags.writeable = False
+    geometry = Geometry(fit)
+    place = geometry.place(50, 70, size)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        image = crop(geometry.image(frame, place), place)
+    torch.testing.assert_close(image, ((1 - torch.tensor(MEAN)) / torch.tensor(STD))[None, :, None, None].expand_as(image))
 
 
 def test_threads_are_measured_and_put_back():

@@ -93,15 +93,13 @@ class Geometry:
 
     def image(self, frame: NDArray[np.uint8], placement: Placement) -> Tensor:
         """uint8 RGB [height,width,3] -> float32 [1,3,H,W], normalised with ImageNet's mean and deviation."""
-        pixels = np.ascontiguousarray(frame)
-        if self.fit == "resize":
-            values: NDArray[np.float32] = pixels.astype(np.float32)
-            if placement.inner != placement.source:
-                # OpenCV's cubic kernel (a = -0.75, no antialiasing, no clipping): what the checkpoints were evaluated with.
-                values = np.asarray(cv2.resize(values, placement.inner[::-1], interpolation=cv2.INTER_CUBIC), np.float32)
-            return _normalise(torch.from_numpy(values))
-        image = _normalise(torch.from_numpy(pixels).float())
-        if placement.inner != placement.source:
+        values: NDArray[np.float32] = np.ascontiguousarray(frame).astype(np.float32)
+        resize = placement.inner != placement.source
+        if resize and self.fit == "resize":
+            # OpenCV's cubic kernel (a = -0.75, no antialiasing, no clipping): what the checkpoints were evaluated with.
+            values = np.asarray(cv2.resize(values, placement.inner[::-1], interpolation=cv2.INTER_CUBIC), np.float32)
+        image = _normalise(torch.from_numpy(values))
+        if resize and self.fit == "pad":
             image = F.interpolate(image, placement.inner, mode="bilinear", align_corners=False, antialias=True)
         return pad(image, placement)
 
