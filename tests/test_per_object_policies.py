@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from vosformer.errors import InputError
 from vosformer.memory import Memory
-from vosformer.policy import FirstAndPrevious, Policy, Queue
+from vosformer.policy import EveryK, FirstAndPrevious, GivenOnly, Policy, Queue, named_policy
 from vosformer.types import Entry
 
 
@@ -51,6 +52,16 @@ def test_capacity_is_never_exceeded(policy: Policy, given: tuple[int, ...]) -> N
         assert policy.capacity is not None
         assert len(memory.frames) <= policy.capacity
         assert memory.frames[0].number == 0
+
+
+def test_policies_have_names() -> None:
+    paper = Queue(4, 2)
+    assert named_policy("paper", paper) == named_policy("queue-2-every-4", FirstAndPrevious()) == paper
+    assert named_policy("first-and-previous", paper) == FirstAndPrevious()
+    assert named_policy("every-7", paper) == EveryK(7, 8)
+    assert named_policy("given-only", paper) == GivenOnly(8)
+    with pytest.raises(InputError, match="queue-N-every-K"):
+        named_policy("queue-0-every-5", paper)
 
 
 def test_limits_only_ever_lower() -> None:

@@ -284,8 +284,9 @@ def test_other_mistakes_are_refused_and_change_nothing():
         Session(ColourModel(), device="abacus")
     with pytest.raises(DeviceError, match="fp16"):
         Session(ColourModel(), device="cpu", dtype="fp16")
-    with pytest.raises(InputError, match="no memory policy"):
-        session(ColourModel, memory="elephant")
+    for memory in ("elephant", "every-0", "queue-3-every-5"):
+        with pytest.raises(InputError, match=r"no memory policy.*given-only or every-K"):
+            session(ColourModel, memory=memory)
     with pytest.raises(InputError, match="scales"):
         session(ColourModel, scales=())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple, Protocol
@@ -221,19 +222,24 @@ def named_policy(name: str, paper: Policy) -> Policy:
 
     Args:
         name: "paper" (as published; may be without bound), "default" (the same with at most 8 frames in the bank), "given-only"
-            (frames with given masks), or "every-K" (also each K-th frame; at most 8).
+            (frames with given masks), or "every-K" (also each K-th frame; at most 8). For SimVOS and JointFormer also
+            "first-and-previous", and "queue-N-every-K" (the first frame and each K-th one, N in all, besides the previous frame).
         paper: the policy of the model's paper.
 
     Raises:
-        InputError: there is no policy of that name.
+        InputError: there is no policy of that name for this model.
     """
-    if name == "paper":
-        return paper
-    if name == "default":
-        return paper.limited(_BOUND_FRAMES)
-    if name == "given-only":
-        return GivenOnly(_BOUND_FRAMES)
-    kind, _, gap = name.partition("-")
-    if kind == "every" and gap.isdecimal() and int(gap) > 0:
-        return EveryK(int(gap), _BOUND_FRAMES)
-    raise InputError(f"there is no memory policy {name!r}; expected default, paper, given-only, or every-K such as every-5")
+    fixed = {"paper": paper, "default": paper.limited(_BOUND_FRAMES), "given-only": GivenOnly(_BOUND_FRAMES)}
+    expected = ["every-K such as every-5"]
+    if (every := re.fullmatch(r"every-([1-9]\d*)", name)) is not None:
+        return EveryK(int(every[1]), _BOUND_FRAMES)
+    if isinstance(paper, FirstAndPrevious | Queue):  # the others look at the previous frame in a way of their own
+        fixed["first-and-previous"] = FirstAndPrevious()
+        expected.append("queue-N-every-K such as queue-3-every-5")
+        if (queue := re.fullmatch(r"queue-([1-9]\d*)-every-([1-9]\d*)", name)) is not None:
+            return Queue(int(queue[2]), int(queue[1]))
+    if name not in fixed:
+        raise InputError(
+            f"there is no memory policy {name!r} for this model; expected {', '.join([*fixed, *expected[:-1]])} or {expected[-1]}"
+        )
+    return fixed[name]

@@ -51,7 +51,7 @@ def inspect(
         device: auto, cpu, cuda, cuda:N or mps.
         dtype: auto (the fastest that agrees), fp32, bf16 or fp16.
         size: short side in pixels that the model sees.
-        memory: memory policy: default, paper, every-5, given-only, ...
+        memory: memory policy: default, paper, given-only, every-5, queue-3-every-5, ...
     """
     console = Console(stderr=True)
     if frames < 2:

@@ -77,7 +77,7 @@ def track(
         dtype: auto (the fastest that agrees), fp32, bf16 or fp16.
         fp32: exact arithmetic; the same as --dtype fp32.
         size: short side in pixels that the model sees; masks come back at the video's size.
-        memory: memory policy: default, paper, every-5, given-only, ...
+        memory: memory policy: default, paper, given-only, every-5, queue-3-every-5, ...
         max_memory: most megabytes that the memory bank may hold.
         scales: look at every frame at these factors of the size and average.
         flip: look at the mirrored frame, too.
