@@ -35,6 +35,7 @@ from vosformer.weights.matching import _skeleton, compare, fitting_variants
 
 FIXTURES = Path(__file__).parent / "fixtures"
 TINY = "test-aot-tiny"
+AOT_T = aot.VARIANTS["aot-t"].build
 
 
 def official(name: str) -> dict[str, Tensor]:
@@ -48,7 +49,7 @@ def official(name: str) -> dict[str, Tensor]:
 @pytest.fixture(autouse=True)
 def tiny_variant() -> Iterator[None]:
     """A small variant that a user has registered."""
-    registry.register(registry.Variant(TINY, "aot", partial(aot.build, aot.AOTConfig(layers=1), tiny=True), "for tests"))
+    registry.register(registry.Variant(TINY, "aot", partial(AOT_T, tiny=True), "for tests"))
     yield
     registry._EXTRA.clear()
 
@@ -56,9 +57,7 @@ def tiny_variant() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def state() -> dict[str, Tensor]:
     torch.manual_seed(0)
-    return {
-        name: torch.randn_like(tensor) for name, tensor in aot.build(aot.AOTConfig(layers=1), tiny=True).state_dict().items()
-    }
+    return {name: torch.randn_like(tensor) for name, tensor in AOT_T(tiny=True).state_dict().items()}
 
 
 def equal(model: nn.Module, state: dict[str, Tensor]) -> bool:
@@ -107,14 +106,14 @@ def test_every_form_of_checkpoint_loads(
     model = build(TINY, path)
     assert equal(model, state)
     assert not model.training
-    assert equal(load_weights(aot.build(aot.AOTConfig(layers=1), tiny=True), path), state)
+    assert equal(load_weights(AOT_T(tiny=True), path), state)
     assert equal(load_weights(TINY, path), state)
 
 
 def test_old_torch_files_and_whole_modules_load(tmp_path: Path, state: dict[str, Tensor]) -> None:
     torch.save({"state_dict": state}, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
     assert equal(build(TINY, tmp_path / "old.pth"), state)
-    whole = load_weights(aot.build(aot.AOTConfig(layers=1), tiny=True), tmp_path / "old.pth")
+    whole = load_weights(AOT_T(tiny=True), tmp_path / "old.pth")
     torch.save({"model": whole}, tmp_path / "module.pth")
     with pytest.raises(WeightsError, match="more than tensors"):
         build(TINY, tmp_path / "module.pth")
@@ -123,7 +122,7 @@ def test_old_torch_files_and_whole_modules_load(tmp_path: Path, state: dict[str,
 
 def test_weights_load_into_half_precision_models_and_stay_on_their_device(tmp_path: Path, state: dict[str, Tensor]) -> None:
     torch.save(state, tmp_path / "w.pth")
-    model = aot.build(aot.AOTConfig(layers=1), tiny=True).bfloat16()
+    model = AOT_T(tiny=True).bfloat16()
     load_weights(model, tmp_path / "w.pth")
     assert all(torch.equal(tensor, state[name].bfloat16()) for name, tensor in model.state_dict().items())
 
@@ -222,7 +221,7 @@ def test_missing_extra_and_misshaped_tensors_are_named_and_the_model_is_left_alo
     broken["decoder.surplus"] = torch.zeros(1)
     broken["encoder_projector.weight"] = torch.zeros(5, 6, 1, 1)
     torch.save(broken, tmp_path / "w.pth")
-    model = aot.build(aot.AOTConfig(layers=1), tiny=True)
+    model = AOT_T(tiny=True)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     with pytest.raises(WeightsError) as caught:
         load_weights(model, tmp_path / "w.pth")
@@ -238,7 +237,7 @@ def test_missing_extra_and_misshaped_tensors_are_named_and_the_model_is_left_alo
 
 def test_parts_that_may_be_missing_keep_their_values(tmp_path: Path, state: dict[str, Tensor]) -> None:
     torch.save({name: t for name, t in state.items() if not name.startswith("decoder.")}, tmp_path / "w.pth")
-    model = aot.build(aot.AOTConfig(layers=1), tiny=True)
+    model = AOT_T(tiny=True)
     before = model.state_dict()["decoder.conv_out.weight"].clone()
     with pytest.raises(WeightsError, match=r"missing: decoder\."):
         load_weights(model, tmp_path / "w.pth")
@@ -271,7 +270,7 @@ def test_code_in_a_file_is_not_run(tmp_path: Path, state: dict[str, Tensor]) -> 
     torch.save({"state_dict": state, "extra": Evil()}, tmp_path / "evil-old.pth", _use_new_zipfile_serialization=False)
     (tmp_path / "evil.pkl").write_bytes(pickle.dumps(Evil(), protocol=4))
     for name in ("evil.pth", "evil-old.pth", "evil.pkl"):
-        for use in (read_weights, inspect, partial(build, TINY), partial(load_weights, aot.build(aot.AOTConfig(), tiny=True))):
+        for use in (read_weights, inspect, partial(build, TINY), partial(load_weights, AOT_T(tiny=True))):
             with pytest.raises(WeightsError, match=name) as caught:
                 use(tmp_path / name)
             assert not Evil.mark.exists()
@@ -325,7 +324,7 @@ def test_a_damaged_file_is_refused_or_equal_but_never_a_crash(
     if suffix == ".pth":
         torch.save({"state_dict": state}, path)
     else:
-        model = aot.build(aot.AOTConfig(layers=1), tiny=True)
+        model = AOT_T(tiny=True)
         model.load_state_dict(state)
         save_weights(model, TINY, path, dtype=torch.float32)
     data = bytearray(path.read_bytes())
@@ -346,7 +345,7 @@ def test_values_that_are_not_finite_are_refused(tmp_path: Path, state: dict[str,
     torch.save(bad, tmp_path / "w.pth")
     with pytest.raises(WeightsError, match=r"NaN or infinity\) in 1 tensors, e\.g\. decoder\.conv_out\.bias"):
         build(TINY, tmp_path / "w.pth")
-    model = aot.build(aot.AOTConfig(layers=1), tiny=True)
+    model = AOT_T(tiny=True)
     model.load_state_dict(bad)
     with pytest.raises(WeightsError, match=r"decoder\.conv_out\.bias holds NaN"):
         save_weights(model, TINY, tmp_path / "out.safetensors")
@@ -357,7 +356,7 @@ def test_values_that_are_not_finite_are_refused(tmp_path: Path, state: dict[str,
 
 
 def test_saved_weights_come_back(tmp_path: Path, state: dict[str, Tensor]) -> None:
-    model = aot.build(aot.AOTConfig(layers=1), tiny=True)
+    model = AOT_T(tiny=True)
     model.load_state_dict(state)
     path = save_weights(model, TINY, tmp_path / "new" / "w.safetensors", {"recipe": "deaot-pre", "scores": {"dev": 0.87}})
     again = build(TINY, path)
@@ -395,7 +394,7 @@ def test_the_options_of_a_model_are_kept_in_its_file(tmp_path: Path) -> None:
 
 def test_what_float16_cannot_hold_stays_float32(tmp_path: Path, state: dict[str, Tensor]) -> None:
     big = {**state, "encoder_projector.weight": state["encoder_projector.weight"] * 1e6}
-    model = aot.build(aot.AOTConfig(layers=1), tiny=True)
+    model = AOT_T(tiny=True)
     model.load_state_dict(big)
     again = build(TINY, save_weights(model, TINY, tmp_path / "w.safetensors"))
     assert torch.equal(again.state_dict()["encoder_projector.weight"], big["encoder_projector.weight"])
@@ -475,7 +474,7 @@ def test_conversion_there_and_back(tmp_path: Path, state: dict[str, Tensor]) -> 
     assert all(torch.equal(back["state_dict"][name], tensor) for name, tensor in state.items())
     with pytest.raises(InputError, match=r"ends in \.safetensors"):
         convert(tmp_path / "official.pth", tmp_path / "ours.onnx", TINY)
-    registry.register(registry.Variant("twin", "aot", partial(aot.build, aot.AOTConfig(layers=1, gap=3), tiny=True), ""))
+    registry.register(registry.Variant("twin", "aot", partial(AOT_T, gap=3, tiny=True), ""))
     with pytest.raises(WeightsError, match="alike: say which one"):
         convert(tmp_path / "official.pth", tmp_path / "ours.safetensors")
 

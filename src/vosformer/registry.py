@@ -8,14 +8,21 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from torch import nn
 
 from vosformer.errors import InputError
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+    C = TypeVar("C", bound=DataclassInstance)
+
+M = TypeVar("M", bound=nn.Module)
 
 # One module of `vosformer.models` a system, and one of the same name in `vosformer.convert` for its official checkpoints.
 _SYSTEMS = ("aot", "aost", "deaot", "simvos", "jointformer", "onevos")
@@ -67,6 +74,19 @@ def variant(name: str) -> Variant:
         hint = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(known)}"
         raise InputError(f"there is no variant {name!r}; {hint}")
     return known[name]
+
+
+def build_from(model: Callable[[C], M], preset: C, small: Mapping[str, Any], *, tiny: bool = False, **overrides: Any) -> M:
+    """A model with fresh weights: the `build` of a system whose hyper-parameters are a dataclass (the first three bound beforehand).
+
+    Args:
+        model: the system's class.
+        preset: the variant's hyper-parameters.
+        small: those that make it a model of a few thousand parameters with every part of the real one.
+        tiny: use them; for tests.
+        overrides: any hyper-parameters.
+    """
+    return model(replace(preset, **{**(small if tiny else {}), **overrides}))
 
 
 def new_model(name: str, **overrides: Any) -> nn.Module:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -13,7 +13,7 @@ from vosformer.errors import InputError
 from vosformer.memory import Memory
 from vosformer.models.identity_system import Carry, EncoderName, IdentitySystem, build_encoder, check_sizes
 from vosformer.nn.lstt import LSTT, ScalableLSTTBlock
-from vosformer.registry import Variant
+from vosformer.registry import Variant, build_from
 from vosformer.types import Features, Reading
 
 
@@ -113,19 +113,8 @@ class AOST(IdentitySystem):
         return outputs[-1] if self.LSTT.shared else super()._decoder_input(features, outputs)
 
 
-def build(preset: AOSTConfig, tiny: bool = False, **overrides: Any) -> AOST:
-    """A model with fresh weights.
-
-    Args:
-        preset: where to start from.
-        tiny: make it very small, for tests.
-        overrides: any field of `AOSTConfig`.
-    """
-    return AOST(replace(preset, **{**(TINY if tiny else {}), **overrides}))
-
-
 def _variant(name: str, summary: str, **preset: Any) -> Variant:
-    return Variant(name, "aost", partial(build, AOSTConfig(**preset)), summary)
+    return Variant(name, "aost", partial(build_from, AOST, AOSTConfig(**preset), TINY), summary)
 
 
 VARIANTS = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vosformer.models.identity_system import EncoderName, IdentitySystem, build_encoder, check_sizes
 from vosformer.nn.lstt import LSTT, LSTTBlock
-from vosformer.registry import Variant
+from vosformer.registry import Variant, build_from
 from vosformer.types import Features
 
 
@@ -82,19 +82,8 @@ class AOT(IdentitySystem):
         return outputs[-1] if self.LSTT.shared else super()._decoder_input(features, outputs)
 
 
-def build(preset: AOTConfig, tiny: bool = False, **overrides: Any) -> AOT:
-    """A model with fresh weights.
-
-    Args:
-        preset: where to start from.
-        tiny: make it very small, for tests.
-        overrides: any field of `AOTConfig`.
-    """
-    return AOT(replace(preset, **{**(TINY if tiny else {}), **overrides}))
-
-
 def _variant(name: str, summary: str, **preset: Any) -> Variant:
-    return Variant(name, "aot", partial(build, AOTConfig(**preset)), summary)
+    return Variant(name, "aot", partial(build_from, AOT, AOTConfig(**preset), TINY), summary)
 
 
 VARIANTS = {

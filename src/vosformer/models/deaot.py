@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from vosformer.models.identity_system import EncoderName, IdentitySystem, build_encoder, check_sizes
 from vosformer.nn.gpm import GPM, CoupledGPM, GPMStack, Maps
 from vosformer.nn.propagation import Block
-from vosformer.registry import Variant
+from vosformer.registry import Variant, build_from
 from vosformer.types import Features
 
 
@@ -94,19 +94,8 @@ class DeAOT(IdentitySystem):
         return outputs[-1]
 
 
-def build(preset: DeAOTConfig, tiny: bool = False, **overrides: Any) -> DeAOT:
-    """A model with fresh weights.
-
-    Args:
-        preset: where to start from.
-        tiny: make it very small, for tests.
-        overrides: any field of `DeAOTConfig`.
-    """
-    return DeAOT(replace(preset, **{**(TINY if tiny else {}), **overrides}))
-
-
 def _variant(name: str, summary: str, **preset: Any) -> Variant:
-    return Variant(name, "deaot", partial(build, DeAOTConfig(**preset)), summary)
+    return Variant(name, "deaot", partial(build_from, DeAOT, DeAOTConfig(**preset), TINY), summary)
 
 
 VARIANTS = {

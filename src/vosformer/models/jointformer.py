@@ -7,9 +7,9 @@ carried from frame to frame. Every object is a pass of its own (K = 1).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -28,7 +28,7 @@ from vosformer.nn.stm_decoder import CBAMDecoder, DeconvPyramid, Skips
 from vosformer.nn.topk import attend_topk
 from vosformer.nn.vit_blocks import EPS, Block, PatchEmbed, Projected, initialise, make_blocks, resize_positions, sine_table
 from vosformer.policy import FirstAndPrevious, Policy
-from vosformer.registry import Variant
+from vosformer.registry import Variant, build_from
 from vosformer.types import Entry, Features, Layer, Reading, Targets
 
 _DAVIS = FirstAndPrevious()
@@ -435,19 +435,8 @@ def _check(config: JointFormerConfig) -> None:
         raise InputError(f"topk is {config.topk}, expected at least 1, or None for no filter")
 
 
-def build(preset: JointFormerConfig, tiny: bool = False, **overrides: Any) -> JointFormer:
-    """A model with fresh weights.
-
-    Args:
-        preset: where to start from.
-        tiny: make it very small, for tests.
-        overrides: any field of `JointFormerConfig`.
-    """
-    return JointFormer(replace(TINY if tiny else preset, **overrides))
-
-
 VARIANTS = {
-    name: Variant(name, "jointformer", partial(build, config), summary)
+    name: Variant(name, "jointformer", partial(build_from, JointFormer, config, vars(TINY)), summary)
     for name, config, summary in (
         ("jointformer-b", JointFormerConfig(), "JointFormer: ConvMAE-B, mode d, compressed memory, top-60 filter"),
         ("jointformer-tiny", TINY, "JointFormer with a quarter of the width and a third of the depth, for laptops and tests"),

@@ -8,7 +8,7 @@ themselves. The reference frame is run in `write`, since nothing in it depends o
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
@@ -30,7 +30,7 @@ from vosformer.nn.small_objects import dilate_small
 from vosformer.nn.token_selector import TokenSelector, attend_gated, rate_loss, received_attention, take
 from vosformer.nn.vit_blocks import initialise
 from vosformer.policy import DynamicTokens, OneVOSQueue, Policy
-from vosformer.registry import Variant
+from vosformer.registry import Variant, build_from
 from vosformer.types import Entry, Features, Layer, Reading, Targets
 
 
@@ -380,27 +380,18 @@ def _join(bank: Layer, reference: Layer, k: Tensor, v: Tensor) -> tuple[list[Ten
     return keys, values, gate
 
 
-def build(preset: OneVOSConfig, tiny: bool = False, **overrides: Any) -> OneVOS:
-    """A model with fresh weights.
-
-    Args:
-        preset: where to start from.
-        tiny: make it very small, for tests.
-        overrides: any field of `OneVOSConfig`.
-    """
-    small: dict[str, Any] = {"size": CONVVIT_TINY, "decoder": 96} if tiny else {}
-    return OneVOS(replace(preset, **{**small, **overrides}))
+_SMALL = {"size": CONVVIT_TINY, "decoder": 96}
 
 
 def _variant(name: str, summary: str, **preset: Any) -> Variant:
-    return Variant(name, "onevos", partial(build, OneVOSConfig(**preset)), summary)
+    return Variant(name, "onevos", partial(build_from, OneVOS, OneVOSConfig(**preset), _SMALL), summary)
 
 
 _SIZES: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("onevos-b", "OneVOS, ConvViT-B", {}),
     ("onevos-l", "OneVOS, ConvViT-L", {"size": CONVVIT_L}),
     ("onevos-vit-b", "OneVOS, plain ViT-B", {"size": VIT_B}),
-    ("onevos-tiny", "OneVOS, very small, to study and test", {"size": CONVVIT_TINY, "decoder": 96}),
+    ("onevos-tiny", "OneVOS, very small, to study and test", _SMALL),
 )
 
 VARIANTS = {

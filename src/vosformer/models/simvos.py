@@ -7,7 +7,7 @@ object is a pass of its own (K = 1).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
 
@@ -26,7 +26,7 @@ from vosformer.nn.parts import Gatherer, in_parts
 from vosformer.nn.stm_decoder import DeconvPyramid, STMDecoder
 from vosformer.nn.vit_blocks import EPS, Block, PatchEmbed, Projected, initialise, make_blocks, resize_positions, sine_table
 from vosformer.policy import FirstAndPrevious, Policy
-from vosformer.registry import Variant
+from vosformer.registry import Variant, build_from
 from vosformer.types import Entry, Features, Layer, Reading, Targets
 
 _GRID = 24  # side of the position table: 384 pixels, the crop of the training
@@ -243,24 +243,16 @@ def _check(config: SimVOSConfig) -> None:
         )
 
 
-def build(preset: SimVOSConfig, tiny: bool = False, **overrides: Any) -> SimVOS:
-    """A model with fresh weights.
-
-    Args:
-        preset: where to start from.
-        tiny: make it very small, for tests.
-        overrides: any field of `SimVOSConfig`.
-    """
-    if tiny:
-        prototypes = TINY.prototypes if preset.prototypes is not None else None
-        preset = replace(TINY, within=min(preset.within, TINY.within), prototypes=prototypes)
-    return SimVOS(replace(preset, **overrides))
+def _small(config: SimVOSConfig) -> dict[str, Any]:
+    """What makes that variant tiny: the size of `TINY`, and as many of its other traits as the variant has."""
+    prototypes = TINY.prototypes if config.prototypes is not None else None
+    return {**vars(TINY), "within": min(config.within, TINY.within), "prototypes": prototypes}
 
 
 _SCALED = SimVOSConfig(within=4, prototypes=(384, 384))
 
 VARIANTS = {
-    name: Variant(name, "simvos", partial(build, config), summary)
+    name: Variant(name, "simvos", partial(build_from, SimVOS, config, _small(config)), summary)
     for name, config, summary in (
         ("simvos-b", SimVOSConfig(), "SimVOS-B: ViT-B, joint attention in all blocks"),
         ("simvos-l", SimVOSConfig(size=VIT_L), "SimVOS-L: ViT-L, joint attention in all blocks"),
