@@ -94,7 +94,7 @@ def benchmark(
     device: str = "auto",
     dtype: str = "auto",
     memory: str = "default",
-    max_memory_mb: float | None = None,
+    max_memory: float | None = None,
     size: int | None = 480,
     scales: tuple[float, ...] = (1.0,),
     flip: bool = False,
@@ -115,7 +115,7 @@ def benchmark(
         device: auto, cpu, cuda, ...
         dtype: auto, fp32, bf16 or fp16.
         memory: memory policy: default, paper, given-only, every-5, queue-3-every-5, ...
-        max_memory_mb: most megabytes that the memory bank may hold.
+        max_memory: most megabytes that the memory bank may hold.
         size: short side in pixels that the model sees.
         scales: factors of the size for multi-scale testing.
         flip: look at the mirrored frame, too.
@@ -137,7 +137,7 @@ def benchmark(
             device=device,
             dtype=dtype,
             memory=memory,
-            max_memory_mb=max_memory_mb,
+            max_memory_mb=max_memory,
             size=size,
             scales=scales,
             flip=flip,
@@ -148,7 +148,7 @@ def benchmark(
         "weights": None if weights is None else str(weights),
         "dtype": dtype,
         "memory": memory,
-        "max_memory_mb": max_memory_mb,
+        "max_memory_mb": max_memory,
         "size": size,
         "scales": list(scales),
         "flip": flip,
