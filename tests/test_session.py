@@ -12,6 +12,7 @@ from dummy_models import ColourModel, PerObjectColourModel, flat_clip
 from vosformer.errors import DeviceError, InputError, OutputError
 from vosformer.geometry import MEAN, STD, Geometry, crop
 from vosformer.policy import EveryK
+from vosformer.registry import variant
 from vosformer.session import Session
 
 MODELS = [ColourModel, PerObjectColourModel]
@@ -298,6 +299,29 @@ def test_half_the_future_does_not_matter():
     a = [long.step(image, labels[0] if t == 0 else None).labels for t, image in enumerate(images)]
     b = [short.step(image, labels[0] if t == 0 else None).labels for t, image in enumerate(images[:3])]
     assert all(np.array_equal(x, y) for x, y in zip(a, b, strict=False))
+
+
+def test_a_model_of_the_users_stays_as_it_is():
+    model = variant("aot-t").build(tiny=True)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    frame, labels = np.zeros((40, 56, 3), np.uint8), np.eye(40, 56, dtype=np.int32)
+    s = Session(model, device="cpu", dtype="bf16")
+    s.step(frame, labels)
+    assert s.step(frame).probability(1).dtype == np.float32
+    assert model.training
+    assert all(
+        torch.equal(tensor, before[name]) and tensor.dtype == before[name].dtype for name, tensor in model.state_dict().items()
+    )
+    with pytest.raises(InputError, match="load_weights"):
+        Session(model, "w.pth", device="cpu")
+
+
+def test_random_weights_are_said_to_be_random():
+    with pytest.warns(UserWarning, match="aot-t runs with fresh random weights"):
+        Session("aot-t", device="cpu")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Session("default", device="cpu")
 
 
 @pytest.mark.parametrize("fit", ["resize", "pad"])

@@ -5,6 +5,8 @@ Training rolls clips out through the same `encode`, `read` and `write`; the comm
 
 from __future__ import annotations
 
+import copy
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -23,7 +25,7 @@ from vosformer.prediction import Prediction
 from vosformer.snapshot import load_state, save_state
 from vosformer.step import Given, Setup, State, View, step
 from vosformer.types import VOSModel
-from vosformer.weights import build
+from vosformer.weights import build, packaged
 
 
 class Session:
@@ -52,8 +54,9 @@ class Session:
         """Set up a session.
 
         Args:
-            model: a variant's name (see `vosformer.variants`), or a model built with `vosformer.build`.
-            weights: a weights file for the variant; None = the packaged ones for "default", fresh random ones for others.
+            model: a name (see `vosformer.variants`), or a model of your own, e.g. from `vosformer.build`; it stays as it is.
+            weights: a weights file for the named variant; None = the packaged ones for "default", fresh random ones (with a warning)
+                for others.
             device: "auto" (CUDA, then MPS, then CPU) or a torch device.
             dtype: "auto" (the fastest that still agrees on this machine), "fp32", "bf16", "fp16" or a torch dtype.
             memory: "default" (the paper's policy, bounded), "paper" (as published), a name like "every-5" or "given-only",
@@ -75,8 +78,7 @@ class Session:
             raise InputError(f"scales are {list(scales)}, expected numbers above 0 and up to 8")
         place = choose_device(device)
         kind = choose_dtype(dtype, place)
-        network = build(model, weights) if isinstance(model, str) else model
-        network = network.eval().to(device=place, dtype=kind)
+        network = _named(model, weights, place, kind) if isinstance(model, str) else _given(model, weights, place, kind)
         optimized = getattr(network, "optimized", None)
         self._model = cast(VOSModel, optimized() if optimized is not None else network)
         policy = named_policy(memory, self._model.policy) if isinstance(memory, str) else memory
@@ -224,3 +226,22 @@ class Session:
             )
         for cohort in cohorts:
             cohort.memory.limit(capacity)
+
+
+def _named(name: str, weights: str | Path | None, device: torch.device, dtype: torch.dtype) -> nn.Module:
+    if weights is None and name != "default" and name not in packaged():
+        message = f"{name} runs with fresh random weights: give a file, or take the model 'default', whose weights are packaged"
+        warnings.warn(message, stacklevel=3)
+    return build(name, weights).to(device=device, dtype=dtype)
+
+
+def _given(model: nn.Module, weights: str | Path | None, device: torch.device, dtype: torch.dtype) -> nn.Module:
+    """The model for inference there and in that format; a copy if anything about it has to change, since it is the user's."""
+    if weights is not None:
+        raise InputError(
+            f"weights {weights} were given beside a model that is no name: vosformer.weights.load_weights loads them"
+        )
+    as_wanted = all(x.device == device and x.dtype == dtype for x in model.parameters())
+    if as_wanted and not any(module.training for module in model.modules()):
+        return model
+    return copy.deepcopy(model).eval().to(device=device, dtype=dtype)
