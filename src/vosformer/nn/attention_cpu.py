@@ -81,7 +81,8 @@ def attend_in_tiles(
         relative = _product(asked, weight, bias).view(band.shape).add_(outside[rows, columns])
         for f, wide in enumerate(wide_keys):
             scores = _product(asked, wide[patch].reshape(heads, around.tokens, d))
-            torch.add(band.of(scores), relative, out=bands[:, :, f].view(band.shape))
+            # In bf16, adding straight from the band takes three times as long: its rows are too short for the vector units.
+            bands[:, :, f].view(band.shape).copy_(band.of(scores)).add_(relative)
         weights = bands.flatten(2).softmax(2).view_as(bands)
         summed = weights.sum(2) if len(keys) > 1 else weights[:, :, 0]
         found = q.new_zeros(heads, tile.tokens, e) if told is None else torch.bmm(summed, told)
