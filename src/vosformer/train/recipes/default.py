@@ -12,11 +12,14 @@ _SOURCES = (
     Source("composed", repeat=30, gap_max=5),
 )
 
-_MORE_COMPOSED = (
-    Source("videos", repeat=40, gap_max=8),
-    Source("stills", repeat=10, gap_max=5),
-    Source("composed", repeat=50, gap_max=5),
-)
+
+def _mix(videos: int, stills: int, composed: int, gap: int = 7) -> tuple[Source, ...]:
+    return (
+        Source("videos", repeat=videos, gap_max=8),
+        Source("stills", repeat=stills, gap_max=5),
+        Source("composed", repeat=composed, gap_max=gap),
+    )
+
 
 SMALL = Recipe(
     name="default-small",
@@ -43,11 +46,50 @@ LARGE = replace(
     name="default-large",
     paper="the second stage of the default weights: larger crops, more composed clips, own masks throughout",
     model=replace(SMALL.model, start="default-small"),
-    data=replace(SMALL.data, sources=_MORE_COMPOSED, crop=305),
+    data=replace(SMALL.data, sources=_mix(40, 10, 50, gap=5), crop=305),
     optim=replace(SMALL.optim, lr=2e-4, warmup=22, ema=0.9909),
     loss=replace(SMALL.loss, top_until=1, auxiliary=0.0, auxiliary_until=0),
     rollout=replace(SMALL.rollout, own_masks_from=0, freeze_own_masks=()),
     run=replace(SMALL.run, steps=1100),
+)
+
+LONG = replace(
+    LARGE,
+    name="default-long",
+    paper="the third stage of the default weights: longer clips with wider gaps, at a high rate again",
+    model=replace(SMALL.model, start="default-large"),
+    data=replace(LARGE.data, sources=_mix(35, 10, 55), frames=5),
+    optim=replace(LARGE.optim, lr=4e-4, warmup=60, ema=0.996),
+    run=replace(LARGE.run, steps=3600, batch=3, seed=3),
+)
+
+FINE = replace(
+    LARGE,
+    name="default-fine",
+    paper="the fourth stage of the default weights: crops that show contours",
+    model=replace(SMALL.model, start="default-long"),
+    data=replace(LARGE.data, sources=_mix(45, 10, 45), crop=401),
+    optim=replace(LARGE.optim, lr=1.5e-4, warmup=40, ema=0.996),
+    run=replace(LARGE.run, steps=1900, batch=2, seed=4),
+)
+
+LAST = replace(
+    FINE,
+    name="default-last",
+    paper="one of two branches whose weights are averaged in the end: many composed clips",
+    model=replace(SMALL.model, start="default-fine"),
+    data=replace(FINE.data, sources=_mix(30, 10, 60)),
+    optim=replace(FINE.optim, lr=2e-4, warmup=30, ema=0.995),
+    run=replace(FINE.run, steps=1180, seed=5),
+)
+
+WIDE = replace(
+    LAST,
+    name="default-wide",
+    paper="the other branch: mostly videos, wide crops",
+    data=replace(FINE.data, sources=_mix(55, 10, 35), crop=465),
+    optim=replace(LAST.optim, lr=1.2e-4),
+    run=replace(LAST.run, steps=880, seed=6),
 )
 
 FINETUNE = replace(
@@ -60,4 +102,4 @@ FINETUNE = replace(
     run=replace(LARGE.run, steps=1000, save_every=100, picture_every=100),
 )
 
-RECIPES = (SMALL, LARGE, FINETUNE)
+RECIPES = (SMALL, LARGE, LONG, FINE, LAST, WIDE, FINETUNE)
