@@ -82,7 +82,7 @@ def build_from(model: Callable[[C], M], preset: C, small: Mapping[str, Any], *, 
     Args:
         model: the system's class.
         preset: the variant's hyper-parameters.
-        small: those that make it a model of a few thousand parameters with every part of the real one.
+        small: those that make it very small, with every part of the real one.
         tiny: use them; for tests.
         overrides: any hyper-parameters.
     """

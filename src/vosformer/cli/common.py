@@ -29,7 +29,7 @@ def need_weights(model: str, weights: Path | None) -> None:
 
 
 def prepare_machine(threads: int | None) -> None:
-    """Use so many CPU threads (None: as many as are free), and keep freed memory for the next frame.
+    """Use so many CPU threads (None: as many as are free), and set the process up; see `tune_process`.
 
     Raises:
         InputError: fewer than one.

@@ -84,8 +84,10 @@ def attend_in_tiles(
             # In bf16, adding straight from the band takes three times as long: its rows are too short for the vector units.
             bands[:, :, f].view(band.shape).copy_(band.of(scores)).add_(relative)
         weights = bands.flatten(2).softmax(2).view_as(bands)
-        summed = weights.sum(2) if len(keys) > 1 else weights[:, :, 0]
-        found = q.new_zeros(heads, tile.tokens, e) if told is None else torch.bmm(summed, told)
+        if told is None:
+            found = q.new_zeros(heads, tile.tokens, e)
+        else:
+            found = torch.bmm(weights.sum(2) if len(keys) > 1 else weights[:, :, 0], told)
         for f, wide in enumerate(wide_values):
             band.of(spread).copy_(weights[:, :, f].view(band.shape))
             found.add_(_product(spread, wide[patch].reshape(heads, around.tokens, e).transpose(1, 2)))

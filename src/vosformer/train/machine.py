@@ -1,4 +1,4 @@
-"""What the machine decides: number format, parts of a step, memory allocation."""
+"""What the machine decides: number format and parts of a step."""
 
 from __future__ import annotations
 
