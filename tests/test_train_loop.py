@@ -32,10 +32,20 @@ HERE = Path(__file__).parent
 CPU = Processes(0, 1, torch.device("cpu"))
 
 
-def start(folder: Path, steps: int, save_every: int = 5, pause: float = 0.0, **more: str) -> subprocess.Popen[str]:
+def start(
+    folder: Path, steps: int, save_every: int = 5, pause: float = 0.0, workers: int = 0, **more: str
+) -> subprocess.Popen[str]:
+    """A training in a process group of its own."""
     environment = {**os.environ, "PYTHONPATH": str(HERE), "OMP_NUM_THREADS": "1", **more}
     command = [sys.executable, str(HERE / "train_run.py"), str(folder), str(steps), str(save_every), str(pause)]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return subprocess.Popen(
+        [*command, str(workers)],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -111,13 +121,16 @@ def test_a_killed_run_goes_on_exactly(tmp_path):
     assert_same(weights(folder), weights(whole))
 
 
-def test_sigterm_writes_a_checkpoint_and_ends_well(tmp_path):
-    process = start(tmp_path, 5000, save_every=5000)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_the_whole_group_writes_a_checkpoint_and_ends_well(tmp_path, number):
+    # As Ctrl-C in a terminal and batch systems do it: the processes that prepare the data get the signal, too. They are slow here,
+    # so that the step under way still waits for them.
+    process = start(tmp_path, 5000, save_every=5000, pause=0.05, workers=2)
     assert process.stdout is not None
     for line in process.stdout:
         if line.startswith("step 3/"):
             break
-    process.send_signal(signal.SIGTERM)
+    os.killpg(process.pid, number)
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 0, output
     assert "run the same command to go on" in output

@@ -1,5 +1,5 @@
-"""Runs a small training in a process of its own: `python train_run.py FOLDER STEPS [SAVE_EVERY] [SLEEP]`; several through torchrun's
-environment variables. Prints `step N` after each step that was logged.
+"""Runs a small training in a process of its own: `python train_run.py FOLDER STEPS SAVE_EVERY SLEEP WORKERS`; several through
+torchrun's environment variables. Prints `step N` after each step that was logged.
 """
 
 from __future__ import annotations
@@ -65,9 +65,8 @@ def trainer(folder: Path, steps: int = 24, pause: float = 0.0, **run: Any) -> Tr
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    run = trainer(
-        Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[4]) if len(sys.argv) > 4 else 0.0, save_every=int(sys.argv[3])
-    )
+    save_every, pause, workers = (kind(text) for kind, text in zip((int, float, int), sys.argv[3:], strict=True))
+    run = trainer(Path(sys.argv[1]), int(sys.argv[2]), pause, save_every=save_every, workers=workers)
     print(f"ready at {run.step}", flush=True)
     run.run()
     run.processes.close()

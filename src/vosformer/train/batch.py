@@ -6,6 +6,7 @@ N processes see the same global batch as one.
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -139,10 +140,17 @@ def torch_seed(seed: int, *path: int) -> int:
     return int(np.random.SeedSequence((seed, *path)).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
+_GRACE_S = 60
+"""How long a worker outlives SIGTERM, if the training process does not end it before."""
+
+
 def _start_worker(_: int) -> None:
     # One thread each: the training process needs the others.
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
+    # Ctrl-C and batch systems signal every process of a run, but the step under way still needs its data.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_GRACE_S))
 
 
 def loader(
