@@ -79,7 +79,9 @@ def test_later_objects_and_more_than_a_slot_holds(model):
     assert out.ids == ids
     out = s.step(images[3])
     for i in ids:
-        assert iou(out.labels == i, labels[3] == i) > 0.65, i
+        # Object 3 joins the slot of 1 and 2, whose memory of frame 0 holds it as background: its edges waver.
+        joins = model is ColourModel and i == 3
+        assert iou(out.labels == i, labels[3] == i) > (0.65 if joins else 0.8), i
 
 
 @pytest.mark.parametrize("model", MODELS)

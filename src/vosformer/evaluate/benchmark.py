@@ -187,7 +187,7 @@ class _Run:
         seconds = _run_video(video, session, part, options, advance)
         with output_errors(part):
             part.rename(self.masks / video.name)
-        self.timing[video.name] = {"frames": len(video.images), "seconds": round(seconds, 3)}
+        self.timing[video.name] = {"frames": len(video.images), "seconds": round(seconds, 6)}
         self._save()
 
     def totals(self, names: list[str]) -> tuple[int, float]:
