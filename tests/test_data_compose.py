@@ -13,7 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vosformer.data.assets import Assets
-from vosformer.data.compose import ComposeConfig, ComposedDataset, clips_of_stills, clips_of_videos, settle
+from vosformer.data.compose import (
+    ComposeConfig,
+    ComposedDataset,
+    _source,
+    clips_of_crowds,
+    clips_of_stills,
+    clips_of_videos,
+    settle,
+)
 from vosformer.data.mixture import Mixture, StreamSampler
 from vosformer.data.motion import Curve, Motion, object_motion, still
 from vosformer.data.scene import Layer, Light, Scene, StillBackdrop, paste
@@ -184,6 +192,30 @@ def test_collate():
     assert batch.counts.tolist() == [dataset[0].count, dataset[1].count]
     with pytest.raises(DataError, match="one length and size"):
         collate([dataset[0], ComposedDataset(Assets(), ComposeConfig(size=(32, 32), frames=3), 0)[0]])
+
+
+def test_crowds_hold_more_objects_and_smaller_ones():
+    def seen(dataset) -> tuple[float, float]:
+        clips = [dataset[i] for i in range(60)]
+        areas = [(clip.labels[0] == i).float().mean().item() for clip in clips for i in range(1, clip.count + 1)]
+        return float(np.mean([clip.count for clip in clips])), float(np.median(areas))
+
+    crowds = seen(clips_of_crowds(Assets(), (96, 96), 2, Curriculum(((0, 3),)), 3))
+    usual = seen(ComposedDataset(Assets(), ComposeConfig(size=(96, 96), frames=2), 3))
+    assert crowds[0] > usual[0] + 1
+    assert crowds[1] < usual[1]
+
+
+def test_bars_are_long_and_thin():
+    rng = np.random.default_rng(0)
+
+    def shapes(bars: float) -> list[float]:
+        config = ComposeConfig(sources={"shape": 1.0}, bars=bars)
+        sides = [_source(rng, Assets(), config, 60.0).shape[:2] for _ in range(20)]
+        return [max(side) / min(side) for side in sides]
+
+    assert min(shapes(1.0)) > 5
+    assert max(shapes(0.0)) < 5
 
 
 def test_asked_for_assets_that_are_not_there():

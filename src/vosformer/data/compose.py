@@ -49,7 +49,8 @@ class ComposeConfig:
         objects: probabilities of pasting 0, 1, 2, ... labelled objects.
         distractors: probabilities of 0, 1, 2, ... unlabelled things, look-alikes of an object in half of the cases.
         sources: weights of what is pasted: "sprite", "still" (instances of pictures), "video" (objects of clips), "shape".
-        look_alike: probability that an object is a copy of the previous one.
+        look_alike: probability that an object is a copy of an earlier one.
+        bars: probability that a "shape" is drawn out into a long thin bar.
         extent: (smallest, largest) long side of a pasted object, as share of the canvas' short side.
         motion: strength of all motion; 1 is lively, about 1 % of the side a frame.
         camera: strength of the camera's motion on stills and textures.
@@ -67,6 +68,7 @@ class ComposeConfig:
     distractors: tuple[float, ...] = (0.45, 0.3, 0.15, 0.1)
     sources: dict[str, float] = field(default_factory=lambda: {"sprite": 0.35, "still": 0.25, "video": 0.2, "shape": 0.2})
     look_alike: float = 0.2
+    bars: float = 0.2
     extent: tuple[float, float] = (0.12, 0.7)
     motion: float = 1.0
     camera: float = 1.0
@@ -132,6 +134,21 @@ def clips_of_stills(assets: Assets, size: Size, frames: int, max_gap: Curriculum
         raise DataError("clips of stills were asked for, but the assets hold no picture with masks")
     config = ComposeConfig(
         size, frames, max_gap, backdrops={"still": 1.0}, objects=(0.4, 0.35, 0.25), distractors=(0.7, 0.3), camera=1.3
+    )
+    return ComposedDataset(assets, config, seed)
+
+
+def clips_of_crowds(assets: Assets, size: Size, frames: int, max_gap: Curriculum, seed: int = 0) -> ComposedDataset:
+    """Clips where two to six objects meet: small ones, thin ones and look-alikes, more often than elsewhere."""
+    config = ComposeConfig(
+        size,
+        frames,
+        max_gap,
+        objects=(0.0, 0.0, 0.2, 0.25, 0.25, 0.2, 0.1),
+        distractors=(0.3, 0.4, 0.3),
+        look_alike=0.4,
+        bars=0.4,
+        extent=(0.1, 0.65),
     )
     return ComposedDataset(assets, config, seed)
 
@@ -314,7 +331,7 @@ def _source(rng: np.random.Generator, assets: Assets, config: ComposeConfig, sid
             top, left = (int(rng.integers(0, max(1, extent // 2))) for extent in skin.shape[:2])
             skin = skin[top : top + skin.shape[0] // 2, left : left + skin.shape[1] // 2]
         patch = shape(rng, max(8, round(side)), skin)
-        if rng.random() < 0.2:
+        if rng.random() < config.bars:
             patch = _bar(patch)
     return None if patch is None else colours(rescale(patch, side / max(patch.shape[:2])))
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from vosformer.data import augment
 from vosformer.data.assets import Assets, Still, find_assets
-from vosformer.data.compose import ComposeConfig, ComposedDataset, clips_of_stills, clips_of_videos
+from vosformer.data.compose import ComposeConfig, ComposedDataset, clips_of_crowds, clips_of_stills, clips_of_videos
 from vosformer.data.layouts import find_layout, read_stills, read_videos
 from vosformer.data.mixture import Mixture
 from vosformer.data.sampling import GapSampling, PairSampling, Sampling, SpreadSampling
@@ -165,18 +165,17 @@ def _composed(recipe: Recipe, source: Source, assets: Assets, number: int) -> Cl
     return ComposedDataset(assets, replace(config, max_objects=data.max_objects), recipe.run.seed + number)
 
 
-def _moving_videos(recipe: Recipe, source: Source, assets: Assets, number: int) -> ClipDataset:
-    data = recipe.data
-    return clips_of_videos(assets, (data.crop, data.crop), data.frames, _curriculum(recipe, source), recipe.run.seed + number)
+def _preset(make: Callable[..., ComposedDataset]) -> Callable[[Recipe, Source, Assets, int], ClipDataset]:
+    def clips(recipe: Recipe, source: Source, assets: Assets, number: int) -> ClipDataset:
+        data = recipe.data
+        return make(assets, (data.crop, data.crop), data.frames, _curriculum(recipe, source), recipe.run.seed + number)
 
-
-def _moving_stills(recipe: Recipe, source: Source, assets: Assets, number: int) -> ClipDataset:
-    data = recipe.data
-    return clips_of_stills(assets, (data.crop, data.crop), data.frames, _curriculum(recipe, source), recipe.run.seed + number)
+    return clips
 
 
 _COMPOSED: dict[str, Callable[[Recipe, Source, Assets, int], ClipDataset]] = {
     "composed": _composed,
-    "videos": _moving_videos,
-    "stills": _moving_stills,
+    "videos": _preset(clips_of_videos),
+    "stills": _preset(clips_of_stills),
+    "crowds": _preset(clips_of_crowds),
 }

@@ -92,6 +92,30 @@ WIDE = replace(
     run=replace(LAST.run, steps=880, seed=6),
 )
 
+CROWDS = replace(
+    LAST,
+    name="default-crowds",
+    paper="the fifth stage of the default weights: many objects that meet; the encoder's first stages rest",
+    model=Model("deaot-t", start="the mean of default-last and default-wide"),
+    data=replace(FINE.data, sources=(*_mix(35, 10, 20), Source("crowds", repeat=35, gap_max=7))),
+    run=replace(LAST.run, steps=3000, seed=7),
+)
+
+NO_DAVIS_SMALL = replace(
+    SMALL,
+    name="default-no-davis-small",
+    paper="default-small without video data: stills under a moving camera and composed scenes alone",
+    data=replace(
+        SMALL.data,
+        sources=(
+            Source("stills", repeat=40, gap_max=6),
+            Source("composed", repeat=35, gap_max=6),
+            Source("crowds", repeat=25, gap_max=6),
+        ),
+    ),
+    run=replace(SMALL.run, steps=2400, seed=11),
+)
+
 FINETUNE = replace(
     LARGE,
     name="finetune",
@@ -102,4 +126,4 @@ FINETUNE = replace(
     run=replace(LARGE.run, steps=1000, save_every=100, picture_every=100),
 )
 
-RECIPES = (SMALL, LARGE, LONG, FINE, LAST, WIDE, FINETUNE)
+RECIPES = (SMALL, LARGE, LONG, FINE, LAST, WIDE, CROWDS, NO_DAVIS_SMALL, FINETUNE)
