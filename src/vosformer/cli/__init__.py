@@ -34,6 +34,7 @@ COMMANDS = {
     "data check": _Command("vosformer.cli.data", "check", "say what a data folder holds, and name every bad file"),
     "data compose": _Command("vosformer.cli.data", "compose", "render composed multi-object clips with exact masks"),
     "weights inspect": _Command("vosformer.cli.weights", "inspect", "what a weights file holds and which variants it fits"),
+    "weights average": _Command("vosformer.cli.weights", "average", "the mean of several trainings of one variant"),
     "weights convert": _Command("vosformer.cli.weights", "convert", "turn an official checkpoint into safetensors"),
     "weights info": _Command("vosformer.cli.weights", "info", "recipe, scores, terms and hash of the packaged weights"),
     "inspect": _Command("vosformer.cli.inspect", "inspect", "plot what OneVOS attends to, layer by layer"),

@@ -1,4 +1,4 @@
-"""`vosformer weights inspect | convert | info`."""
+"""`vosformer weights inspect | convert | average | info`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from rich.table import Table
 
 from vosformer.errors import InputError
 from vosformer.weights import WeightsInfo, packaged
+from vosformer.weights import average as average_weights
 from vosformer.weights import convert as convert_weights
 from vosformer.weights import inspect as inspect_weights
 
@@ -57,7 +58,25 @@ def convert(
         trust: unpickle whatever a torch file holds; this runs code of the file's author.
     """
     name = convert_weights(source, target, variant, dtype=_DTYPES[dtype], trust=trust)
-    Console().print(f"{target}: {name}, {target.stat().st_size / 1e6:.1f} MB", highlight=False, markup=False, soft_wrap=True)
+    _say_written(target, name)
+    return 0
+
+
+def average(
+    sources: Annotated[tuple[Path, ...], tyro.conf.Positional],
+    out: Path,
+    variant: str | None = None,
+    dtype: Literal["float32", "float16", "bfloat16"] = "float32",
+) -> int:
+    """Write the mean of several trainings of one variant, tensor by tensor.
+
+    Args:
+        sources: two weights files or more, ours or official.
+        out: the safetensors file to write.
+        variant: what the files are; default: what the first one says itself, or what its tensors fit.
+        dtype: how tensors with two dimensions or more are stored; the others stay float32.
+    """
+    _say_written(out, average_weights(sources, out, variant, dtype=_DTYPES[dtype]))
     return 0
 
 
@@ -74,6 +93,10 @@ def info(file: Annotated[str, tyro.conf.Positional] = "default") -> int:
         )
     _show(inspect_weights(known.get(file, Path(file))), names=False)
     return 0
+
+
+def _say_written(file: Path, variant: str) -> None:
+    Console().print(f"{file}: {variant}, {file.stat().st_size / 1e6:.1f} MB", highlight=False, markup=False, soft_wrap=True)
 
 
 def _show(info: WeightsInfo, names: bool) -> None:

@@ -45,6 +45,7 @@ class Model:
         encoder: a file of pretrained encoder weights (None: fresh ones).
         start: weights that the stage begins with; in recipes the name of the stage before, for the user to give with `--from`.
         may_miss: regular expressions of tensors that those weights may lack: they begin fresh.
+        deepen: those weights may be of a variant with fewer layers: see `vosformer.weights.combining.deepened`.
         freeze: regular expressions; parameters whose names match one are never trained.
     """
 
@@ -53,6 +54,7 @@ class Model:
     encoder: str | None = None
     start: str | None = None
     may_miss: tuple[str, ...] = ()
+    deepen: bool = False
     freeze: tuple[str, ...] = ()
 
 

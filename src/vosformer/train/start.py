@@ -11,6 +11,7 @@ from torch import nn
 from vosformer.errors import InputError, WeightsError
 from vosformer.registry import new_model, variants
 from vosformer.train.recipe import Recipe
+from vosformer.weights.combining import load_deepened
 from vosformer.weights.files import read_weights
 from vosformer.weights.loading import file_overrides, load_weights, packaged
 from vosformer.weights.matching import fitting_variants
@@ -66,7 +67,9 @@ def starting_model(recipe: Recipe, start: Path | None) -> nn.Module:
         model = new_model(recipe.model.variant, **options).train()
     except TypeError as error:
         raise InputError(f"model.options: {recipe.model.variant!r} cannot be built with {options}: {error}") from error
-    if start is not None:
+    if start is not None and recipe.model.deepen:
+        load_deepened(model, start, recipe.model.variant)
+    elif start is not None:
         load_weights(model, start, allow_missing=recipe.model.may_miss)
     elif recipe.model.encoder is not None:
         load_pretrained_encoder(model, recipe.model.encoder)

@@ -1,5 +1,6 @@
-"""Weights: build a variant with them, load, save, verify, convert and look into files."""
+"""Weights: build a variant with them, load, save, verify, convert, average and look into files."""
 
+from vosformer.weights.combining import average
 from vosformer.weights.files import WeightsFile, read_weights
 from vosformer.weights.inspection import WeightsInfo, inspect
 from vosformer.weights.loading import build, load_weights, packaged
@@ -9,6 +10,7 @@ from vosformer.weights.saving import convert, save_weights
 __all__ = [
     "WeightsFile",
     "WeightsInfo",
+    "average",
     "build",
     "convert",
     "inspect",

@@ -111,7 +111,7 @@ def convert(
             f"cannot tell what to write from {target.name!r}: expected a name that ends in .safetensors, .pth or .pt"
         )
     file = read_weights(source, trust=trust)
-    name = variant or file.metadata.get("variant") or _only_variant(file)
+    name = variant or file.metadata.get("variant") or only_variant(file)
     model = build(name, source, trust=trust)
     if target.suffix == ".safetensors":
         kept = {key: value for key, value in file.metadata.items() if key not in _RESERVED}
@@ -126,7 +126,12 @@ def convert(
     return name
 
 
-def _only_variant(file: WeightsFile) -> str:
+def only_variant(file: WeightsFile) -> str:
+    """The one variant that a file's tensors fit.
+
+    Raises:
+        WeightsError: none does, or several.
+    """
     good, closest = fitting_variants(file.tensors)
     if len(good) == 1:
         return good[0]
