@@ -16,7 +16,6 @@ from vosformer.data.assets import Assets
 from vosformer.data.compose import (
     ComposeConfig,
     ComposedDataset,
-    _source,
     clips_of_crowds,
     clips_of_stills,
     clips_of_videos,
@@ -24,6 +23,7 @@ from vosformer.data.compose import (
 )
 from vosformer.data.mixture import Mixture, StreamSampler
 from vosformer.data.motion import Curve, Motion, object_motion, still
+from vosformer.data.patches import draw_patch
 from vosformer.data.scene import Layer, Light, Scene, StillBackdrop, paste
 from vosformer.data.types import Batch, collate
 from vosformer.data.video import Curriculum, frame_times, reflect
@@ -206,12 +206,47 @@ def test_crowds_hold_more_objects_and_smaller_ones():
     assert crowds[1] < usual[1]
 
 
+class RedSquare:
+    """A picture of one red square on grey."""
+
+    name = "red square"
+
+    def load(self):
+        image, labels = np.full((120, 160, 3), 110, np.uint8), np.zeros((120, 160), np.uint8)
+        image[40:80, 60:100] = (220, 20, 20)
+        labels[40:80, 60:100] = 1
+        return image, labels
+
+
+@pytest.mark.parametrize(("twins", "red"), [(True, True), (False, False)])
+def test_look_alikes_of_what_the_backdrop_shows(twins, red):
+    config = ComposeConfig(
+        size=(96, 96),
+        frames=1,
+        backdrops={"still": 1.0},
+        objects=(0.0, 1.0),
+        distractors=(1.0,),
+        look_alike=1.0,
+        backdrop_twins=twins,
+        sources={"shape": 1.0},
+        light=0.0,
+    )
+    dataset = ComposedDataset(Assets(stills=(RedSquare(),)), config, 1)
+    shares = []
+    for clip in (dataset[i] for i in range(30)):
+        image = clip.images[0].int()
+        is_red = (image[0] > 150) & (image[1] < 90) & (image[2] < 90)
+        if clip.count == 2:
+            shares.append(min(float(is_red[clip.labels[0] == i].float().mean()) for i in (1, 2)))
+    assert len(shares) > 10
+    assert (np.median(shares) > 0.7) == red
+
+
 def test_bars_are_long_and_thin():
     rng = np.random.default_rng(0)
 
     def shapes(bars: float) -> list[float]:
-        config = ComposeConfig(sources={"shape": 1.0}, bars=bars)
-        sides = [_source(rng, Assets(), config, 60.0).shape[:2] for _ in range(20)]
+        sides = [draw_patch(rng, Assets(), {"shape": 1.0}, bars, 60.0).shape[:2] for _ in range(20)]
         return [max(side) / min(side) for side in sides]
 
     assert min(shapes(1.0)) > 5

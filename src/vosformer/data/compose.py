@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vosformer.data.assets import Assets
-from vosformer.data.media import bounding_box, cut_out, read_sprite
+from vosformer.data.media import bounding_box
 from vosformer.data.motion import Curve, camera_motion, object_motion, wander
+from vosformer.data.patches import choose, constant, draw_patch, own_object, twin
 from vosformer.data.scene import (
-    Backdrop,
     CutVideo,
     Layer,
     Light,
@@ -24,7 +23,6 @@ from vosformer.data.scene import (
     Size,
     StillBackdrop,
     VideoBackdrop,
-    rescale,
     shift,
     stretch,
 )
@@ -50,6 +48,7 @@ class ComposeConfig:
         distractors: probabilities of 0, 1, 2, ... unlabelled things, look-alikes of an object in half of the cases.
         sources: weights of what is pasted: "sprite", "still" (instances of pictures), "video" (objects of clips), "shape".
         look_alike: probability that an object is a copy of an earlier one.
+        backdrop_twins: whether look-alikes may be copies of the backdrop's own objects, too.
         bars: probability that a "shape" is drawn out into a long thin bar.
         extent: (smallest, largest) long side of a pasted object, as share of the canvas' short side.
         motion: strength of all motion; 1 is lively, about 1 % of the side a frame.
@@ -68,6 +67,7 @@ class ComposeConfig:
     distractors: tuple[float, ...] = (0.45, 0.3, 0.15, 0.1)
     sources: dict[str, float] = field(default_factory=lambda: {"sprite": 0.35, "still": 0.25, "video": 0.2, "shape": 0.2})
     look_alike: float = 0.2
+    backdrop_twins: bool = False
     bars: float = 0.2
     extent: tuple[float, float] = (0.12, 0.7)
     motion: float = 1.0
@@ -119,7 +119,14 @@ def clips_of_videos(assets: Assets, size: Size, frames: int, max_gap: Curriculum
     if not assets.videos:
         raise DataError("clips of videos were asked for, but the assets hold no labelled video")
     config = ComposeConfig(
-        size, frames, max_gap, backdrops={"video": 1.0}, objects=(0.55, 0.3, 0.15), distractors=(0.7, 0.3), camera=0.15
+        size,
+        frames,
+        max_gap,
+        backdrops={"video": 1.0},
+        objects=(0.55, 0.3, 0.15),
+        distractors=(0.6, 0.4),
+        camera=0.15,
+        backdrop_twins=True,
     )
     return ComposedDataset(assets, config, seed)
 
@@ -133,7 +140,14 @@ def clips_of_stills(assets: Assets, size: Size, frames: int, max_gap: Curriculum
     if not assets.stills:
         raise DataError("clips of stills were asked for, but the assets hold no picture with masks")
     config = ComposeConfig(
-        size, frames, max_gap, backdrops={"still": 1.0}, objects=(0.4, 0.35, 0.25), distractors=(0.7, 0.3), camera=1.3
+        size,
+        frames,
+        max_gap,
+        backdrops={"still": 1.0},
+        objects=(0.4, 0.35, 0.25),
+        distractors=(0.6, 0.4),
+        camera=1.3,
+        backdrop_twins=True,
     )
     return ComposedDataset(assets, config, seed)
 
@@ -147,6 +161,7 @@ def clips_of_crowds(assets: Assets, size: Size, frames: int, max_gap: Curriculum
         objects=(0.0, 0.0, 0.2, 0.25, 0.25, 0.2, 0.1),
         distractors=(0.3, 0.4, 0.3),
         look_alike=0.4,
+        backdrop_twins=True,
         bars=0.4,
         extent=(0.1, 0.65),
     )
@@ -156,11 +171,12 @@ def clips_of_crowds(assets: Assets, size: Size, frames: int, max_gap: Curriculum
 def random_scene(rng: np.random.Generator, assets: Assets, config: ComposeConfig, sure: bool = False) -> Scene:
     """Draw a scene; with `sure` it has an object in the middle of the picture at time 0."""
     backdrop, taken = _backdrop(rng, assets, config)
-    layers = _layers(rng, assets, config, taken + 1)
+    shown = own_object(rng, backdrop, config.size) if config.backdrop_twins else None
+    layers = _layers(rng, assets, config, taken + 1, [] if shown is None else [shown])
     if sure:
         centred = object_motion(rng, 0.0, 0.0, 0.3 * config.motion)
         side = round(0.4 * min(config.size))
-        layers.append(Layer(_constant(shape(rng, side)), min(254, taken + len(layers) + 1), centred, world=False))
+        layers.append(Layer(constant(shape(rng, side)), min(254, taken + len(layers) + 1), centred, world=False))
     return Scene(backdrop, tuple(layers), _light(rng, config.light), config.size)
 
 
@@ -189,20 +205,14 @@ def visible(labels: Labels, min_area: float) -> NDArray[np.intp]:
     return np.flatnonzero(areas >= max(1.0, min_area * labels.size))
 
 
-def _choose(rng: np.random.Generator, weights: dict[str, float], usable: Sequence[str]) -> str:
-    names = [name for name in weights if name in usable and weights[name] > 0]
-    shares = np.array([weights[name] for name in names])
-    return str(names[int(rng.choice(len(names), p=shares / shares.sum()))])
-
-
-def _backdrop(rng: np.random.Generator, assets: Assets, config: ComposeConfig) -> tuple[Backdrop, int]:
+def _backdrop(rng: np.random.Generator, assets: Assets, config: ComposeConfig) -> tuple[VideoBackdrop | StillBackdrop, int]:
     """A backdrop, and the largest label in it."""
     weights = {name: weight for name, weight in config.backdrops.items() if weight > 0}
     usable = [name for name, there in (("video", assets.videos), ("still", assets.stills)) if there and name in weights]
     if "texture" in weights or not usable:
         weights.setdefault("texture", 1.0)
         usable.append("texture")
-    kind = _choose(rng, weights, usable)
+    kind = choose(rng, weights, usable)
     if kind == "video":
         return _video_backdrop(rng, assets, config)
     camera = camera_motion(rng, config.camera)
@@ -240,7 +250,9 @@ def _to_aspect(image: Image, labels: Labels, size: Size) -> tuple[Image, Labels]
     return np.asarray(picture), np.asarray(cv2.resize(labels, target, interpolation=cv2.INTER_NEAREST))
 
 
-def _video_backdrop(rng: np.random.Generator, assets: Assets, config: ComposeConfig) -> tuple[Backdrop, int]:
+def _video_backdrop(
+    rng: np.random.Generator, assets: Assets, config: ComposeConfig
+) -> tuple[VideoBackdrop | StillBackdrop, int]:
     video = assets.videos[int(rng.integers(len(assets.videos)))]
     start = int(rng.integers(len(video)))
     labels = video.labels(start)
@@ -278,24 +290,29 @@ def _largest(labels: Labels) -> int:
     return int(np.where(labels == IGNORE, 0, labels).max())
 
 
-def _layers(rng: np.random.Generator, assets: Assets, config: ComposeConfig, first_id: int) -> list[Layer]:
-    """Labelled objects and unlabelled things, in random order of depth."""
+def _layers(
+    rng: np.random.Generator, assets: Assets, config: ComposeConfig, first_id: int, made: list[Patch | CutVideo]
+) -> list[Layer]:
+    """Labelled objects and unlabelled things, in random order of depth; look-alikes are copies of one in `made`, or of each other."""
     objects = int(rng.choice(len(config.objects), p=config.objects))
     distractors = int(rng.choice(len(config.distractors), p=config.distractors))
-    made: list[Patch | CutVideo] = []
     layers: list[Layer] = []
     for number in range(objects + distractors):
         wanted = number < objects
         again = bool(made) and rng.random() < (config.look_alike if wanted else 0.5)
         side = math.exp(rng.uniform(math.log(config.extent[0]), math.log(config.extent[1]))) * min(config.size)
-        source = _twin(rng, made[int(rng.integers(len(made)))]) if again else _source(rng, assets, config, side)
+        source = (
+            twin(rng, made[int(rng.integers(len(made)))])
+            if again
+            else draw_patch(rng, assets, config.sources, config.bars, side)
+        )
         if source is None:
             continue
         made.append(source)
         x, y = (float(rng.uniform(-0.45, 0.45)) * extent / min(config.size) for extent in config.size[::-1])
         layers.append(
             Layer(
-                source if isinstance(source, CutVideo) else _constant(source),
+                source if isinstance(source, CutVideo) else constant(source),
                 min(254, first_id + number) if wanted else 0,
                 object_motion(rng, x, y, config.motion),
                 world=bool(rng.random() < 0.7),
@@ -310,95 +327,6 @@ def _wobble(rng: np.random.Generator) -> tuple[float, float, float]:
     if rng.random() < 0.4:
         return (0.0, 1.0, 30.0)
     return (float(rng.uniform(0.01, 0.07)), float(rng.uniform(0.4, 1.6)), float(rng.choice([-1, 1]) * rng.uniform(15, 80)))
-
-
-def _source(rng: np.random.Generator, assets: Assets, config: ComposeConfig, side: float) -> Patch | CutVideo | None:
-    """Something to paste, its long side about `side` pixels; None if the picture drawn has nothing to cut out."""
-    there = (("sprite", assets.sprites), ("still", assets.stills), ("video", assets.videos), ("shape", True))
-    weights = {"shape": 1e-9, **config.sources}
-    kind = _choose(rng, weights, [name for name, usable in there if usable])
-    colours = _colours(rng, 0.5)
-    if kind == "video":
-        return _cut_video(rng, assets, side, colours)
-    if kind == "sprite":
-        patch: Patch | None = read_sprite(assets.sprites[int(rng.integers(len(assets.sprites)))])
-    elif kind == "still":
-        patch = _cut_still(rng, assets)
-    else:
-        skin = None
-        if assets.stills and rng.random() < 0.5:
-            skin = assets.stills[int(rng.integers(len(assets.stills)))].load()[0]
-            top, left = (int(rng.integers(0, max(1, extent // 2))) for extent in skin.shape[:2])
-            skin = skin[top : top + skin.shape[0] // 2, left : left + skin.shape[1] // 2]
-        patch = shape(rng, max(8, round(side)), skin)
-        if rng.random() < config.bars:
-            patch = _bar(patch)
-    return None if patch is None else colours(rescale(patch, side / max(patch.shape[:2])))
-
-
-def _bar(patch: Patch) -> Patch:
-    """A long thin occluder with the texture of `patch`."""
-    bar = patch[:, : max(4, patch.shape[1] // 6)].copy()
-    bar[..., 3] = 255
-    return np.asarray(cv2.resize(bar, (max(4, patch.shape[1] // 5), patch.shape[0] * 2), interpolation=cv2.INTER_LINEAR))
-
-
-def _cut_still(rng: np.random.Generator, assets: Assets) -> Patch | None:
-    image, labels = assets.stills[int(rng.integers(len(assets.stills)))].load()
-    areas = np.bincount(labels.ravel(), minlength=256)
-    areas[[0, IGNORE]] = 0
-    ids = np.flatnonzero(areas >= 400)
-    return cut_out(image, labels == rng.choice(ids)) if len(ids) else None
-
-
-def _cut_video(rng: np.random.Generator, assets: Assets, side: float, adjust: functools.partial[Patch]) -> CutVideo | None:
-    video = assets.videos[int(rng.integers(len(assets.videos)))]
-    start = int(rng.integers(len(video)))
-    labels = video.labels(start)
-    ids = np.setdiff1d(np.unique(labels), [0, IGNORE])
-    if not len(ids):
-        return None
-    label = int(rng.choice(ids))
-    box = bounding_box(labels == label)
-    if box is None:
-        return None
-    factor = side / max(box[1] - box[0], box[3] - box[2])
-    return CutVideo(video, label, start, min(factor, 3.0), adjust)
-
-
-def _twin(rng: np.random.Generator, source: Patch | CutVideo) -> Patch | CutVideo:
-    """A look-alike: the same thing, at times in other colours, mirrored, or (cut from a clip) at another moment."""
-    colours = _colours(rng, 0.5)
-    if isinstance(source, CutVideo):
-        start = source.start + int(rng.integers(0, 10))
-        return CutVideo(source.video, source.label, start, source.factor, source.adjust)
-    patch = np.ascontiguousarray(source[:, ::-1]) if rng.random() < 0.4 else source
-    return colours(rescale(patch, math.exp(rng.uniform(-0.2, 0.2))))
-
-
-def _constant(patch: Patch) -> functools.partial[Patch | None]:
-    return functools.partial(_same, patch)
-
-
-def _same(patch: Patch, time: int) -> Patch | None:
-    return patch
-
-
-def _colours(rng: np.random.Generator, probability: float) -> functools.partial[Patch]:
-    """A random change of a patch's colours, the same for all its frames."""
-    mix = np.eye(3)
-    if rng.random() < probability:
-        mix = mix * rng.uniform(0.6, 1.3) + rng.normal(0, 0.08, (3, 3))
-    if rng.random() < 0.15:
-        mix = mix[rng.permutation(3)]
-    return functools.partial(
-        _recolour, mix.astype(np.float32), float(rng.uniform(-25, 25)) if rng.random() < probability else 0.0
-    )
-
-
-def _recolour(mix: NDArray[np.float32], offset: float, patch: Patch) -> Patch:
-    matrix = np.concatenate([mix, np.full((3, 1), offset, np.float32)], 1)
-    return np.dstack([cv2.transform(np.ascontiguousarray(patch[..., :3]), matrix), patch[..., 3]])
 
 
 def _light(rng: np.random.Generator, probability: float) -> Light:
