@@ -94,6 +94,18 @@ def test_evaluate_scores_results(clip, weights, capsys):
     assert json.loads((clip / "s.json").read_text())
 
 
+def test_tables_in_pipes_keep_names_whole(clip, capsys):
+    names = ("a-sequence-with-a-long-name", "another-one-that-goes-on-and-on")
+    for root in ("truth", "found"):
+        for name in names:
+            (clip / root / name).mkdir(parents=True)
+            for t in range(3):
+                (clip / root / name / f"{t:05d}.png").write_bytes((clip / "mask.png").read_bytes())
+    assert main(["evaluate", str(clip / "found"), "--truth", str(clip / "truth")]) == 0
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in names)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -11,7 +11,7 @@ import tyro
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from vosformer.cli.common import need_weights, prepare_machine
+from vosformer.cli.common import need_weights, prepare_machine, show_table
 from vosformer.evaluate.report import Report
 from vosformer.evaluate.runner import Progress as Advance
 from vosformer.evaluate.runner import evaluate as score
@@ -170,7 +170,7 @@ def benchmark(
 
 
 def _show(report: Report, objects: bool) -> None:
-    Console().print(report.table(objects=objects))
+    show_table(report.table(objects=objects))
     for warning in report.warnings:
         Console(stderr=True, soft_wrap=True).print("[yellow]note:[/]", warning, highlight=False, markup=True)
 

@@ -8,10 +8,10 @@ from statistics import fmean
 from typing import Any, cast
 
 import torch
-from rich.console import Console
 from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 
+from vosformer.cli.common import show_table
 from vosformer.memory import Memory
 from vosformer.objects import Cohort, hard_targets
 from vosformer.registry import Variant, variant
@@ -96,4 +96,4 @@ def variants(names: tuple[str, ...] = (), *, objects: int = 1, as_json: bool = F
         table.add_column(heading, justify="left" if heading in ("variant", "") else "right")
     for c in costs:
         table.add_row(c.name, f"{c.parameters / 1e6:.2f} M", f"{c.gflop:.0f}", f"{c.memory_mb:.1f} MB", c.summary)
-    Console().print(table)
+    show_table(table)

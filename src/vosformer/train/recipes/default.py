@@ -116,6 +116,26 @@ NO_DAVIS_SMALL = replace(
     run=replace(SMALL.run, steps=2400, seed=11),
 )
 
+NO_DAVIS_LARGE = replace(
+    NO_DAVIS_SMALL,
+    name="default-no-davis-large",
+    paper="its second stage: larger crops, own masks throughout",
+    model=Model("deaot-t", start="default-no-davis-small"),
+    data=replace(
+        NO_DAVIS_SMALL.data,
+        sources=(
+            Source("stills", repeat=35, gap_max=7),
+            Source("composed", repeat=25, gap_max=7),
+            Source("crowds", repeat=40, gap_max=7),
+        ),
+        crop=337,
+    ),
+    optim=replace(LARGE.optim, lr=2.5e-4, ema=0.995),
+    loss=LARGE.loss,
+    rollout=LARGE.rollout,
+    run=replace(SMALL.run, steps=1000, batch=2, seed=12),
+)
+
 FINETUNE = replace(
     LARGE,
     name="finetune",
@@ -126,4 +146,4 @@ FINETUNE = replace(
     run=replace(LARGE.run, steps=1000, save_every=100, picture_every=100),
 )
 
-RECIPES = (SMALL, LARGE, LONG, FINE, LAST, WIDE, CROWDS, NO_DAVIS_SMALL, FINETUNE)
+RECIPES = (SMALL, LARGE, LONG, FINE, LAST, WIDE, CROWDS, NO_DAVIS_SMALL, NO_DAVIS_LARGE, FINETUNE)
