@@ -98,7 +98,7 @@ CROWDS = replace(
     paper="the fifth stage of the default weights: many objects that meet, a second layer; the encoder's first stages rest",
     model=Model("deaot-s", start="the mean of default-last and default-wide", deepen=True),
     data=replace(FINE.data, sources=(*_mix(35, 10, 20), Source("crowds", repeat=35, gap_max=7))),
-    run=replace(LAST.run, steps=3000, seed=7),
+    run=replace(LAST.run, steps=1680, seed=7),
 )
 
 NO_DAVIS_SMALL = replace(
@@ -113,7 +113,7 @@ NO_DAVIS_SMALL = replace(
             Source("crowds", repeat=25, gap_max=6),
         ),
     ),
-    run=replace(SMALL.run, steps=2400, seed=11),
+    run=replace(SMALL.run, steps=2000, seed=11),
 )
 
 NO_DAVIS_LARGE = replace(
@@ -133,7 +133,7 @@ NO_DAVIS_LARGE = replace(
     optim=replace(LARGE.optim, lr=2.5e-4, ema=0.995),
     loss=LARGE.loss,
     rollout=LARGE.rollout,
-    run=replace(SMALL.run, steps=1000, batch=2, seed=12),
+    run=replace(SMALL.run, steps=860, batch=2, seed=12),
 )
 
 FINETUNE = replace(
