@@ -18,6 +18,7 @@ from vosformer.train.recipe import Recipe
 from vosformer.train.recipes import recipe, recipes
 from vosformer.train.settings import with_settings
 from vosformer.train.start import resolved
+from vosformer.weights import packaged
 
 # What each paper says, section in the recipe's `paper`: AOST 4.3, DeAOT 5 ("the same as AOT"), SimVOS 4, JointFormer 4.1 and 4.4,
 # OneVOS 4.1.
@@ -165,7 +166,7 @@ def test_every_recipe_of_the_issue_is_there():
 def test_recipes_name_things_that_exist(name):
     found = recipe(name)
     assert found.name == name
-    assert found.model.start is None or found.model.start in recipes()
+    assert found.model.start is None or found.model.start in recipes() or found.model.start in packaged()
     if found.model.variant != "default":
         assert found.model.variant in {variant.name for variant in variants()}
     assert all(source.kind in LAYOUTS or source.kind in _COMPOSED for source in found.data.sources)

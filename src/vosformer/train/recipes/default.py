@@ -95,8 +95,8 @@ WIDE = replace(
 CROWDS = replace(
     LAST,
     name="default-crowds",
-    paper="the fifth stage of the default weights: many objects that meet, a second layer; the encoder's first stages rest",
-    model=Model("deaot-s", start="the mean of default-last and default-wide", deepen=True),
+    paper="on from the default weights with a second layer: many objects that meet; the encoder's first stages rest",
+    model=Model("deaot-s", start="default", deepen=True),
     data=replace(FINE.data, sources=(*_mix(35, 10, 20), Source("crowds", repeat=35, gap_max=7))),
     run=replace(LAST.run, steps=1680, seed=7),
 )
