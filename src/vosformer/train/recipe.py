@@ -43,8 +43,8 @@ class Model:
         variant: name of the variant.
         options: keyword arguments of its builder (ablations), e.g. (("drop_path", 0.1),).
         encoder: a file of pretrained encoder weights (None: fresh ones).
-        start: weights that the stage begins with; in recipes the name of the stage before or of packaged weights, for the user to give
-            with `--from`.
+        start: weights that the stage begins with; in recipes the name of the stage before or of packaged weights, for the user to
+            give with `--from`.
         may_miss: regular expressions of tensors that those weights may lack: they begin fresh.
         deepen: those weights may be of a variant with fewer layers: see `vosformer.weights.combining.deepened`.
         freeze: regular expressions; parameters whose names match one are never trained.
