@@ -31,10 +31,15 @@ def need_weights(model: str, weights: Path | None) -> None:
     )
 
 
-def show_table(table: Table) -> None:
-    """Print a table: as wide as it needs where no terminal limits it, so that names stay whole in pipes and files."""
+def show_table(table: Table, whole: bool = False) -> None:
+    """Print a table: as wide as it needs where no terminal limits it, so that names stay whole in pipes and files.
+
+    Args:
+        table: what to print.
+        whole: in terminals, too: hashes and paths that are broken into lines cannot be copied.
+    """
     console = Console()
-    if not console.is_terminal:
+    if whole or not console.is_terminal:
         free = Console(width=10_000)
         console = Console(width=max(console.width, Measurement.get(free, free.options, table).maximum))
     console.print(table)

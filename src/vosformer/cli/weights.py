@@ -12,6 +12,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from vosformer.cli.common import show_table
 from vosformer.errors import InputError
 from vosformer.weights import WeightsInfo, packaged
 from vosformer.weights import average as average_weights
@@ -117,9 +118,8 @@ def _show(info: WeightsInfo, names: bool) -> None:
     for key, value in rows.items():
         if value:
             table.add_row(key, value.replace("[", r"\["))
-    # As wide as it takes: hashes and paths that are broken into lines cannot be copied.
-    console = Console(width=32 + max(len(line) for value in rows.values() for line in value.splitlines() or [""]))
-    console.print(table, highlight=False)
+    show_table(table, whole=True)
     if names:
+        console = Console()
         for name, shape in info.names.items():
             console.print(f"{name}  {list(shape)}", highlight=False, markup=False, soft_wrap=True)

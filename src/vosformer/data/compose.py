@@ -250,9 +250,7 @@ def _to_aspect(image: Image, labels: Labels, size: Size) -> tuple[Image, Labels]
     return np.asarray(picture), np.asarray(cv2.resize(labels, target, interpolation=cv2.INTER_NEAREST))
 
 
-def _video_backdrop(
-    rng: np.random.Generator, assets: Assets, config: ComposeConfig
-) -> tuple[VideoBackdrop | StillBackdrop, int]:
+def _video_backdrop(rng: np.random.Generator, assets: Assets, config: ComposeConfig) -> tuple[VideoBackdrop, int]:
     video = assets.videos[int(rng.integers(len(assets.videos)))]
     start = int(rng.integers(len(video)))
     labels = video.labels(start)

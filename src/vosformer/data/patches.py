@@ -14,7 +14,7 @@ from vosformer.data.assets import Assets
 from vosformer.data.media import bounding_box, cut_out, read_sprite
 from vosformer.data.scene import CutVideo, Patch, Size, StillBackdrop, VideoBackdrop, rescale
 from vosformer.data.textures import shape
-from vosformer.data.types import IGNORE
+from vosformer.data.types import IGNORE, Labels
 
 
 def choose(rng: np.random.Generator, weights: dict[str, float], usable: Sequence[str]) -> str:
@@ -31,16 +31,25 @@ def own_object(rng: np.random.Generator, backdrop: VideoBackdrop | StillBackdrop
     else:
         image, labels, _ = backdrop.frame(0)
         factor = 1.0
-    ids = np.setdiff1d(np.unique(labels), [0, IGNORE])
-    if not len(ids):
+    found = _any_object(rng, labels)
+    if found is None:
         return None
-    label = int(rng.choice(ids))
-    top, bottom, left, right = bounding_box(labels == label) or (0, 1, 0, 1)
-    factor = min(factor, 0.5 * min(size) / max(bottom - top, right - left))
+    label, extent = found
+    factor = min(factor, 0.5 * min(size) / extent)
     if isinstance(backdrop, VideoBackdrop):
         return CutVideo(backdrop.video, label, backdrop.start, factor, _colours(rng, 0.3))
     patch = cut_out(image, labels == label)
     return None if patch is None else rescale(patch, factor)
+
+
+def _any_object(rng: np.random.Generator, labels: Labels) -> tuple[int, int] | None:
+    """(label, long side in pixels) of one of the objects; None if there is none."""
+    ids = np.setdiff1d(np.unique(labels), [0, IGNORE])
+    if not len(ids):
+        return None
+    label = int(rng.choice(ids))
+    box = bounding_box(labels == label)
+    return None if box is None else (label, max(box[1] - box[0], box[3] - box[2]))
 
 
 def draw_patch(
@@ -95,16 +104,8 @@ def _cut_still(rng: np.random.Generator, assets: Assets) -> Patch | None:
 def _cut_video(rng: np.random.Generator, assets: Assets, side: float, adjust: functools.partial[Patch]) -> CutVideo | None:
     video = assets.videos[int(rng.integers(len(assets.videos)))]
     start = int(rng.integers(len(video)))
-    labels = video.labels(start)
-    ids = np.setdiff1d(np.unique(labels), [0, IGNORE])
-    if not len(ids):
-        return None
-    label = int(rng.choice(ids))
-    box = bounding_box(labels == label)
-    if box is None:
-        return None
-    factor = side / max(box[1] - box[0], box[3] - box[2])
-    return CutVideo(video, label, start, min(factor, 3.0), adjust)
+    found = _any_object(rng, video.labels(start))
+    return None if found is None else CutVideo(video, found[0], start, min(side / found[1], 3.0), adjust)
 
 
 def twin(rng: np.random.Generator, source: Patch | CutVideo) -> Patch | CutVideo:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from vosformer.errors import InputError, WeightsError
 from vosformer.weights.files import read_weights
 from vosformer.weights.loading import build, file_overrides, load_weights
-from vosformer.weights.saving import only_variant, save_weights
+from vosformer.weights.saving import save_weights, variant_of
 
 _LAYER = re.compile(r"(LSTT\.layers\.)(\d+)(\..+)")
 
@@ -41,7 +41,7 @@ def average(
     if len(sources) < 2:
         raise InputError(f"a mean needs two weights files or more, found {len(sources)}")
     first = read_weights(sources[0])
-    name = variant or first.metadata.get("variant") or only_variant(first)
+    name = variant or variant_of(first)
     options = file_overrides(first)
     model = build(name, sources[0], **options)
     states = [model.state_dict(), *(build(name, source, **options).state_dict() for source in sources[1:])]
@@ -68,8 +68,7 @@ def load_deepened(model: nn.Module, path: str | Path, variant: str) -> None:
     Raises:
         WeightsError: the file cannot be read, fits no variant or several, or differs in more than the number of layers.
     """
-    file = read_weights(path)
-    held = file.metadata.get("variant") or only_variant(file)
+    held = variant_of(read_weights(path))
     if held == variant:
         load_weights(model, path)
     else:

@@ -111,7 +111,7 @@ def convert(
             f"cannot tell what to write from {target.name!r}: expected a name that ends in .safetensors, .pth or .pt"
         )
     file = read_weights(source, trust=trust)
-    name = variant or file.metadata.get("variant") or only_variant(file)
+    name = variant or variant_of(file)
     model = build(name, source, trust=trust)
     if target.suffix == ".safetensors":
         kept = {key: value for key, value in file.metadata.items() if key not in _RESERVED}
@@ -126,12 +126,14 @@ def convert(
     return name
 
 
-def only_variant(file: WeightsFile) -> str:
-    """The one variant that a file's tensors fit.
+def variant_of(file: WeightsFile) -> str:
+    """The variant that a file says it is, else the one that its tensors fit.
 
     Raises:
-        WeightsError: none does, or several.
+        WeightsError: it says nothing, and fits none or several.
     """
+    if file.metadata.get("variant"):
+        return file.metadata["variant"]
     good, closest = fitting_variants(file.tensors)
     if len(good) == 1:
         return good[0]

@@ -21,6 +21,13 @@ def _mix(videos: int, stills: int, composed: int, gap: int = 7) -> tuple[Source,
     )
 
 
+def _pictures(stills: int, composed: int, crowds: int, gap: int) -> tuple[Source, ...]:
+    return tuple(
+        Source(kind, repeat=repeat, gap_max=gap)
+        for kind, repeat in (("stills", stills), ("composed", composed), ("crowds", crowds))
+    )
+
+
 SMALL = Recipe(
     name="default-small",
     paper="AOT and DeAOT's training (AOST Sec. 4.3) on small crops, without a stage of still pictures alone",
@@ -105,35 +112,18 @@ NO_DAVIS_SMALL = replace(
     SMALL,
     name="default-no-davis-small",
     paper="default-small without video data: stills under a moving camera and composed scenes alone",
-    data=replace(
-        SMALL.data,
-        sources=(
-            Source("stills", repeat=40, gap_max=6),
-            Source("composed", repeat=35, gap_max=6),
-            Source("crowds", repeat=25, gap_max=6),
-        ),
-    ),
+    data=replace(SMALL.data, sources=_pictures(40, 35, 25, gap=6)),
     run=replace(SMALL.run, steps=2000, seed=11),
 )
 
 NO_DAVIS_LARGE = replace(
-    NO_DAVIS_SMALL,
+    LARGE,
     name="default-no-davis-large",
     paper="its second stage: larger crops, own masks throughout",
     model=Model("deaot-t", start="default-no-davis-small"),
-    data=replace(
-        NO_DAVIS_SMALL.data,
-        sources=(
-            Source("stills", repeat=35, gap_max=7),
-            Source("composed", repeat=25, gap_max=7),
-            Source("crowds", repeat=40, gap_max=7),
-        ),
-        crop=337,
-    ),
+    data=replace(LARGE.data, sources=_pictures(35, 25, 40, gap=7), crop=337),
     optim=replace(LARGE.optim, lr=2.5e-4, ema=0.995),
-    loss=LARGE.loss,
-    rollout=LARGE.rollout,
-    run=replace(SMALL.run, steps=860, batch=2, seed=12),
+    run=replace(LARGE.run, steps=860, batch=2, seed=12),
 )
 
 FINETUNE = replace(
