@@ -14,8 +14,8 @@ from vosformer.train.recipe import Recipe
 from vosformer.weights.combining import load_deepened
 from vosformer.weights.files import read_weights
 from vosformer.weights.loading import file_overrides, load_weights, packaged
-from vosformer.weights.matching import fitting_variants
 from vosformer.weights.pretrained import load_pretrained_encoder
+from vosformer.weights.saving import variant_of
 
 
 def resolved(recipe: Recipe, start: Path | None) -> tuple[Recipe, Path | None]:
@@ -38,16 +38,8 @@ def resolved(recipe: Recipe, start: Path | None) -> tuple[Recipe, Path | None]:
             f"recipe {recipe.name!r} begins with finished weights: give them with --from, or a variant with --variant"
         )
     held = read_weights(file)
-    found = held.metadata.get("variant")
-    if found is None:
-        fitting, _ = fitting_variants(held.tensors)
-        if len(fitting) != 1:
-            raise WeightsError(
-                f"{file} does not say its variant and fits {', '.join(fitting) or 'none'}: name it with --variant"
-            )
-        found = fitting[0]
     options = tuple({**file_overrides(held), **dict(recipe.model.options)}.items())
-    return replace(recipe, model=replace(recipe.model, variant=found, options=options)), file
+    return replace(recipe, model=replace(recipe.model, variant=variant_of(held), options=options)), file
 
 
 def starting_model(recipe: Recipe, start: Path | None) -> nn.Module:
