@@ -59,7 +59,7 @@ def test_average_refuses_what_does_not_belong_together(tmp_path, capsys):
     with pytest.raises(InputError, match="two weights files or more, found 1"):
         average([one], tmp_path / "mean.safetensors")
     assert main(["weights", "average", str(one), str(other), "--out", str(tmp_path / "mean.safetensors")]) == 2
-    assert f"other.safetensors fits '{DEEP}', not '{SHALLOW}'" in " ".join(capsys.readouterr().err.split())
+    assert f"other.safetensors holds '{DEEP}', not '{SHALLOW}'" in " ".join(capsys.readouterr().err.split())
     assert not (tmp_path / "mean.safetensors").exists()
 
 
@@ -77,6 +77,21 @@ def test_a_deeper_stack_begins_as_the_shallow_one(tmp_path):
     again = save_weights(models[1], DEEP, tmp_path / "deep.safetensors", dtype=torch.float32)
     state = starting_model(recipe, again).state_dict()
     assert all(torch.equal(tensor, state[name]) for name, tensor in models[1].state_dict().items())
+
+
+def test_average_deepens_what_is_shallower(tmp_path):
+    deep, shallow = saved(tmp_path / "deep.safetensors", DEEP, 3), saved(tmp_path / "shallow.safetensors", SHALLOW, 4)
+    for out in ("mean", "again"):
+        target = str(tmp_path / f"{out}.safetensors")
+        assert main(["weights", "average", str(deep), str(shallow), "--variant", DEEP, "--out", target]) == 0
+    mean = build(DEEP, tmp_path / "mean.safetensors").state_dict()
+    again = build(DEEP, tmp_path / "again.safetensors").state_dict()
+    assert all(torch.equal(tensor, again[name]) for name, tensor in mean.items())
+    parts = read_weights(deep).tensors, read_weights(shallow).tensors
+    for name in parts[1]:
+        torch.testing.assert_close(mean[name], sum(part[name] for part in parts) / 2)
+    silent = "LSTT.layers.2.self_attn.projection.weight"
+    torch.testing.assert_close(mean[silent], parts[0][silent] / 2)
 
 
 def test_further_layers_can_learn(tmp_path):

@@ -72,9 +72,10 @@ def average(
     """Write the mean of several trainings of one variant, tensor by tensor.
 
     Args:
-        sources: two weights files or more, ours or official.
+        sources: two weights files or more, ours or official; one that is named twice counts twice.
         out: the safetensors file to write.
-        variant: what the files are; default: what the first one says itself, or what its tensors fit.
+        variant: what the mean is; default: what the first file says itself, or what its tensors fit. Files of a variant with fewer
+            layers are deepened: they get layers that do nothing.
         dtype: how tensors with two dimensions or more are stored; the others stay float32.
     """
     _say_written(out, average_weights(sources, out, variant, dtype=_DTYPES[dtype]))

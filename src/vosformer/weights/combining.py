@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from vosformer.errors import InputError, WeightsError
+from vosformer.registry import new_model
 from vosformer.weights.files import read_weights
 from vosformer.weights.loading import build, file_overrides, load_weights
 from vosformer.weights.saving import save_weights, variant_of
@@ -25,9 +27,10 @@ def average(
     Trainings that branch off the same weights and end at a low rate tend to be better in the mean than each alone.
 
     Args:
-        sources: two or more files of one variant, ours or official.
+        sources: two or more files, ours or official; one that is named twice counts twice.
         target: the file to write, safetensors.
-        variant: what they are; None = what the first one says, or the one variant that its tensors fit.
+        variant: what the mean is; None = what the first file says, or the one variant that its tensors fit. Files of a variant with
+            fewer layers are deepened first (see `deepened`; fresh values from a fixed seed).
         dtype: see `save_weights`.
 
     Returns:
@@ -43,12 +46,26 @@ def average(
     first = read_weights(sources[0])
     name = variant or variant_of(first)
     options = file_overrides(first)
-    model = build(name, sources[0], **options)
-    states = [model.state_dict(), *(build(name, source, **options).state_dict() for source in sources[1:])]
+    states = [_state(source, name, options) for source in sources]
+    model = new_model(name, **options)
     model.load_state_dict({key: _mean([state[key] for state in states]) for key in states[0]})
     about = {"mean_of": [Path(source).name for source in sources]}
     save_weights(model, name, target, about, dtype=dtype, overrides=options)
     return name
+
+
+def _state(source: str | Path, variant: str, options: Mapping[str, Any]) -> dict[str, Tensor]:
+    """A file's tensors, for the variant: deepened if the file says that it is another one."""
+    held = read_weights(source).metadata.get("variant", variant)
+    state: dict[str, Tensor] = build(held, source, **options).state_dict()
+    if held == variant:
+        return state
+    try:
+        with torch.random.fork_rng():
+            torch.manual_seed(1)
+            return deepened(state, new_model(variant, **options))
+    except WeightsError as error:
+        raise WeightsError(f"{source} holds {held!r}, not {variant!r}: {error}") from None
 
 
 def _mean(tensors: Sequence[Tensor]) -> Tensor:
