@@ -102,10 +102,29 @@ WIDE = replace(
 CROWDS = replace(
     LAST,
     name="default-crowds",
-    paper="on from the default weights with a second layer: many objects that meet; the encoder's first stages rest",
-    model=Model("deaot-s", start="default", deepen=True),
+    paper="on from the mean of the two branches with a second layer: many objects that meet; the encoder's first stages rest",
+    model=Model("deaot-s", start="default-fast", deepen=True),
     data=replace(FINE.data, sources=(*_mix(35, 10, 20), Source("crowds", repeat=35, gap_max=7))),
     run=replace(LAST.run, steps=1680, seed=7),
+)
+
+CROWDS_WIDE = replace(
+    CROWDS,
+    name="default-crowds-wide",
+    paper="one of two branches on from default-crowds, for the mean that the default weights are: more videos, wide crops",
+    model=Model("deaot-s", start="default-crowds"),
+    data=replace(CROWDS.data, sources=(*_mix(50, 10, 15), Source("crowds", repeat=25, gap_max=7)), crop=465),
+    optim=replace(CROWDS.optim, lr=1.5e-4),
+    run=replace(CROWDS.run, steps=1360, seed=21),
+)
+
+CROWDS_LONG = replace(
+    CROWDS,
+    name="default-crowds-long",
+    paper="the other branch: longer clips, more crowds",
+    model=Model("deaot-s", start="default-crowds"),
+    data=replace(CROWDS.data, sources=(*_mix(25, 10, 25), Source("crowds", repeat=40, gap_max=8)), frames=5),
+    run=replace(CROWDS.run, steps=1450, seed=22),
 )
 
 NO_DAVIS_SMALL = replace(
@@ -136,4 +155,4 @@ FINETUNE = replace(
     run=replace(LARGE.run, steps=1000, save_every=100, picture_every=100),
 )
 
-RECIPES = (SMALL, LARGE, LONG, FINE, LAST, WIDE, CROWDS, NO_DAVIS_SMALL, NO_DAVIS_LARGE, FINETUNE)
+RECIPES = (SMALL, LARGE, LONG, FINE, LAST, WIDE, CROWDS, CROWDS_WIDE, CROWDS_LONG, NO_DAVIS_SMALL, NO_DAVIS_LARGE, FINETUNE)
