@@ -56,16 +56,15 @@ def average(
 
 def _state(source: str | Path, variant: str, options: Mapping[str, Any]) -> dict[str, Tensor]:
     """A file's tensors, for the variant: deepened if the file says that it is another one."""
-    held = read_weights(source).metadata.get("variant", variant)
-    state: dict[str, Tensor] = build(held, source, **options).state_dict()
-    if held == variant:
-        return state
-    try:
+    if read_weights(source).metadata.get("variant", variant) == variant:
+        model = build(variant, source, **options)
+    else:
         with torch.random.fork_rng():
             torch.manual_seed(1)
-            return deepened(state, new_model(variant, **options))
-    except WeightsError as error:
-        raise WeightsError(f"{source} holds {held!r}, not {variant!r}: {error}") from None
+            model = new_model(variant, **options)
+        load_deepened(model, source, variant)
+    state: dict[str, Tensor] = model.state_dict()
+    return state
 
 
 def _mean(tensors: Sequence[Tensor]) -> Tensor:
@@ -88,8 +87,13 @@ def load_deepened(model: nn.Module, path: str | Path, variant: str) -> None:
     held = variant_of(read_weights(path))
     if held == variant:
         load_weights(model, path)
-    else:
-        model.load_state_dict(deepened(build(held, path).state_dict(), model))
+        return
+    shallow = build(held, path).state_dict()
+    try:
+        whole = deepened(shallow, model)
+    except WeightsError as error:
+        raise WeightsError(f"{path} holds {held!r}, not {variant!r}: {error}") from None
+    model.load_state_dict(whole)
 
 
 def deepened(held: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:

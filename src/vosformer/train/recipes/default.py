@@ -21,6 +21,10 @@ def _mix(videos: int, stills: int, composed: int, gap: int = 7) -> tuple[Source,
     )
 
 
+def _meeting(videos: int, stills: int, composed: int, crowds: int, gap: int = 7) -> tuple[Source, ...]:
+    return (*_mix(videos, stills, composed), Source("crowds", repeat=crowds, gap_max=gap))
+
+
 def _pictures(stills: int, composed: int, crowds: int, gap: int) -> tuple[Source, ...]:
     return tuple(
         Source(kind, repeat=repeat, gap_max=gap)
@@ -104,7 +108,7 @@ CROWDS = replace(
     name="default-crowds",
     paper="on from the mean of the two branches with a second layer: many objects that meet; the encoder's first stages rest",
     model=Model("deaot-s", start="default-fast", deepen=True),
-    data=replace(FINE.data, sources=(*_mix(35, 10, 20), Source("crowds", repeat=35, gap_max=7))),
+    data=replace(FINE.data, sources=_meeting(35, 10, 20, 35)),
     run=replace(LAST.run, steps=1680, seed=7),
 )
 
@@ -113,7 +117,7 @@ CROWDS_WIDE = replace(
     name="default-crowds-wide",
     paper="one of two branches on from default-crowds, for the mean that the default weights are: more videos, wide crops",
     model=Model("deaot-s", start="default-crowds"),
-    data=replace(CROWDS.data, sources=(*_mix(50, 10, 15), Source("crowds", repeat=25, gap_max=7)), crop=465),
+    data=replace(CROWDS.data, sources=_meeting(50, 10, 15, 25), crop=465),
     optim=replace(CROWDS.optim, lr=1.5e-4),
     run=replace(CROWDS.run, steps=1360, seed=21),
 )
@@ -123,7 +127,7 @@ CROWDS_LONG = replace(
     name="default-crowds-long",
     paper="the other branch: longer clips, more crowds",
     model=Model("deaot-s", start="default-crowds"),
-    data=replace(CROWDS.data, sources=(*_mix(25, 10, 25), Source("crowds", repeat=40, gap_max=8)), frames=5),
+    data=replace(CROWDS.data, sources=_meeting(25, 10, 25, 40, gap=8), frames=5),
     run=replace(CROWDS.run, steps=1450, seed=22),
 )
 
