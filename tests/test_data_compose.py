@@ -200,7 +200,7 @@ def test_crowds_hold_more_objects_and_smaller_ones():
         areas = [(clip.labels[0] == i).float().mean().item() for clip in clips for i in range(1, clip.count + 1)]
         return float(np.mean([clip.count for clip in clips])), float(np.median(areas))
 
-    crowds = seen(clips_of_crowds(Assets(), (96, 96), 2, Curriculum(((0, 3),)), 3))
+    crowds = seen(clips_of_crowds(Assets(), ComposeConfig((96, 96), 2, Curriculum(((0, 3),))), 3))
     usual = seen(ComposedDataset(Assets(), ComposeConfig(size=(96, 96), frames=2), 3))
     assert crowds[0] > usual[0] + 1
     assert crowds[1] < usual[1]
@@ -255,6 +255,6 @@ def test_bars_are_long_and_thin():
 
 def test_asked_for_assets_that_are_not_there():
     with pytest.raises(DataError, match="no labelled video"):
-        clips_of_videos(Assets(), (32, 32), 2, Curriculum(((0, 1),)))
+        clips_of_videos(Assets(), ComposeConfig((32, 32), 2))
     with pytest.raises(DataError, match="no picture with masks"):
-        clips_of_stills(Assets(), (32, 32), 2, Curriculum(((0, 1),)))
+        clips_of_stills(Assets(), ComposeConfig((32, 32), 2))

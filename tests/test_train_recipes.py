@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -313,6 +314,28 @@ def test_fine_tuning_needs_weights_or_a_variant(monkeypatch):
     monkeypatch.setattr("vosformer.train.start.packaged", dict)
     with pytest.raises(InputError, match="--from"):
         resolved(recipe("finetune"), None)
+
+
+def test_composed_crops_may_be_wide_and_others_may_not(tmp_path):
+    write_davis(tmp_path)
+    wide = with_settings(recipe("default-sharp-wide"), ["data.crop=64", "data.width=112", "data.sources=crowds"])
+    assert training_clips(wide, [str(tmp_path)])[0].images.shape == (4, 3, 64, 112)
+    with pytest.raises(InputError, match=r"data.width=112 .*davis2017 are square"):
+        training_clips(with_settings(recipe("aot-main"), ["data.width=112", "data.sources=davis2017"]), [str(tmp_path)])
+
+
+def test_the_window_of_a_recipe_says_how_near_things_are(tmp_path):
+    write_davis(tmp_path)
+
+    def area(window: str) -> float:
+        """Median share of the picture that the video's own square takes, which every clip shows in full."""
+        data = ["data.sources=composed", "data.crop=96", "data.frames=1", f"data.window={window}", "data.max_objects=7"]
+        clips = training_clips(with_settings(recipe("default-sharp-long"), data), [str(tmp_path)])
+        assert clips.config.max_objects == 7
+        clips.config = replace(clips.config, backdrops={"video": 1.0}, objects=(1.0,), distractors=(1.0,), light=0.0)
+        return float(np.median([(clips[i].labels[0] == 1).float().mean() for i in range(12)]))
+
+    assert 0.2 < area("0.95,1.0") < area("0.6,0.65") - 0.1
 
 
 def write_video(frames: Path, masks: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import cv2
 import numpy as np
@@ -110,18 +110,18 @@ class ComposedDataset(ClipDataset):
         return scene, scene.render(time, rng)
 
 
-def clips_of_videos(assets: Assets, size: Size, frames: int, max_gap: Curriculum, seed: int = 0) -> ComposedDataset:
+def clips_of_videos(assets: Assets, config: ComposeConfig, seed: int = 0) -> ComposedDataset:
     """Clips of real videos, cropped around an object at a random zoom, with up to two things pasted on them.
+
+    What `config` says of backdrops, objects, distractors, camera and twins does not count.
 
     Raises:
         DataError: the assets have no video.
     """
     if not assets.videos:
         raise DataError("clips of videos were asked for, but the assets hold no labelled video")
-    config = ComposeConfig(
-        size,
-        frames,
-        max_gap,
+    config = replace(
+        config,
         backdrops={"video": 1.0},
         objects=(0.55, 0.3, 0.15),
         distractors=(0.6, 0.4),
@@ -131,18 +131,18 @@ def clips_of_videos(assets: Assets, size: Size, frames: int, max_gap: Curriculum
     return ComposedDataset(assets, config, seed)
 
 
-def clips_of_stills(assets: Assets, size: Size, frames: int, max_gap: Curriculum, seed: int = 0) -> ComposedDataset:
+def clips_of_stills(assets: Assets, config: ComposeConfig, seed: int = 0) -> ComposedDataset:
     """Clips of photographs under a moving camera, their instances labelled, with up to two things pasted on them.
+
+    What `config` says of backdrops, objects, distractors, camera and twins does not count.
 
     Raises:
         DataError: the assets have no picture with masks.
     """
     if not assets.stills:
         raise DataError("clips of stills were asked for, but the assets hold no picture with masks")
-    config = ComposeConfig(
-        size,
-        frames,
-        max_gap,
+    config = replace(
+        config,
         backdrops={"still": 1.0},
         objects=(0.4, 0.35, 0.25),
         distractors=(0.6, 0.4),
@@ -152,12 +152,13 @@ def clips_of_stills(assets: Assets, size: Size, frames: int, max_gap: Curriculum
     return ComposedDataset(assets, config, seed)
 
 
-def clips_of_crowds(assets: Assets, size: Size, frames: int, max_gap: Curriculum, seed: int = 0) -> ComposedDataset:
-    """Clips where two to six objects meet: small ones, thin ones and look-alikes, more often than elsewhere."""
-    config = ComposeConfig(
-        size,
-        frames,
-        max_gap,
+def clips_of_crowds(assets: Assets, config: ComposeConfig, seed: int = 0) -> ComposedDataset:
+    """Clips where two to six objects meet: small ones, thin ones and look-alikes, more often than elsewhere.
+
+    What `config` says of objects, distractors, look-alikes, bars and extent does not count.
+    """
+    config = replace(
+        config,
         objects=(0.0, 0.0, 0.2, 0.25, 0.25, 0.2, 0.1),
         distractors=(0.3, 0.4, 0.3),
         look_alike=0.4,

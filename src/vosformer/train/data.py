@@ -64,16 +64,18 @@ def training_clips(recipe: Recipe, roots: Sequence[str]) -> ClipDataset:
     """
     data = recipe.data
     if list(roots) == [PROCEDURAL]:
-        return _COMPOSED["composed"](recipe, Source("composed", gap_max=5), Assets(), 0)
+        return _composed(recipe, Source("composed", gap_max=5), Assets())
     folders = [Path(root) for root in roots if root != PROCEDURAL]
     kinds = [source.kind for source in data.sources]
     if all(kind in _COMPOSED for kind in kinds):
         assets = _assets(folders)
-        parts = [(_COMPOSED[s.kind](recipe, s, assets, i), float(s.repeat)) for i, s in enumerate(data.sources)]
+        parts = [(_composed(recipe, s, assets, i), float(s.repeat)) for i, s in enumerate(data.sources)]
         return parts[0][0] if len(parts) == 1 else Mixture(parts, recipe.run.seed)
     mixed = [kind for kind in kinds if kind in _COMPOSED]
     if mixed:
         raise InputError(f"data.sources: {', '.join(mixed)} cannot be joined with {', '.join(set(kinds) - set(mixed))}")
+    if data.width is not None:
+        raise InputError(f"data.width={data.width} is for composed clips; clips of {', '.join(kinds)} are square (data.crop)")
     forms = {find_layout(kind).kind for kind in kinds}
     if len(forms) > 1:
         raise InputError(
@@ -159,23 +161,17 @@ def _curriculum(recipe: Recipe, source: Source) -> Curriculum:
     return Curriculum(tuple((step * recipe.run.batch, max(1, gap // source.gap_divisor)) for step, gap in steps))
 
 
-def _composed(recipe: Recipe, source: Source, assets: Assets, number: int) -> ClipDataset:
-    data = recipe.data
-    config = ComposeConfig(size=(data.crop, data.crop), frames=data.frames, max_gap=_curriculum(recipe, source))
-    return ComposedDataset(assets, replace(config, max_objects=data.max_objects), recipe.run.seed + number)
-
-
-def _preset(make: Callable[..., ComposedDataset]) -> Callable[[Recipe, Source, Assets, int], ClipDataset]:
-    def clips(recipe: Recipe, source: Source, assets: Assets, number: int) -> ClipDataset:
-        data = recipe.data
-        return make(assets, (data.crop, data.crop), data.frames, _curriculum(recipe, source), recipe.run.seed + number)
-
-    return clips
-
-
-_COMPOSED: dict[str, Callable[[Recipe, Source, Assets, int], ClipDataset]] = {
-    "composed": _composed,
-    "videos": _preset(clips_of_videos),
-    "stills": _preset(clips_of_stills),
-    "crowds": _preset(clips_of_crowds),
+_COMPOSED: dict[str, Callable[[Assets, ComposeConfig, int], ComposedDataset]] = {
+    "composed": ComposedDataset,
+    "videos": clips_of_videos,
+    "stills": clips_of_stills,
+    "crowds": clips_of_crowds,
 }
+
+
+def _composed(recipe: Recipe, source: Source, assets: Assets, number: int = 0) -> ClipDataset:
+    data = recipe.data
+    config = ComposeConfig(
+        data.size, data.frames, _curriculum(recipe, source), window=data.window, max_objects=data.max_objects
+    )
+    return _COMPOSED[source.kind](assets, config, recipe.run.seed + number)

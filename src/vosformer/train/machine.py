@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 from vosformer.device import choose_dtype
@@ -24,7 +26,7 @@ def shares(recipe: Recipe, processes: Processes) -> Shares:
     if run.accumulate or processes.device.type != "cpu" or run.batch % processes.world:
         return Shares(run.batch, run.accumulate or 1, processes.rank, processes.world).checked()
     each = run.batch // processes.world
-    most = max(1, _CPU_PIXELS // (data.frames * data.crop**2))
+    most = max(1, _CPU_PIXELS // (data.frames * math.prod(data.size)))
     parts = next(parts for parts in range(1, each + 1) if each % parts == 0 and each // parts <= most)
     return Shares(run.batch, parts, processes.rank, processes.world).checked()
 

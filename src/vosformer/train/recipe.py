@@ -67,6 +67,8 @@ class Data:
         sources: the sets, concatenated.
         frames: T, frames of a clip.
         crop: side of the square crop in pixels.
+        width: of the crop, where it is not square (None); "composed" alone.
+        window: (smallest, largest) side of the crop before it is resized, as share of what fits into a frame; "composed" alone.
         pipeline: whose augmentation and frame sampling.
         reverse: probability that time runs backwards.
         merge: probability that a second clip is pasted on the first.
@@ -78,12 +80,19 @@ class Data:
     sources: tuple[Source, ...] = (Source("composed", gap_max=5),)
     frames: int = 5
     crop: int = 465
+    width: int | None = None
+    window: tuple[float, float] = (0.45, 1.0)
     pipeline: Literal["composed", "aot", "deaot", "simvos", "jointformer", "onevos"] = "composed"
     reverse: float = 0.5
     merge: float = 0.0
     max_objects: int = 10
     gap_curriculum: tuple[tuple[int, int], ...] = ()
     plain_from: int | None = None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the crop, pixels."""
+        return self.crop, self.width or self.crop
 
 
 @dataclass(frozen=True)

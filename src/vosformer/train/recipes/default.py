@@ -131,6 +131,26 @@ CROWDS_LONG = replace(
     run=replace(CROWDS.run, steps=1450, seed=22),
 )
 
+SHARP_LONG = replace(
+    CROWDS_LONG,
+    name="default-sharp-long",
+    paper="one of two branches on from the default weights: things as large as in a frame at 480p; the encoder rests",
+    model=Model("deaot-s", start="default", freeze=(r"^encoder\.",)),
+    data=replace(CROWDS_LONG.data, sources=_meeting(35, 10, 15, 40, gap=8), window=(0.62, 1.0)),
+    optim=replace(CROWDS.optim, lr=1.5e-4),
+    run=replace(CROWDS.run, steps=1600, seed=31),
+)
+
+SHARP_WIDE = replace(
+    CROWDS_WIDE,
+    name="default-sharp-wide",
+    paper="the other branch: whole frames, more videos",
+    model=Model("deaot-s", start="default"),
+    data=replace(CROWDS_WIDE.data, sources=_meeting(50, 10, 15, 25), crop=337, width=593, window=(0.6, 1.0)),
+    optim=replace(CROWDS.optim, lr=1e-4),
+    run=replace(CROWDS.run, steps=1400, seed=32),
+)
+
 NO_DAVIS_SMALL = replace(
     SMALL,
     name="default-no-davis-small",
@@ -159,4 +179,19 @@ FINETUNE = replace(
     run=replace(LARGE.run, steps=1000, save_every=100, picture_every=100),
 )
 
-RECIPES = (SMALL, LARGE, LONG, FINE, LAST, WIDE, CROWDS, CROWDS_WIDE, CROWDS_LONG, NO_DAVIS_SMALL, NO_DAVIS_LARGE, FINETUNE)
+RECIPES = (
+    SMALL,
+    LARGE,
+    LONG,
+    FINE,
+    LAST,
+    WIDE,
+    CROWDS,
+    CROWDS_WIDE,
+    CROWDS_LONG,
+    SHARP_LONG,
+    SHARP_WIDE,
+    NO_DAVIS_SMALL,
+    NO_DAVIS_LARGE,
+    FINETUNE,
+)
