@@ -179,6 +179,18 @@ def test_mixture_is_deterministic_and_keeps_its_weights():
         Mixture([(parts[0], 0.0)])
 
 
+def test_what_a_part_of_a_mixture_draws_does_not_depend_on_the_choice():
+    class Draws(ComposedDataset):
+        def __getitem__(self, index):
+            return tuple(np.random.default_rng([self.seed, index]).random(2))
+
+    parts = [Draws(Assets(), ComposeConfig((16, 16), 1), 4 + k) for k in (0, 1)]  # the first has the mixture's own seed
+    mixture = Mixture([(parts[0], 1.0), (parts[1], 1.0)], seed=4)
+    first = np.array([item for i in range(400) if (item := mixture[i]) == parts[0][i]])
+    assert 150 < len(first) < 250
+    assert abs(first.mean(0) - 0.5).max() < 0.07
+
+
 def test_ranks_share_a_stream():
     items = [list(StreamSampler(10, 20, rank, 2)) for rank in (0, 1)]
     assert items == [[10, 12, 14, 16, 18], [11, 13, 15, 17, 19]]

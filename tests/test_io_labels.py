@@ -21,6 +21,7 @@ LABELS[30, 2] = 3  # one pixel is an object, too
 
 
 def save(path: Path, pixels: np.ndarray) -> Path:
+    path.parent.mkdir(exist_ok=True)
     Image.fromarray(pixels).save(path)
     return path
 
@@ -163,10 +164,45 @@ def test_many_tiny_objects_are_a_label_map(tmp_path: Path) -> None:
     assert np.array_equal(read_labels(save(tmp_path / "m.png", labels)).labels, labels)
 
 
-def test_jpeg_masks_are_refused(tmp_path: Path) -> None:
-    Image.fromarray(disc(smooth=False)).save(tmp_path / "m.jpg", quality=90)
-    with pytest.raises(InputError, match="no label map"):
-        read_labels(tmp_path / "m.jpg")
+@pytest.mark.parametrize(("name", "form"), [("m.jpg", "JPEG"), ("m.webp", "WEBP"), ("alpha.webp", "WEBP")])
+def test_lossy_masks_are_refused(tmp_path: Path, name: str, form: str) -> None:
+    # At full quality only a few values differ, which look like further objects.
+    pixels = np.repeat((50 * LABELS).astype(np.uint8)[:, :, None], 4 if name == "alpha.webp" else 3, axis=2)
+    Image.fromarray(pixels).save(tmp_path / name, quality=100)
+    with pytest.raises(InputError, match=rf"{name} is compressed as lossy {form}"):
+        read_labels(tmp_path / name)
+
+
+def test_lossless_webp_masks_are_read(tmp_path: Path) -> None:
+    Image.fromarray((50 * LABELS).astype(np.uint8)).save(tmp_path / "m.webp", lossless=True)
+    assert np.array_equal(read_labels(tmp_path / "m.webp").labels, 50 * LABELS)
+
+
+def test_what_the_palette_hides_is_background(tmp_path: Path) -> None:
+    image = Image.fromarray(np.where(LABELS == 0, 3, LABELS % 3).astype(np.uint8))  # the lone pixel of object 3 becomes index 0
+    image.putpalette(DAVIS_PALETTE.tobytes())
+    image.save(tmp_path / "m.png", transparency=3)
+    assert np.array_equal(read_labels(tmp_path / "m.png").labels, LABELS % 3)
+
+
+@pytest.mark.parametrize("hidden", [None, 2])
+def test_pictures_reduced_to_a_palette_are_refused(tmp_path: Path, hidden: int | None) -> None:
+    image = Image.fromarray(np.where(LABELS == 0, 2, LABELS % 2).astype(np.uint8))
+    image.putpalette([0, 255, 0, 255, 0, 0, 0, 0, 0])  # green is index 0, black is 2
+    image.save(tmp_path / "m.png", transparency=hidden)
+    with pytest.raises(InputError, match=r"m.png is indexed, and index 0, .* is the colour \(0, 255, 0\), while index 2"):
+        read_labels(tmp_path / "m.png")
+
+
+def test_masks_of_frames_that_may_be_masks_of_objects_are_told(tmp_path: Path) -> None:
+    for name in ("1", "2", "3"):
+        save(tmp_path / "video" / f"{name}.png", np.zeros((40, 60, 3), np.uint8))
+    for name in ("1", "2"):
+        save(tmp_path / "masks" / f"{name}.png", np.where(int(name) == LABELS, 255, 0).astype(np.uint8))
+    with open_source(tmp_path / "video") as source:
+        assert "taken as masks of the frames" in read_masks(tmp_path / "masks", source).notes[0]
+        save(tmp_path / "masks" / "2.png", LABELS.astype(np.uint8))
+        assert read_masks(tmp_path / "masks", source).notes == ()
 
 
 def test_pictures_are_refused(tmp_path: Path) -> None:

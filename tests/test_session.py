@@ -158,6 +158,31 @@ def test_states_branch_save_and_restore(model, tmp_path):
     assert all(np.array_equal(fresh.step(image).labels, known) for image, known in zip(images[4:], straight, strict=True))
 
 
+@pytest.mark.parametrize(
+    ("other", "odd"), [({"size": 48}, "size"), ({"scales": (1.0, 1.25)}, "scales"), ({"flip": True}, "flip"), ({}, "model")]
+)
+def test_states_of_another_model_or_setting_are_refused(tmp_path, other, odd):
+    images, labels = flat_clip((1,), 2)
+    first = session(ColourModel)
+    first.step(images[0], labels[0])
+    first.save(tmp_path / "state.safetensors")
+    second = session(PerObjectColourModel if odd == "model" else ColourModel, **other)
+    with pytest.raises(InputError, match=rf"state.safetensors is of a session of another {odd}"):
+        second.load(tmp_path / "state.safetensors")
+    with pytest.raises(InputError, match=f"the state is of a session of another {odd}"):
+        second.state = first.state
+    assert second.ids == ()
+
+
+def test_other_weights_are_another_model():
+    model = variant("deaot-t").build(tiny=True)
+    before = Session(model, device="cpu", dtype="fp32")
+    with torch.no_grad():
+        next(model.parameters()).view(-1)[0].add_(1)
+    with pytest.raises(InputError, match="another model"):
+        Session(model, device="cpu", dtype="fp32").state = before.state
+
+
 def test_a_broken_state_file_is_refused(tmp_path):
     s = session(ColourModel)
     for content in (b"", b"hello", b"\x08\0\0\0\0\0\0\0{}      "):
@@ -196,6 +221,26 @@ def test_memory_stays_within_its_bound():
     assert iou(out.labels == 1, labels[-1] == 1) > 0.8
     with pytest.raises(InputError, match="one remembered frame takes"):
         session(ColourModel, max_memory_mb=0.001).step(images[0], labels[0])
+
+
+def test_objects_that_the_bound_has_no_room_for_change_nothing():
+    images, labels = flat_clip((1,), 4)
+    usual = session(PerObjectColourModel)
+    usual.step(images[0], labels[0])
+    bounded = session(PerObjectColourModel, max_memory_mb=1.5 * usual.memory_bytes / 1e6)
+    bounded.step(images[0], labels[0])
+    many = labels[1].copy()
+    many.ravel()[:30] = np.arange(10, 40)
+    with pytest.raises(InputError, match="max_memory_mb"):
+        bounded.step(images[1], many)
+    assert bounded.ids == (1,)
+    assert np.array_equal(bounded.step(images[1]).labels, usual.step(images[1]).labels)
+
+
+@pytest.mark.parametrize("bound", [0, -1.0, float("inf"), float("nan")])
+def test_bounds_that_are_none(bound):
+    with pytest.raises(InputError, match="max_memory_mb"):
+        session(ColourModel, max_memory_mb=bound)
 
 
 def test_the_default_memory_is_flat():

@@ -175,6 +175,66 @@ def test_another_run_is_not_resumed(tmp_path):
         go(labels[0])
 
 
+def test_a_run_that_fails_at_once_leaves_the_former_one_as_it_was(tmp_path, monkeypatch):
+    monkeypatch.setattr(tracking, "CHECKPOINT_FRAMES", 3)
+    images, labels = flat_clip((1, 2), 8)
+    source = Arrays(images)
+    state, half = tmp_path / "state", {"state": tmp_path / "state"}
+    with pytest.raises(StopError):
+        track(source, {0: labels[0]}, session(), folders(tmp_path), progress=interrupt_at(5), **half)
+    before = {path: path.read_bytes() for path in sorted(tmp_path.rglob("*")) if path.is_file()}
+    with pytest.raises(InputError, match="options"):
+        track(source, {0: labels[0]}, session(), folders(tmp_path), options={"depth": 2}, **half)
+    with pytest.raises(OutputError, match="300"):
+        track(source, {0: labels[0] * 300}, session(), folders(tmp_path), **half)
+    assert {path: path.read_bytes() for path in sorted(tmp_path.rglob("*")) if path.is_file()} == before
+    assert state.exists()
+    assert track(source, {0: labels[0]}, session(), folders(tmp_path), resume=True, **half).frames == 8
+
+
+def interrupt_at(frame: int):
+    def progress(done: int, total: int | None) -> None:
+        if done == frame:
+            raise StopError
+
+    return progress
+
+
+def test_resuming_a_finished_run_makes_what_is_missing_again(tmp_path):
+    images, labels = flat_clip((1, 2), 5)
+
+    def again(out: Path) -> int:
+        stepped = []
+        options = {"state": tmp_path / "state", "resume": True, "progress": lambda done, total: stepped.append(done)}
+        track(Arrays(images), {0: labels[0]}, session(), folders(out), **options)
+        return len(stepped)
+
+    assert again(tmp_path) == 5
+    assert again(tmp_path) == 0
+    for gone in ("masks/00003.png", "scores.csv"):
+        (tmp_path / gone).unlink()
+        assert again(tmp_path) == 5
+        assert (tmp_path / gone).exists()
+
+
+def test_a_session_of_another_model_does_not_go_on_with_a_run(tmp_path):
+    images, labels = flat_clip((1,), 4)
+    track(Arrays(images), {0: labels[0]}, session(), [], state=tmp_path)
+    other = Session(ColourModel(), device="cpu", dtype="fp32", size=48)
+    with pytest.raises(InputError, match="other settings"):
+        track(Arrays(images), {0: labels[0]}, other, [], state=tmp_path, resume=True)
+
+
+def test_masks_that_belong_to_no_frame_are_refused():
+    images, labels = flat_clip((1,), 4)
+    with pytest.raises(InputError, match=r"frames \[9\], but .* has 4 frames"):
+        track(Arrays(images), {0: labels[0], 9: labels[0]}, session(), [])
+    with pytest.raises(InputError, match=r"mask of frame 2 has the shape \(3, 3\)"):
+        track(Arrays(images), {0: labels[0], 2: labels[0][:3, :3]}, session(), [])
+    with pytest.raises(InputError, match="open_source"):
+        track("clip.mp4", {0: labels[0]}, session(), [])  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

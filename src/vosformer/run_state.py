@@ -116,11 +116,19 @@ class RunState:
 
 
 def survey(source: Source, masks: Mapping[int, NDArray[Any]], settings: Mapping[str, Any]) -> tuple[set[int], str]:
-    """(the ids in the masks, text that differs if the frames, the masks or the settings do); masks are looked at one by one."""
+    """(the ids in the masks, text that differs if the frames, the masks or the settings do); masks are looked at one by one.
+
+    Raises:
+        InputError: a mask has another size than the frames.
+    """
     ids: set[int] = set()
     digest = hashlib.sha256(repr((source.fingerprint(), source.height, source.width)).encode())
     for number in sorted(masks):
         labels = np.ascontiguousarray(masks[number], np.int64)
+        if labels.shape != (source.height, source.width):
+            raise InputError(
+                f"the mask of frame {number} has the shape {labels.shape}, expected {(source.height, source.width)} as {source.name}"
+            )
         digest.update(repr((number, labels.shape)).encode() + labels.tobytes())
         ids.update(np.unique(labels).tolist())
     digest.update(json.dumps(settings, sort_keys=True, default=str).encode())

@@ -6,15 +6,18 @@ Training rolls clips out through the same `encode`, `read` and `write`; the comm
 from __future__ import annotations
 
 import copy
+import hashlib
+import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from vosformer import objects
 from vosformer.device import choose_device, choose_dtype
@@ -72,10 +75,14 @@ class Session:
             WeightsError: weights that do not fit.
             DeviceError: a device or dtype that this machine does not have.
         """
-        if size is not None and size < 16:
-            raise InputError(f"size is {size}, expected at least 16 pixels")
-        if not scales or any(not 0 < scale <= 8 for scale in scales):
-            raise InputError(f"scales are {list(scales)}, expected numbers above 0 and up to 8")
+        if size is not None and (not isinstance(size, int) or size < 16):
+            raise InputError(f"size is {size!r}, expected a whole number of at least 16 pixels, or None")
+        if not isinstance(scales, Sequence) or not scales or any(not 0 < scale <= 8 for scale in scales):
+            raise InputError(f"scales are {scales!r}, expected a list of numbers above 0 and up to 8")
+        if max_memory_mb is not None and not 0 < max_memory_mb < math.inf:
+            raise InputError(
+                f"max_memory_mb is {max_memory_mb}, expected a number above 0, or None for no other bound than the policy's"
+            )
         place = choose_device(device)
         kind = choose_dtype(dtype, place)
         network = _named(model, weights, place, kind) if isinstance(model, str) else _given(model, weights, place, kind)
@@ -84,6 +91,13 @@ class Session:
         policy = named_policy(memory, self._model.policy) if isinstance(memory, str) else memory
         views = tuple(View(scale, mirrored) for scale in scales for mirrored in ((False, True) if flip else (False,)))
         self._setup = Setup(self._model, policy, views, size, place, kind)
+        self._origin = {
+            "model": f"{type(network).__name__} {_fingerprint(network)}",
+            "size": str(size),
+            "scales": str([float(scale) for scale in scales]),
+            "flip": str(flip),
+            "dtype": str(kind).removeprefix("torch."),
+        }
         self._max_memory_mb = max_memory_mb
         self._state = State(views=tuple([] for _ in views))
 
@@ -102,13 +116,23 @@ class Session:
         """Bytes that the memory banks hold now."""
         return sum(cohort.memory.nbytes for cohorts in self._state.views for cohort in cohorts)
 
+    @property
+    def origin(self) -> Mapping[str, str]:
+        """What a state must agree with to be taken over here: model (a hash of its weights), size, scales, flip and dtype."""
+        return dict(self._origin)
+
     def step(
-        self, frame: NDArray[np.uint8], labels: ArrayLike | None = None, *, ids: Sequence[int] | None = None, **options: Any
+        self,
+        frame: NDArray[np.uint8] | Tensor,
+        labels: ArrayLike | None = None,
+        *,
+        ids: Sequence[int] | None = None,
+        **options: Any,
     ) -> Prediction:
         """The masks of the next frame.
 
         Args:
-            frame: uint8 RGB [height,width,3]; every frame of a session has the same size.
+            frame: uint8 RGB [height,width,3], an array or tensor; every frame of a session has the same size.
             labels: integers [height,width], 0 = nothing said, other values = ids of objects (any integers that fit 32 bits). On any
                 frame: a first mask, objects that are new, or corrections. What is given wins, and stays in memory.
             ids: the objects that `labels` speaks for: their masks are exactly as given, even if empty. Default: the ids that occur
@@ -123,9 +147,16 @@ class Session:
         if not self.ids and given is None and self._state.frames == 0:
             raise InputError("the first frame needs labels: at least one object must be given before anything can be tracked")
         self._check_options(options)
+        if self._max_memory_mb is None:
+            prediction, self._state = step(self._setup, self._state, image, given, options)
+            return prediction
+        before = None if given is None else self._state.clone()  # only new objects can make a frame too large for the bound
         prediction, self._state = step(self._setup, self._state, image, given, options)
-        if self._max_memory_mb is not None:
+        try:
             self._bound_memory(self._max_memory_mb)
+        except InputError:
+            self._state = self._state if before is None else before
+            raise
         return prediction
 
     def remove(self, i: int) -> None:
@@ -146,12 +177,11 @@ class Session:
     @property
     def state(self) -> State:
         """A snapshot of all that the session knows. Set it to go back, in this session or another one of the same model."""
-        return self._state.clone()
+        return replace(self._state.clone(), origin=self.origin)
 
     @state.setter
     def state(self, state: State) -> None:
-        if len(state.views) != len(self._setup.views):
-            raise InputError(f"the state has {len(state.views)} views, this session {len(self._setup.views)}")
+        self._check_origin(state, "the state")
         self._state = state.clone()
 
     def save(self, path: str | Path) -> None:
@@ -160,7 +190,7 @@ class Session:
         Raises:
             OutputError: it could not be written.
         """
-        save_state(self._state, Path(path))
+        save_state(replace(self._state, origin=self.origin), Path(path))
 
     def load(self, path: str | Path) -> None:
         """Go back to a state that `save` wrote, in a session of the same model and settings.
@@ -168,10 +198,18 @@ class Session:
         Raises:
             InputError: the file is missing, broken, or of other settings.
         """
-        self.state = load_state(Path(path), self._setup.policy, self._setup.device)
+        state = load_state(Path(path), self._setup.policy, self._setup.device)
+        self._check_origin(state, str(path))
+        self._state = state
 
-    def _check_frame(self, frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        image = np.asarray(frame)
+    def _check_origin(self, state: State, name: str) -> None:
+        odd = [key for key, value in self._origin.items() if state.origin.get(key) != value]
+        if odd:
+            found, here = ({key: origin.get(key) for key in odd} for origin in (state.origin, self._origin))
+            raise InputError(f"{name} is of a session of another {' and '.join(odd)}: {found}, expected {here}")
+
+    def _check_frame(self, frame: NDArray[np.uint8] | Tensor) -> NDArray[np.uint8]:
+        image = _array(frame, "a frame")
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
             raise InputError(
                 f"a frame of shape {image.shape} and {image.dtype} was given, expected uint8 [height,width,3] in RGB"
@@ -184,7 +222,7 @@ class Session:
         return image
 
     def _check_labels(self, labels: ArrayLike, size: tuple[int, ...], ids: Sequence[int] | None) -> Given:
-        array = np.asarray(labels)
+        array = _array(labels, "labels")
         if array.shape != size:
             raise InputError(f"labels of shape {array.shape} were given for a frame of {size[0]} x {size[1]} pixels")
         if array.dtype.kind not in "iub":
@@ -194,7 +232,10 @@ class Session:
         if values[0] < limits.min or values[-1] > limits.max:
             raise InputError(f"labels reach from {values[0]} to {values[-1]}; ids must fit 32 bits")
         present = tuple(int(v) for v in values if v != 0)
-        spoken = present if ids is None else tuple(dict.fromkeys(int(i) for i in ids))
+        try:
+            spoken = present if ids is None else tuple(dict.fromkeys(int(i) for i in ids))
+        except (TypeError, ValueError):
+            raise InputError(f"ids are {ids!r}, expected a list of whole numbers") from None
         if not set(present) <= set(spoken):
             raise InputError(f"labels hold the ids {list(present)}, which are not all among ids={list(spoken)}")
         known = set(self.ids)
@@ -209,8 +250,12 @@ class Session:
         check = getattr(self._model, "check_options", None)
         if options and check is None:
             raise InputError(f"options {sorted(options)} are not known to this model: it has none")
-        if check is not None:
+        if check is None:
+            return
+        try:
             check(**options)
+        except TypeError as error:
+            raise InputError(f"options {sorted(options)} are not all known to this model: {error}") from None
 
     def _bound_memory(self, megabytes: float) -> None:
         """Set the policies' capacity so that all banks together stay within the bound."""
@@ -228,6 +273,21 @@ class Session:
             cohort.memory.limit(capacity)
 
 
+def _array(values: Any, what: str) -> NDArray[Any]:
+    try:
+        return np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"{what} of type {type(values).__name__} was given, which is no array: {error}") from None
+
+
+def _fingerprint(network: nn.Module) -> str:
+    """Differs between models of other shapes or weights; of each tensor only the first values are looked at."""
+    digest = hashlib.sha256()
+    for name, tensor in network.state_dict().items():
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.flatten()[:8].tolist()}".encode())
+    return digest.hexdigest()[:12]
+
+
 def _named(name: str, weights: str | Path | None, device: torch.device, dtype: torch.dtype) -> nn.Module:
     if weights is None and name != "default" and name not in packaged():
         message = f"{name} runs with fresh random weights: give a file, or take the model 'default', whose weights are packaged"
@@ -241,6 +301,9 @@ def _given(model: nn.Module, weights: str | Path | None, device: torch.device, d
         raise InputError(
             f"weights {weights} were given beside a model that is no name: vosformer.weights.load_weights loads them"
         )
+    lacking = [name for name in ("encode", "read", "write", "policy", "geometry") if not hasattr(model, name)]
+    if lacking:
+        raise InputError(f"a {type(model).__name__} is no model for video object segmentation: it lacks {', '.join(lacking)}")
     as_wanted = all(x.device == device and x.dtype == dtype for x in model.parameters())
     if as_wanted and not any(module.training for module in model.modules()):
         return model

@@ -38,7 +38,7 @@ def save_state(state: State, path: Path) -> None:
             )
             known.append({"began": cohort.began, "slots": cohort.slots, "memory": about})
         views.append(known)
-    about_all = {"frames": state.frames, "source": state.source, "views": views}
+    about_all = {"frames": state.frames, "source": state.source, "views": views, "origin": dict(state.origin)}
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         save_file(tensors, part, {"format": _FORMAT, "state": json.dumps(about_all)})
@@ -71,7 +71,7 @@ def load_state(path: Path, policy: Policy, device: torch.device) -> State:
             for v, view in enumerate(about["views"])
         )
         source = about["source"]
-        return State(about["frames"], None if source is None else (source[0], source[1]), views)
+        return State(about["frames"], None if source is None else (source[0], source[1]), views, dict(about["origin"]))
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: no session can be read from it: {error}") from None
 

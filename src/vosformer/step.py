@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -47,11 +47,13 @@ class State:
         frames: how many frames were seen.
         source: (height, width) of the frames, None before the first.
         views: for each view its cohorts.
+        origin: model and settings that it only fits, by name (`Session.origin`); empty inside a session.
     """
 
     frames: int = 0
     source: tuple[int, int] | None = None
     views: tuple[list[Cohort], ...] = ([],)
+    origin: Mapping[str, str] = field(default_factory=dict)
 
     def clone(self) -> State:
         """A copy that can go its own way."""

@@ -98,43 +98,50 @@ def track(
         stop: the frame to stop before.
         state: folder for what `resume` needs; None: the run cannot be resumed.
         resume: go on where a run with the same `state` stopped; its results are those of a run that was never interrupted.
-        settings: whatever else decides the results; a run of other settings is not resumed.
+        settings: whatever else decides the results (memory policy, outputs); a run of other settings, or of a session of another
+            `origin`, is not resumed.
         options: of the model, for every step.
         progress: called with (frames done, frames in all or None).
 
     Raises:
-        InputError: no mask in the range, a mask on a frame that does not decode, or a run that cannot be resumed.
+        InputError: no mask in the range, a mask of another size than the frames or on one that does not decode or is not there,
+            or a run that cannot be resumed.
         OutputError: a result could not be written; what was written stays valid.
     """
+    if not isinstance(source, Source):
+        raise InputError(f"the source is a {type(source).__name__}; open files and streams with vosformer.io.open_source")
     passes = _plan(source, sorted(masks), direction, start, stop)
     total = None if source.live or source.count is None else sum(_length(p, source.count) for p in passes)
-    ids, mark = survey(source, masks, {"direction": direction, "start": start, "stop": stop, **(settings or {})})
+    ids, mark = survey(
+        source, masks, {**session.origin, "direction": direction, "start": start, "stop": stop, **(settings or {})}
+    )
     run = None if state is None else RunState(state, mark)
     if resume and (run is None or source.live):
         raise InputError(f"a run can only be resumed if it keeps its state in a folder, and {source.name} can be read again")
     done = run.load(session) if resume and run is not None else Progress()
     report = TrackReport(done.written, list(done.bridged), [Doubt(*doubt) for doubt in done.doubts])
-    if done.complete:
+    if done.complete and Sinks(sinks).present(done.written):
         Sinks(sinks).clean()
         return report
-    if run is not None and not resume:
-        run.forget()
+    if done.complete:  # and its results are gone
+        done, report = Progress(), TrackReport()
     walk = _Walk(session, masks, dict(options or {}), report)
     sink = BackgroundSink(Sinks(sinks))
     with ExitStack() as stack:
         stack.callback(sink.close, complete=False)
         sink.check_ids(ids)
-        sink.restore(done.sinks)
+        begun = False
         for number, part in enumerate(passes):
             if number < done.part:
                 continue
-            begun = done.frames if number == done.part else 0
-            if begun == 0:
+            behind = done.frames if number == done.part else 0
+            if behind == 0:
                 walk.begin()
             else:
-                walk.resume(done.labels, part.start + part.step * (begun - 1))
-            results = stack.enter_context(closing(walk.follow(_frames(source, part, begun), source.real_time)))
-            for at, (frame, labels, scores, probability) in enumerate(results, begun + 1):
+                walk.resume(done.labels, part.start + part.step * (behind - 1))
+            results = stack.enter_context(closing(walk.follow(_frames(source, part, behind), source.real_time)))
+            for at, (frame, labels, scores, probability) in enumerate(results, behind + 1):
+                begun = begun or _take_over(run, resume, sink, done)
                 if at > part.silent:
                     sink.write(frame, labels, scores, probability)
                     report.frames += 1
@@ -142,11 +149,20 @@ def track(
                     progress(report.frames, total)
                 if run is not None and at % CHECKPOINT_FRAMES == 0:
                     run.save(session, walk.progress(number, at, sink.checkpoint()))
+        begun = begun or _take_over(run, resume, sink, done)
     # In this order: a run that is killed while its files are put together does that again, since it is not complete yet.
     if run is not None:
         run.finish(walk.progress(len(passes), 0, {}))
     sink.clean()
     return report
+
+
+def _take_over(run: RunState | None, resume: bool, sink: Sink, done: Progress) -> bool:
+    """Replace what a former run left, or go on behind it; only once a frame was tracked, so that a mistake loses nothing."""
+    if run is not None and not resume:
+        run.forget()
+    sink.restore(done.sinks)
+    return True
 
 
 class _Walk:
@@ -222,6 +238,9 @@ def _probability(out: Prediction) -> Callable[[int], NDArray[np.float32]]:
 
 def _plan(source: Source, given: list[int], direction: Direction, start: int | None, stop: int | None) -> list[_Pass]:
     """The passes over the source, in order."""
+    strange = [number for number in given if number < 0 or (source.count is not None and number >= source.count)]
+    if strange:
+        raise InputError(f"masks are on the frames {strange[:5]}, but {source.name} has {source.count} frames, from 0 on")
     low = 0 if start is None else start
     if low < 0 or (stop is not None and stop <= low):
         raise InputError(f"frames {low} to {stop} are no range: expected a start of 0 or more and a stop after it")

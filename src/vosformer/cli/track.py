@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from vosformer.cli.common import need_weights, prepare_machine
+from vosformer.errors import InputError
 from vosformer.io import (
     CocoRLE,
     CutOuts,
@@ -31,6 +32,17 @@ from vosformer.track import TrackReport
 from vosformer.track import track as follow
 
 Output = Literal["masks", "masks16", "overlay", "scores", "scores-json", "objects", "rgba", "rle"]
+
+_PLACES: dict[Output, str] = {
+    "masks": "masks",
+    "masks16": "masks16",
+    "overlay": "overlay.mp4",
+    "scores": "scores.csv",
+    "scores-json": "scores.json",
+    "objects": "objects",
+    "rgba": "rgba",
+    "rle": "rle.json",
+}
 
 
 def track(
@@ -90,6 +102,7 @@ def track(
     begin = time.perf_counter()
     need_weights(model, weights)
     dtype = "fp32" if fp32 else dtype
+    _check_places(out, outputs, (Path(video), mask))
     with open_source(video) as source:
         masks = read_masks(mask, source, frame=mask_frame)
         for note in masks.notes:
@@ -97,15 +110,7 @@ def track(
         looks: dict[str, Any] = {"size": size, "scales": scales, "flip": flip, "memory": memory, "max_memory_mb": max_memory}
         session = Session(model, weights, device=device, dtype=dtype, **looks)
         options = {} if depth is None else {"depth": depth}
-        decisive = {
-            **looks,
-            **options,
-            "model": model,
-            "weights": _identity(weights),
-            "dtype": dtype,
-            "fp32": fp32,
-            "outputs": outputs,
-        }
+        decisive = {**options, "memory": memory, "max_memory_mb": max_memory, "outputs": outputs}
         with _Bar(console) as progress:
             report = follow(
                 source,
@@ -122,20 +127,41 @@ def track(
                 progress=progress,
             )
     _tell(report, out, time.perf_counter() - begin, console)
+    for output in ("masks", "masks16"):
+        more = len(list((out / output).glob("*.png"))) - report.frames
+        if output in outputs and more > 0:
+            console.print(
+                f"[yellow]{out / output} holds {more} more PNGs than this run wrote, e.g. of a former one[/]", highlight=False
+            )
+
+
+def _check_places(out: Path, outputs: tuple[Output, ...], inputs: tuple[Path, ...]) -> None:
+    """Refuse to write over what is read.
+
+    Raises:
+        InputError: an input lies where results go.
+    """
+    places = [(out / _PLACES[output]).resolve() for output in outputs]
+    for path in inputs:
+        real = path.resolve()
+        if path.exists() and any(place == real or place in real.parents for place in places):
+            raise InputError(
+                f"{path} is where results go (-o {out}), so it would be overwritten; choose another folder with -o"
+            )
 
 
 def _sinks(outputs: tuple[Output, ...], out: Path, source: Source, palette: NDArray[np.uint8] | None) -> list[Sink]:
-    make: dict[Output, Callable[[], Sink]] = {
-        "masks": lambda: LabelImages(out / "masks", palette),
-        "masks16": lambda: LabelImages(out / "masks16", bits=16),
-        "overlay": lambda: OverlayVideo(out / "overlay.mp4", source.fps, palette),
-        "scores": lambda: Scores(out / "scores.csv"),
-        "scores-json": lambda: Scores(out / "scores.json"),
-        "objects": lambda: ObjectImages(out / "objects"),
-        "rgba": lambda: CutOuts(out / "rgba"),
-        "rle": lambda: CocoRLE(out / "rle.json"),
+    make: dict[Output, Callable[[Path], Sink]] = {
+        "masks": lambda path: LabelImages(path, palette),
+        "masks16": lambda path: LabelImages(path, bits=16),
+        "overlay": lambda path: OverlayVideo(path, source.fps, palette),
+        "scores": Scores,
+        "scores-json": Scores,
+        "objects": ObjectImages,
+        "rgba": CutOuts,
+        "rle": CocoRLE,
     }
-    return [make[output]() for output in dict.fromkeys(outputs)]
+    return [make[output](out / _PLACES[output]) for output in dict.fromkeys(outputs)]
 
 
 class _Bar:
@@ -176,11 +202,3 @@ def _tell(report: TrackReport, out: Path, seconds: float, console: Console) -> N
         for doubt in report.doubts[:10]:
             line = f"  object {doubt.object}, frames {doubt.first} to {doubt.last} (score down to {doubt.score:.2f})"
             console.print(line, highlight=False)
-
-
-def _identity(weights: Path | None) -> tuple[str, int, int] | None:
-    """What changes if another file is given."""
-    if weights is None or not weights.exists():
-        return None
-    status = weights.stat()
-    return str(weights), status.st_size, status.st_mtime_ns

@@ -10,6 +10,8 @@ from torch.utils.data import Sampler
 from vosformer.data.types import Clip, ClipDataset
 from vosformer.errors import DataError
 
+_CHOICE = 5  # not 0, which would give the numbers of [seed, index]
+
 
 class Mixture(ClipDataset):
     """Items drawn from several streams with given weights; which stream an item comes from depends on (seed, index) alone.
@@ -32,7 +34,9 @@ class Mixture(ClipDataset):
 
     def draw(self, rng: np.random.Generator, index: int) -> Clip:
         """Item `index` of the stream drawn."""
-        return self.parts[int(rng.choice(len(self.parts), p=self._shares))][index]
+        # Numbers of its own: a part with the same seed would draw `rng`'s again, and what it draws would depend on being chosen.
+        choice = np.random.default_rng([self.seed, index, _CHOICE])
+        return self.parts[int(choice.choice(len(self.parts), p=self._shares))][index]
 
 
 class StreamSampler(Sampler[int]):

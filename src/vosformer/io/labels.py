@@ -55,7 +55,8 @@ def read_labels(path: Path | str, *, allow_empty: bool = False) -> LabelMap:
     - Indexed images: the indices are the ids, and the palette is kept.
     - Grey images of 1, 8 or 16 bits: the values are the ids. A lone 255 (65535 in 16 bits) besides 0 means object 1.
     - Colour images: all of their colours must be colours of the DAVIS palette. Colour images without any colour are read as grey.
-    - Pixels of alpha 0 are background; other alpha than 0 and full is refused as soft.
+    - Pixels of alpha 0, and indices that the palette hides, are background; other alpha than 0 and full is refused as soft.
+    - JPEG and lossy WebP are refused: they do not keep values.
     - `.npy`: an integer or bool array [H,W], taken as it is.
     - A folder: one black and white image per object, named by its id ("3.png", or anything that ends in "_3.png"). Where objects
       overlap the lowest id wins, and a note says so.
@@ -101,6 +102,8 @@ def _read_image(path: Path) -> LabelMap:
             image.load()
     except Exception as error:  # Pillow's readers raise nearly every kind of exception on broken files.
         raise InputError(f"{path} is no image that can be read: {error}") from error
+    if _is_lossy(path, image.format):
+        raise InputError(f"{path} is compressed as lossy {image.format}, which changes values, so ids are lost: {_EXPECTED}")
     if image.mode == "P":
         return _from_indices(path, image)
     if image.mode in _GREY_MODES:
@@ -111,10 +114,11 @@ def _read_image(path: Path) -> LabelMap:
 
 
 def _from_indices(path: Path, image: Pillow.Image) -> LabelMap:
-    indices = np.asarray(image)
     raw = np.array(image.getpalette("RGB") or [], np.uint8).reshape(-1, 3)[:256]
     palette = np.zeros((256, 3), np.uint8)
     palette[: len(raw)] = raw
+    given, hidden = np.asarray(image), _transparent_indices(image)
+    indices = np.where(np.isin(given, hidden), np.uint8(0), given)
     used = np.unique(indices)
     notes = () if used[0] == 0 else ("no pixel of it is background (index 0)",)
     if not np.array_equal(palette[used], DAVIS_PALETTE[used]):
@@ -122,7 +126,33 @@ def _from_indices(path: Path, image: Pillow.Image) -> LabelMap:
             return LabelMap((indices > 0).astype(np.int32), palette, notes)
         brightness = palette.astype(np.int64) @ np.array([299, 587, 114]) // 4  # fits 16 bits
         _refuse_soft(path, indices, brightness.astype(np.uint16)[indices], _TRANSITIONS)
+        _check_background(path, palette, np.unique(given), hidden)
     return LabelMap(indices.astype(np.int32), palette, notes)
+
+
+def _is_lossy(path: Path, form: str | None) -> bool:
+    if form != "WEBP":
+        return form in ("JPEG", "MPO")
+    data = path.read_bytes()  # the lossless kind of chunk may come after others
+    return data[12:16] == b"VP8 " or (data[12:16] == b"VP8X" and b"VP8L" not in data)
+
+
+def _transparent_indices(image: Pillow.Image) -> list[int]:
+    alpha = image.info.get("transparency")
+    if isinstance(alpha, bytes):
+        return [index for index, value in enumerate(alpha) if value == 0]
+    return [] if alpha is None else [int(alpha)]
+
+
+def _check_background(path: Path, palette: NDArray[np.uint8], used: NDArray[np.generic], hidden: list[int]) -> None:
+    """Refuse images that quantisation made, where index 0 is a colour like any other and another index the background."""
+    black = [int(index) for index in used if index and not palette[index].any()]
+    if used[0] == 0 and 0 not in hidden and np.ptp(palette[0]) and (black or hidden):
+        other = f"index {hidden[0]} is transparent" if hidden else f"index {black[0]} is black"
+        raise InputError(
+            f"{path} is indexed, and index 0, which means background, is the colour {tuple(palette[0].tolist())}, while {other}: "
+            f"it was reduced to a palette by colours; expected index 0 for the background and the ids as indices"
+        )
 
 
 def _from_grey(path: Path, values: NDArray[np.generic]) -> NDArray[np.int32]:

@@ -117,18 +117,29 @@ def read_mask_folder(folder: Path | str, source: Source) -> MaskFolder:
             f"{folder} has {len(strangers)} masks that no frame of {source.name} is named like "
             f"({', '.join(strangers[:3]) or 'the folder is empty'}): expected names like {_example(source)}.png"
         )
-    empty = []
+    empty, lone = [], 0
     for number, path in sorted(paths.items()):
         mask = read_labels(path, allow_empty=True)
         check_size(mask.labels, source.height, source.width, path)
         if not mask.labels.any():
             empty.append(number)
+        lone += len(mask.ids) == 1
     for number in empty:
         del paths[number]
     if not paths:
         raise InputError(f"{folder} has no object in any of its {len(empty)} masks: all of their pixels are 0")
-    notes = (f"{len(empty)} masks without any object were passed over, the first is of frame {empty[0]}",) if empty else ()
-    return MaskFolder(paths, source, notes)
+    notes = [f"{len(empty)} masks without any object were passed over, the first is of frame {empty[0]}"] if empty else []
+    if _like_objects(paths, lone):
+        notes.append(
+            f"{', '.join(path.name for path in list(paths.values())[:3])}: taken as masks of the frames of these names; masks of "
+            f"one object each would be named otherwise, like object_1.png"
+        )
+    return MaskFolder(paths, source, tuple(notes))
+
+
+def _like_objects(paths: Mapping[int, Path], lone: int) -> bool:
+    """Whether these might as well be masks of one object each, `lone` of them being of one object."""
+    return len(paths) > 1 and lone == len(paths) and all(path.stem == str(at) for at, path in enumerate(paths.values(), 1))
 
 
 def _entries(folder: Path) -> list[Path]:

@@ -133,6 +133,10 @@ class OverlayVideo(Sink):
         if sum(part.serial < self._serial for part in found) < self._serial:
             raise OutputError(f"{self._parts} lacks parts that the run to resume has written: start it anew")
 
+    def present(self, frames: int) -> bool:
+        """See `Sink.present`."""
+        return self._path.exists()
+
     def finish(self) -> None:
         """See `Sink.finish`."""
         self._write_part()

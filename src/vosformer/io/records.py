@@ -25,26 +25,25 @@ class _Lines:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._file: IO[bytes] | None = None
-        self._known = False
+        self.begun = False  # what an earlier run left is only kept if it was asked for by `cut`
 
     def append(self, record: dict[str, Any]) -> None:
         with output_errors(self._path):
             if self._file is None:
-                # What an earlier run left is only kept if it was asked for by `cut`.
-                self._file = self._path.open("ab" if self._known else "wb")
-                self._known = True
+                self._file = self._path.open("ab" if self.begun else "wb")
+                self.begun = True
             self._file.write(
                 json.dumps(record, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "surrogateescape") + b"\n"
             )
             self._file.flush()
 
     def size(self) -> int:
-        return self._path.stat().st_size if self._known and self._path.exists() else 0
+        return self._path.stat().st_size if self.begun and self._path.exists() else 0
 
     def cut(self, size: int) -> None:
         """Keep the first `size` bytes."""
         self.close()
-        self._known = True
+        self.begun = True
         if self.size() < size:
             raise OutputError(
                 f"{self._path} has {self.size()} bytes, but {size} were written by the run to resume: start it anew"
@@ -59,7 +58,7 @@ class _Lines:
     def sorted(self) -> Iterator[dict[str, Any]]:
         """All records by frame number; only one is in memory at a time, and 16 bytes for each."""
         self.close()
-        if not self._known or not self._path.exists():
+        if not self.begun or not self._path.exists():
             return
         with self._path.open("rb") as file:
             places = array("q")
@@ -102,8 +101,8 @@ class _Records(Sink):
 
     def finish(self) -> None:
         """See `Sink.finish`."""
-        if self._finished:
-            return  # closed twice: the lines may be gone already
+        if self._finished or (not self._lines.begun and self._path.exists()):
+            return  # closed twice: the lines may be gone already; or nothing was written: a former run's file stays
         self._lines.close()
         with (
             replacing(self._path) as temporary,
@@ -111,6 +110,10 @@ class _Records(Sink):
         ):
             self._assemble(file)
         self._finished = True
+
+    def present(self, frames: int) -> bool:
+        """See `Sink.present`."""
+        return self._path.exists()
 
     def clean(self) -> None:
         """See `Sink.clean`."""

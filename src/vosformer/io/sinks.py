@@ -71,6 +71,10 @@ class Sink(ABC):
     def restore(self, token: Mapping[str, Any] | None) -> None:  # noqa: B027 (files per frame are simply written again)
         """Go back to a checkpoint of this or a former process; None: to the beginning. Called before the first `write`."""
 
+    def present(self, frames: int) -> bool:
+        """Whether the results of a complete run of so many frames are still there."""
+        return True
+
     def close(self, complete: bool = True) -> None:
         """Finish the files. If not `complete`, what a later process needs to go on is kept; else this ends with `clean`.
 
@@ -123,6 +127,10 @@ class Sinks(Sink):
         for sink in self._sinks:
             sink.restore(None if token is None else token.get(sink.name))
 
+    def present(self, frames: int) -> bool:
+        """Whether those of all are."""
+        return all(sink.present(frames) for sink in self._sinks)
+
     def close(self, complete: bool = True) -> None:
         """Close all, even if one fails; then raise the first error. Only if none fails is anything cleaned away."""
         errors: list[Exception] = []
@@ -161,8 +169,13 @@ class LabelImages(Sink):
         self._palette = (DAVIS_PALETTE if palette is None else palette).tobytes()
 
     def check_ids(self, ids: Iterable[int]) -> None:
-        """Refuse ids above 255 (65535 with 16 bits)."""
+        """Refuse ids below 0, and above 255 (65535 with 16 bits)."""
         limit = (1 << self._bits) - 1
+        ids = tuple(ids)
+        if min(ids, default=0) < 0:
+            raise OutputError(
+                f"{self._folder}: the id {min(ids)} does not fit a PNG, which holds no negative ids; choose COCO RLE"
+            )
         large = sorted(number for number in ids if number > limit)
         if large:
             other = "a 16-bit PNG, which holds ids up to 65535, or " if self._bits == 8 and large[-1] < 65536 else ""
@@ -173,10 +186,14 @@ class LabelImages(Sink):
 
     def write(self, frame: Frame, labels: Labels, scores: Mapping[int, float], probability: Probability) -> None:
         """See `Sink.write`."""
-        if int(labels.max()) >= 1 << self._bits:
+        if int(labels.min()) < 0 or int(labels.max()) >= 1 << self._bits:
             self.check_ids(int(number) for number in np.unique(labels))
         path = self._folder / f"{frame.name}.png"
         write_bytes(path, _png(labels.astype(np.uint16)) if self._bits == 16 else indexed_png(labels, self._palette))
+
+    def present(self, frames: int) -> bool:
+        """See `Sink.present`."""
+        return sum(1 for _ in self._folder.glob("*.png")) >= frames
 
 
 def indexed_png(labels: NDArray[np.integer[Any]], palette: bytes = DAVIS_PALETTE.tobytes()) -> bytes:
@@ -204,6 +221,10 @@ class _PerObject(Sink):
                 make_folder(self._folder / str(number))
                 self._made.add(number)
             write_bytes(self._folder / str(number) / f"{frame.name}.png", self._image(frame, labels, number, probability))
+
+    def present(self, frames: int) -> bool:
+        """See `Sink.present`; how many images there were of each object is not known."""
+        return not frames or any(self._folder.glob("*/*.png"))
 
     def _image(self, frame: Frame, labels: Labels, number: int, probability: Probability) -> bytes:
         raise NotImplementedError
