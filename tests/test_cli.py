@@ -87,6 +87,15 @@ def test_resume_of_a_finished_run_and_of_another(clip, weights, capsys):
     assert "other settings" in " ".join(capsys.readouterr().err.split())
 
 
+def test_results_are_not_written_over_what_is_read(clip, weights, capsys):
+    assert track(clip, weights, "--outputs", "masks") == 0
+    words = ["track", str(clip / "frames"), "-o", str(clip / "out"), "--model", "aot-t", "--weights", str(weights)]
+    for mask in (clip / "out/masks", clip / "out/masks/00000.png"):
+        assert "so it would be overwritten; choose another folder" in fails(capsys, *words, "--mask", str(mask))
+    assert track(clip, weights, "--outputs", "masks", "--stop", "3") == 0
+    assert "masks holds 2 more PNGs than this run wrote" in " ".join(capsys.readouterr().err.split())
+
+
 def test_evaluate_scores_results(clip, weights, capsys):
     track(clip, weights)
     assert main(["evaluate", str(clip / "out/masks"), "--truth", str(clip / "out/masks"), "--json", str(clip / "s.json")]) == 0
@@ -232,6 +241,17 @@ def test_every_command_has_help(name, capsys):
         main([*name.split(), "--help"])
     assert stop.value.code == 0
     assert "usage" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("variants", "--names", "aot-t", "--objects", "0"), "--objects is 0, expected at least 1"),
+        (("demo", "--frames", "2"), "--frames is 2, expected at least 3"),
+    ],
+)
+def test_numbers_that_are_too_small(capsys, words, message):
+    assert message in fails(capsys, *words)
 
 
 def test_variants_lists_costs(capsys):

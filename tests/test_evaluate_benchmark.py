@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import zipfile
 from types import SimpleNamespace
 
@@ -173,6 +174,20 @@ def test_youtube_needs_its_frames(tmp_path):
         run("youtube2019-val", root, tmp_path / "out2")
 
 
+@pytest.mark.parametrize(
+    ("objects", "message"),
+    [({}, "names no frame of the video v"), ({"1": {"frames": []}}, "names no frame"), ({"1": 7}, "form of YouTube-VOS")],
+)
+def test_youtube_meta_that_names_nothing(tmp_path, objects, message):
+    _youtube(tmp_path)
+    path = next(tmp_path.rglob("meta.json"))
+    meta = json.loads(path.read_text())
+    name = next(iter(meta["videos"]))
+    path.write_text(json.dumps({"videos": meta["videos"] | {name: {"objects": objects}}}))
+    with pytest.raises(DataError, match=message):
+        run("youtube2019-val", tmp_path, tmp_path / "out")
+
+
 def test_mose_and_lvos(tmp_path):
     root = tmp_path / "set"
     write(root, "valid/JPEGImages", "valid/Annotations", "v", {t: (1,) if t < 3 else (1, 2) for t in range(7)})
@@ -202,6 +217,19 @@ def test_own_clips(tmp_path):
     assert {o.id: len(o.frames) for o in result.report.sequences[0].objects} == {7: 5, 9: 3}
 
 
+def test_own_clips_are_scored_where_they_have_true_masks(tmp_path):
+    root = tmp_path / "mine"
+    for name, labelled in (("none", [0]), ("two", [0, 3]), ("all", None)):
+        write(root, "images", "masks", name, dict.fromkeys(range(5), (7,)), labelled=labelled)
+    report = run("folder", root, tmp_path / "out")[1].report
+    assert [sequence.name for sequence in report.sequences] == ["all", "two"]
+    assert report.jf == 1
+    assert "not scored, for lack of true masks: none" in report.warnings[-1]
+    for name in ("two", "all"):
+        shutil.rmtree(root / "masks" / name)
+    assert run("folder", root, tmp_path / "other")[1].report is None
+
+
 @pytest.mark.parametrize("stop_after", [0, 4, 6, 11])
 def test_resuming_gives_the_same(davis, tmp_path, stop_after):
     _, whole = run("davis2017-val", davis, tmp_path / "whole", settings={"size": 480})
@@ -209,10 +237,14 @@ def test_resuming_gives_the_same(davis, tmp_path, stop_after):
         run("davis2017-val", davis, tmp_path / "out", Oracle(stop_after), settings={"size": 480})
     done = [] if stop_after < 6 else ["a"]
     assert [path.name for path in sorted((tmp_path / "out" / "Annotations").iterdir()) if path.name[0] != "."] == done
-    with pytest.raises(InputError, match="already holds the results of a run"):
-        run("davis2017-val", davis, tmp_path / "out", settings={"size": 480})
-    with pytest.raises(InputError, match="run of other settings"):
-        run("davis2017-val", davis, tmp_path / "out", settings={"size": 300}, resume=True)
+    if done:
+        with pytest.raises(InputError, match="already holds the results of a run"):
+            run("davis2017-val", davis, tmp_path / "out", settings={"size": 480})
+        with pytest.raises(InputError, match="run of other settings"):
+            run("davis2017-val", davis, tmp_path / "out", settings={"size": 300}, resume=True)
+        shutil.copytree(davis, tmp_path / "copy")
+        with pytest.raises(InputError, match="run of other settings"):
+            run("davis2017-val", tmp_path / "copy", tmp_path / "out", settings={"size": 480}, resume=True)
     calls = []
     session, result = run(
         "davis2017-val", davis, tmp_path / "out", settings={"size": 480}, resume=True, progress=lambda *at: calls.append(at)
@@ -226,6 +258,16 @@ def test_resuming_gives_the_same(davis, tmp_path, stop_after):
     session, again = run("davis2017-val", davis, tmp_path / "out", settings={"size": 480}, resume=True)
     assert not session.clips
     assert again.archive.read_bytes() == whole.archive.read_bytes()
+
+
+def test_a_mistake_does_not_spoil_the_folder(davis, tmp_path):
+    def no_session():
+        raise InputError("there is no policy 'evry-5'")
+
+    with pytest.raises(InputError, match="evry-5"):
+        benchmark("davis2017-val", davis, no_session, tmp_path / "out", settings={"memory": "evry-5"})
+    _, result = run("davis2017-val", davis, tmp_path / "out", settings={"memory": "every-5"})
+    assert result.report.jf == 1
 
 
 def test_a_folder_of_something_else_is_left_alone(davis, tmp_path):

@@ -34,6 +34,8 @@ def demo(out: Path = Path("demo-out"), frames: int = 40, size: int = 480, model:
         model: variant, see `vosformer variants`.
         dtype: auto, fp32 or bf16.
     """
+    if frames < 3:
+        raise InputError(f"--frames is {frames}, expected at least 3: the first and the last one are not scored")
     console = Console(highlight=False)
     console.print(f"making a clip of {frames} frames ...")
     truth = out / "truth"

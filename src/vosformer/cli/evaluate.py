@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from vosformer.cli.common import need_weights, prepare_machine, show_table
+from vosformer.evaluate.protocols import named_protocol
 from vosformer.evaluate.report import Report
 from vosformer.evaluate.runner import Progress as Advance
 from vosformer.evaluate.runner import evaluate as score
@@ -145,7 +146,7 @@ def benchmark(
 
     settings = {
         "model": model,
-        "weights": None if weights is None else str(weights),
+        "weights": _identity(weights),
         "dtype": dtype,
         "memory": memory,
         "max_memory_mb": max_memory,
@@ -162,11 +163,21 @@ def benchmark(
     console = Console()
     if result.report is not None:
         _show(result.report, objects)
+    elif named_protocol(dataset).public_truth:
+        console.print("not scored: no video has true masks on further frames than the first")
     else:
         console.print("the true masks are not public: hand in the zip file to be scored")
     console.print(f"masks: {result.folder}\nzip file: {result.archive}", soft_wrap=True)
     console.print(f"{result.frames} frames, {result.fps:.2f} frames a second")
     return 0
+
+
+def _identity(weights: Path | None) -> list[str | int] | None:
+    """What changes if another file is given, under the same name, too."""
+    if weights is None or not weights.exists():
+        return None
+    status = weights.stat()
+    return [str(weights), status.st_size, status.st_mtime_ns]
 
 
 def _show(report: Report, objects: bool) -> None:

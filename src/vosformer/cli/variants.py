@@ -12,6 +12,7 @@ from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 
 from vosformer.cli.common import show_table
+from vosformer.errors import InputError
 from vosformer.memory import Memory
 from vosformer.objects import Cohort, hard_targets
 from vosformer.registry import Variant, variant
@@ -51,7 +52,12 @@ def cost(entry: Variant, objects: int = 1, frames: int = 12, **options: Any) -> 
         objects: how many are followed.
         frames: how many are counted; in the end the memory should be in its steady state.
         options: arguments of the variant's builder.
+
+    Raises:
+        InputError: fewer than one object.
     """
+    if objects < 1:
+        raise InputError(f"--objects is {objects}, expected at least 1")
     with torch.device("meta"), torch.no_grad():
         network = entry.build(**options).eval()
         model = cast(VOSModel, network)

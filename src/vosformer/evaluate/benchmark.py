@@ -6,7 +6,7 @@ import json
 import time
 import zipfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vosformer.errors import DataError, InputError
-from vosformer.evaluate.protocols import Video, find_videos, has_truth, masks_folder, named_protocol
+from vosformer.evaluate.layout import first_of
+from vosformer.evaluate.protocols import Video, find_videos, masks_folder, named_protocol, scorable
 from vosformer.evaluate.report import Report
 from vosformer.evaluate.runner import Progress, evaluate
 from vosformer.io import BackgroundSink, ImageFiles, LabelImages, Prefetch, write_bytes
@@ -102,7 +103,7 @@ def benchmark(
         out: folder for the results.
         split: another list of videos than the benchmark's: its name in ImageSets, or its file.
         resume: go on with a run in `out`; its settings must be the same.
-        score: score the results; None = if the true masks are there.
+        score: score the results; None = those of the videos whose true masks are there.
         settings: what the results depend on (variant, weights, size, ...): plain values, kept in run.json and compared on resuming.
         options: for every step, e.g. ``{"depth": 2}`` for AOST.
         progress: called with (frames done, frames in all).
@@ -114,7 +115,8 @@ def benchmark(
     """
     protocol = named_protocol(dataset)
     videos = find_videos(protocol, Path(root), split)
-    given = {"dataset": dataset, "split": None if split is None else str(split), "settings": dict(settings or {})}
+    place = {"dataset": dataset, "root": str(Path(root).resolve()), "split": None if split is None else str(split)}
+    given = {**place, "settings": dict(settings or {})}
     run = _Run.open(Path(out), given, resume)
     session: Steps | None = None
     total, done = sum(len(video.images) for video in videos), 0
@@ -133,13 +135,20 @@ def benchmark(
             progress(done, total)
     names = [video.name for video in videos]
     archive = run.pack(dataset, names, protocol.zip_prefix)
-    report = None
-    if score if score is not None else has_truth(protocol, videos):
-        report = evaluate(run.masks, masks_folder(protocol, Path(root)), rules=protocol.rules, split=names, missing="zero")
-        report.write_json(run.out / "scores.json")
-        report.write_csv(run.out / "scores.csv")
+    scored = scorable(protocol, videos) if score is None else names if score else []
+    report = _score(run, masks_folder(protocol, Path(root)), protocol.rules, names, scored) if scored else None
     frames, seconds = run.totals(names)
     return BenchmarkResult(run.masks, archive, frames, seconds, report)
+
+
+def _score(run: _Run, truth: Path, rules: str, names: list[str], scored: list[str]) -> Report:
+    report = evaluate(run.masks, truth, rules=rules, split=scored, missing="zero")
+    left = [name for name in names if name not in scored]
+    if left:
+        report = replace(report, warnings=(*report.warnings, f"videos not scored, for lack of true masks: {first_of(left)}"))
+    report.write_json(run.out / "scores.json")
+    report.write_csv(run.out / "scores.csv")
+    return report
 
 
 @dataclass(frozen=True)
@@ -160,14 +169,16 @@ class _Run:
         given = json.loads(json.dumps(given))
         timing: dict[str, dict[str, float]] = {}
         if path.is_file():
-            if not resume:
-                raise InputError(f"{out} already holds the results of a run; resume it, or choose another folder")
             try:
                 former = json.loads(path.read_text(encoding="utf-8"))
                 timing = former.pop("videos")
             except (OSError, ValueError, KeyError, AttributeError) as error:
                 raise InputError(f"{path} cannot be read, so the run cannot be resumed: {error}") from error
-            if former != given:
+            # A run without any video yet, e.g. for a mistake in its settings, is in nobody's way.
+            begun = bool(timing) or any(entry.name[0] != "." for entry in (out / "Annotations").glob("*"))
+            if begun and not resume:
+                raise InputError(f"{out} already holds the results of a run; resume it, or choose another folder")
+            if begun and former != given:
                 raise InputError(f"{out} holds a run of other settings: {former}; asked for are {given}")
         elif (out / "Annotations").exists():
             raise InputError(

@@ -148,7 +148,10 @@ def load_meta(path: Path) -> dict[str, Any]:
         raise DataError(f"{path} cannot be read as JSON: {error}") from error
     videos = meta.get("videos") if isinstance(meta, dict) else None
     if not isinstance(videos, dict) or not all(
-        isinstance(v, dict) and isinstance(v.get("objects"), dict) for v in videos.values()
+        isinstance(v, dict)
+        and isinstance(v.get("objects"), dict)
+        and all(isinstance(one, dict) for one in v["objects"].values())
+        for v in videos.values()
     ):
         raise DataError(
             f'{path} is not in the form of YouTube-VOS: expected {{"videos": {{NAME: {{"objects": {{ID: ...}}}}}}}}'

@@ -172,11 +172,13 @@ def find_videos(protocol: Protocol, root: Path, split: str | Path | None = None)
     return [_video(protocol, name, images / name, masks / name, meta) for name in names]
 
 
-def has_truth(protocol: Protocol, videos: list[Video]) -> bool:
-    """Whether the results can be scored with what is on disk."""
-    if protocol.public_truth:
-        return all(len(video.masks) > 2 for video in videos)
-    return all(video.wanted <= video.masks.keys() for video in videos)
+def scorable(protocol: Protocol, videos: list[Video]) -> list[str]:
+    """The videos that can be scored with what is on disk; of sets whose true masks are not public, all or none."""
+    names = [video.name for video in videos]
+    if not protocol.public_truth:
+        return names if all(video.wanted <= video.masks.keys() for video in videos) else []
+    least = 2 if protocol.scoring.last else 3  # the first mask is given, and some rules leave out the last
+    return [video.name for video in videos if len(video.masks) >= least]
 
 
 def masks_folder(protocol: Protocol, root: Path) -> Path:
@@ -203,6 +205,8 @@ def _video(protocol: Protocol, name: str, images: Path, masks: Path, meta: dict[
     wanted = frozenset(frames)
     if meta is not None:
         wanted = _named_frames(meta, name, images, files) & wanted
+        if not wanted:
+            raise DataError(f"meta.json names no frame of the video {name} from {start} on, where its first mask is")
         last = max((frame for frame in frames if frame in wanted), key=frames.index)
         frames = frames[: frames.index(last) + 1]
     rules = protocol.scoring
