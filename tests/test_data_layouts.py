@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from data_folders import clip, coco, davis, folders, grey, mask, picture, squares, youtube
@@ -244,6 +246,12 @@ def jpeg_masks(root):
     return "error", "Annotations/480p/dog", "masks are JPEG"
 
 
+def black_and_white(root):
+    for path in sorted((root / "Annotations/480p/dog").iterdir()):
+        Image.fromarray(np.where(np.asarray(Image.open(path)) > 0, 255, 0).astype(np.uint8)).save(path)
+    return "error", "Annotations/480p/dog", "they hold only 0 and 255"
+
+
 DEFECTS = [
     broken_frame,
     empty_file,
@@ -258,6 +266,7 @@ DEFECTS = [
     lone_mask,
     missing_sequence,
     jpeg_masks,
+    black_and_white,
 ]
 
 
@@ -279,9 +288,15 @@ def test_youtube_frames_that_meta_json_lists_must_exist(tmp_path):
     assert [path for _, path, _ in found] == ["YouTube/train/Annotations/0a/00010.png"] * 2
     with pytest.raises(DataError, match=r"00010.png: meta.json lists object 1 .*1 more problems"):
         read_videos("youtube2019", tmp_path)
-    (tmp_path / "YouTube/train/meta.json").write_text("[")
-    with pytest.raises(DataError, match=r"meta.json: not a list"):
-        read_videos("youtube2019", tmp_path)
+    for text in (
+        "[",
+        '{"videos": ["0a"]}',
+        '{"videos": {"0a": {"objects": []}}}',
+        '{"videos": {"0a": {"objects": {"1": []}}}}',
+    ):
+        (tmp_path / "YouTube/train/meta.json").write_text(text)
+        with pytest.raises(DataError, match=r"meta.json: not a list"):
+            read_videos("youtube2019", tmp_path)
 
 
 def test_pictures_without_masks_are_named(tmp_path):
@@ -301,6 +316,18 @@ def test_coco_errors(tmp_path):
     (tmp_path / "COCO/annotations/instances_train2017.json").write_text("{")
     with pytest.raises(DataError, match="not COCO instance annotations"):
         read_stills("coco", tmp_path)
+
+
+@pytest.mark.parametrize("segment", [[[10, 10, 20, 20]], [[]], [10, 10, 20, 10, 20, 20], {"counts": "abc"}])
+def test_malformed_coco_segmentations_are_named(tmp_path, segment):
+    coco(tmp_path / "COCO")
+    path = tmp_path / "COCO/annotations/instances_train2017.json"
+    about = json.loads(path.read_text())
+    about["annotations"][0]["segmentation"] = segment
+    path.write_text(json.dumps(about))
+    found = [text for _, _, text in problems(tmp_path)]
+    assert len(found) == 1
+    assert "is neither polygons of 3 points or more nor run lengths" in found[0]
 
 
 def test_reading_single_files(tmp_path):

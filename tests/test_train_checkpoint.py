@@ -50,6 +50,15 @@ def test_only_the_newest_are_kept(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["step-00000003", "step-00000010"]
 
 
+def test_the_one_just_written_is_kept_and_those_it_was_resumed_before_are_not(tmp_path):
+    for step in (1, 2, 3):
+        save(tmp_path, make(step), keep=5)
+    (tmp_path / "step-00000003" / "model.safetensors").unlink()
+    save(tmp_path, make(2), keep=1)
+    assert [p.name for p in tmp_path.iterdir()] == ["step-00000002"]
+    assert newest(tmp_path).step == 2
+
+
 @pytest.mark.parametrize("damage", ["cut", "flip", "gone", "state"])
 def test_a_damaged_newest_one_is_skipped_with_a_warning(tmp_path, damage):
     save(tmp_path, make(1), keep=5)

@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from train_dummy import Dummy, Squares
 from train_run import recipe, trainer
 
-from vosformer.errors import InputError, OutputError, TrainingError
+from vosformer.errors import DataError, InputError, OutputError, TrainingError
 from vosformer.train import checkpoint as checkpoints
 from vosformer.train.batch import Shares, collate, limit_objects, loader
 from vosformer.train.journal import palette, strip
@@ -172,8 +172,13 @@ def test_a_corrupted_checkpoint_is_skipped(tmp_path, uninterrupted):
 
 def test_another_run_in_the_folder_is_refused(tmp_path):
     trainer(tmp_path, 5).run()
-    with pytest.raises(InputError, match="seed 1"):
+    with pytest.raises(InputError, match=r"run.seed=0, not 1: give another folder"):
         trainer(tmp_path, 5, seed=1)
+    with pytest.raises(InputError, match=r"run.batch=4, not 2"):
+        trainer(tmp_path, 5, batch=2)
+    later = Trainer(Dummy(), replace(recipe(5), name="later"), Squares(), tmp_path, join("cpu"))
+    with pytest.raises(InputError, match=r"name='test', not 'later'"):
+        later.resume()
 
 
 def test_a_loss_that_is_not_finite_stops_and_saves_the_batch(tmp_path):
@@ -281,6 +286,25 @@ def test_identities_rest_once_own_masks_are_used(tmp_path):
     assert not torch.equal(held[11], held[12])
     assert torch.equal(held[12], held[13])
     assert torch.equal(held[12], run.model.id_bank.weight)
+
+
+def test_a_system_without_identities_to_rest_trains_on(tmp_path):
+    rollout = replace(recipe().rollout, own_masks_from=1, freeze_own_masks=(r"^of_another_system\.",))
+    run = Trainer(Dummy(), replace(recipe(3), rollout=rollout), Squares(vary=True), tmp_path, join("cpu"))
+    assert run.run().finished
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_error_of_the_data_is_told_as_it_is(tmp_path, workers):
+    class Broken(Squares):
+        def __getitem__(self, index):
+            if index == 5:
+                raise DataError("a.jpg: cut short")
+            return super().__getitem__(index)
+
+    run = Trainer(Dummy(), recipe(3, workers=workers), Broken(vary=True), tmp_path, join("cpu"))
+    with pytest.raises(DataError, match=r"^a\.jpg: cut short$"):
+        run.run()
 
 
 def test_precision_and_parts_follow_the_device():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -13,12 +14,14 @@ import pytest
 from vosformer.cli.train import train
 from vosformer.data.catalogue import LAYOUTS
 from vosformer.errors import DataError, InputError
+from vosformer.geometry import Geometry
 from vosformer.registry import new_model, variants
+from vosformer.train.checks import checked
 from vosformer.train.data import _COMPOSED, training_clips
 from vosformer.train.recipe import Recipe
 from vosformer.train.recipes import recipe, recipes
 from vosformer.train.settings import with_settings
-from vosformer.train.start import resolved
+from vosformer.train.start import fitted, resolved
 from vosformer.weights import packaged
 
 # What each paper says, section in the recipe's `paper`: AOST 4.3, DeAOT 5 ("the same as AOT"), SimVOS 4, JointFormer 4.1 and 4.4,
@@ -297,6 +300,42 @@ def test_a_recipe_runs_from_nothing(tmp_path):
     assert chosen.model.variant == "deaot-t"
     assert dict(chosen.model.options) == {"tiny": True}
     assert file == more / "weights.safetensors"
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "run.log_every=0", "run.save_every=0", "run.seed=-1", "run.workers=-1", "run.steps=0", "run.shard_mib=0",
+        "data.crop=0", "data.frames=1", "data.max_objects=0", "data.window=0.5,1.5", "data.gap_curriculum=100:5",
+        "optim.lr=nan", "optim.lr=1e-6", "optim.betas=2,2", "optim.ema=1", "optim.ema=2", "loss.top_share=0",
+        "model.freeze=(", "optim.lr_scales=(:2",
+    ],
+)  # fmt: skip
+def test_numbers_without_sense_are_refused_by_name(setting):
+    with pytest.raises(InputError, match=setting.partition("=")[0]):
+        checked(with_settings(recipe("default-small"), [setting]))
+
+
+@pytest.mark.parametrize("name", recipes())
+def test_every_recipe_passes_the_checks(name):
+    checked(recipe(name))
+
+
+def test_crops_that_a_system_cannot_take_are_moved(capsys):
+    for corners in (True, False):
+        model = SimpleNamespace(geometry=Geometry(align_corners=corners))
+        data = fitted(with_settings(recipe("default-sharp-wide"), ["data.crop=465", "data.width=593"]), model).data
+        assert data.size == ((465, 593) if corners else (464, 592))
+    assert train("aot-main", set=("data.crop=80", "model.options=tiny:true"), dry_run=True, device="cpu") == 0
+    printed = capsys.readouterr()
+    assert "crops of (81, 81), not (80, 80)" in printed.err
+    assert "aot-main goes on from aot-pre, but no weights were given with --from" in " ".join(printed.err.split())
+    assert "from: fresh weights" in printed.out
+
+
+def test_an_encoder_and_whole_weights_are_not_both_taken(tmp_path):
+    with pytest.raises(InputError, match="--encoder and --from"):
+        train("aot-main", encoder=tmp_path / "a.safetensors", from_=tmp_path / "b.safetensors", dry_run=True)
 
 
 def test_missing_data_is_one_clear_sentence(tmp_path):

@@ -9,8 +9,10 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 from rich.table import Table
+from torch import nn
 
 from vosformer.errors import InputError
+from vosformer.train.checks import checked
 from vosformer.train.data import PROCEDURAL, training_clips
 from vosformer.train.loop import Trainer
 from vosformer.train.machine import precision, shares
@@ -18,7 +20,7 @@ from vosformer.train.processes import Processes, join
 from vosformer.train.recipe import Recipe
 from vosformer.train.recipes import recipe as find_recipe
 from vosformer.train.settings import with_settings
-from vosformer.train.start import resolved, starting_model
+from vosformer.train.start import fitted, resolved, starting_model
 
 
 def train(
@@ -61,12 +63,20 @@ def train(
         chosen = _chosen(recipe, steps, variant, encoder)
         if data == (PROCEDURAL,) and processes.device.type == "cpu":
             chosen = _small(chosen, processes.leads)
-        chosen, start = resolved(with_settings(chosen, set), from_)
+        if encoder is not None and from_ is not None:
+            raise InputError(
+                "--encoder and --from were both given, but whole weights have an encoder of their own; give one of them"
+            )
+        chosen, start = resolved(checked(with_settings(chosen, set)), from_)
+        model = starting_model(chosen, start)
+        chosen, asked = fitted(chosen, model), chosen
+        if processes.leads:
+            _note(chosen, asked, start, model)
         folder = out or Path("runs") / f"{chosen.name}-{chosen.model.variant}"
         if dry_run:
-            _show(chosen, folder, data, processes, start)
+            _show(chosen, folder, data, processes, start, model)
         else:
-            _train(chosen, folder, data, processes, start, minutes, threads)
+            _train(chosen, folder, data, processes, model, minutes, threads)
     finally:
         processes.close()
     return 0
@@ -96,12 +106,35 @@ def _small(recipe: Recipe, tell: bool) -> Recipe:
     )
 
 
+def _note(recipe: Recipe, asked: Recipe, start: Path | None, model: nn.Module) -> None:
+    """Tell what a run begins with and sees, where that is not what its recipe says."""
+    console = Console(stderr=True)
+    if recipe.data.size != asked.data.size:
+        console.print(
+            f"crops of {recipe.data.size}, not {asked.data.size}: {recipe.model.variant} takes no others", highlight=False
+        )
+    if start is not None:
+        return
+    if recipe.model.start is not None:
+        console.print(
+            f"{recipe.name} goes on from {recipe.model.start}, but no weights were given with --from: it begins afresh",
+            highlight=False,
+        )
+    resting = any(not parameter.requires_grad for name, parameter in model.named_parameters() if name.startswith("encoder."))
+    if recipe.model.encoder is None and resting:
+        console.print(
+            "the encoder begins with random weights, and its first stages are not trained: give pretrained ones with --encoder, or"
+            " --set model.options=freeze_at:0",
+            highlight=False,
+        )
+
+
 def _train(
     recipe: Recipe,
     folder: Path,
     data: tuple[str, ...],
     processes: Processes,
-    start: Path | None,
+    model: nn.Module,
     minutes: float | None,
     threads: int | None,
 ) -> None:
@@ -112,14 +145,15 @@ def _train(
             raise InputError(f"--threads {threads}: at least 1 is needed")
         torch.set_num_threads(threads)
     clips = training_clips(recipe, data)
-    model = starting_model(recipe, start)
     trainer = Trainer(model, recipe, clips, folder, processes)
     if trainer.resume() and processes.leads:
         Console(stderr=True).print(f"going on from step {trainer.step} of {folder}", highlight=False)
     trainer.run(minutes)
 
 
-def _show(recipe: Recipe, folder: Path, data: tuple[str, ...], processes: Processes, start: Path | None) -> None:
+def _show(
+    recipe: Recipe, folder: Path, data: tuple[str, ...], processes: Processes, start: Path | None, model: nn.Module
+) -> None:
     """Print every setting, the parameter groups and the shares of each process."""
     from vosformer.train.optim import freeze, groups
 
@@ -130,11 +164,10 @@ def _show(recipe: Recipe, folder: Path, data: tuple[str, ...], processes: Proces
         if key not in ("name", "paper"):
             table.add_row(key, str(value).replace("[", r"\["))
     console.print(table, highlight=False)
-    model = starting_model(recipe, start)
     frozen = freeze(model, recipe.model.freeze)
     mine = shares(recipe, processes)
     console.print(
-        f"data: {', '.join(data)}    out: {folder}    from: {start or recipe.model.start or 'fresh weights'}", highlight=False
+        f"data: {', '.join(data)}    out: {folder}    from: {start or recipe.model.encoder or 'fresh weights'}", highlight=False
     )
     console.print(
         f"{processes.world} process(es) on {processes.device}: {mine.part} clips x {mine.accumulate} part(s) each in"

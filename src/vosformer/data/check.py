@@ -14,7 +14,7 @@ from vosformer.data.layouts import Layout, Problem, expectations, recognise
 from vosformer.data.media import verify_image
 from vosformer.data.types import IGNORE
 from vosformer.data.video import Video
-from vosformer.errors import DataError
+from vosformer.errors import DataError, InputError
 
 _TINY_PX = 10
 
@@ -62,7 +62,10 @@ def check(root: Path, jobs: int = 4) -> tuple[Report, ...]:
 
     Raises:
         DataError: the folder is missing, or nothing in it is recognised.
+        InputError: fewer than one thread.
     """
+    if jobs < 1:
+        raise InputError(f"jobs is {jobs}, expected at least 1")
     places = recognise(root)
     if not places:
         raise DataError(
@@ -87,6 +90,7 @@ def _check_video(video: Video) -> _Part:
     problems: list[Problem] = []
     sizes: list[tuple[int, int]] = []
     areas: list[dict[int, int]] = []
+    ignored = 0
     for index, (frame, mask) in enumerate(zip(video.frames, video.masks, strict=True)):
         size = _picture_size(frame, problems)
         try:
@@ -98,6 +102,7 @@ def _check_video(video: Video) -> _Part:
             problems += _size_mismatch(frame, size, mask, (labels.shape[0], labels.shape[1]))
             sizes.append(size)
         counts = np.bincount(labels.ravel(), minlength=256)
+        ignored += int(counts[IGNORE])
         areas.append({int(i): int(counts[i]) for i in np.flatnonzero(counts) if i not in (0, IGNORE)})
     if len(set(sizes)) > 1:
         text = (
@@ -105,14 +110,15 @@ def _check_video(video: Video) -> _Part:
         )
         problems.append(Problem(video.frames[0].parent, text))
     if len(areas) == len(video):
-        problems += _check_ids(video, areas)
+        problems += _check_ids(video, areas, ignored > 0)
     return _Part(len({i for frame in areas for i in frame}), tuple(problems))
 
 
-def _check_ids(video: Video, areas: list[dict[int, int]]) -> Iterable[Problem]:
+def _check_ids(video: Video, areas: list[dict[int, int]], ignored: bool) -> Iterable[Problem]:
     """Ids that training cannot learn from, or that come from a mask that was resampled."""
     if not any(areas):
-        yield Problem(video.masks[0].parent, "no mask of this video has an object")
+        why = ": they hold only 0 and 255, and 255 is for pixels that do not count; objects are 1, 2, ..." if ignored else ""
+        yield Problem(video.masks[0].parent, f"no mask of this video has an object{why}")
         return
     if not areas[0]:
         yield Problem(video.masks[0], "the first mask is empty", "warning")

@@ -44,7 +44,7 @@ class CocoPicture:
         """Picture uint8 [H,W,3] and labels uint8 [H,W]: instance numbers, smaller instances over larger ones.
 
         Raises:
-            DataError: the picture cannot be read or has another size than its annotations.
+            DataError: the picture cannot be read or has another size than its annotations, or one of these is malformed.
         """
         image = read_image(self.image)
         if image.shape[:2] != (self.height, self.width):
@@ -54,7 +54,7 @@ class CocoPicture:
             )
         labels = np.zeros((self.height, self.width), np.uint8)
         for number, segment in enumerate(self.segments, 1):
-            labels[_decode(segment, self.height, self.width)] = number
+            labels[_decoded(self.image, number - 1, segment, self.height, self.width)] = number
         return image, labels
 
 
@@ -77,6 +77,16 @@ def coco_pictures(images: Path, annotations: Path) -> list[CocoPicture]:
     except (OSError, ValueError, KeyError, TypeError, AssertionError) as error:
         raise DataError(f"{annotations}: not COCO instance annotations that can be read ({error!r})") from None
     return pictures
+
+
+def _decoded(path: Path, number: int, segment: Any, height: int, width: int) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
+    try:
+        return _decode(segment, height, width)
+    except Exception as error:  # pycocotools raises plain exceptions
+        raise DataError(
+            f"{path}: the segmentation of its annotation {number} (largest first, from 0) is neither polygons of 3 points or more nor"
+            f" run lengths: {str(segment)[:60]} ({error})"
+        ) from None
 
 
 def _decode(segment: Any, height: int, width: int) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:

@@ -249,12 +249,13 @@ def youtube(folder: Path, split: str | None) -> Found:
     """Reader of YouTube-VOS: `JPEGImages/NAME`, `Annotations/NAME` and `meta.json`; every fifth frame is labelled."""
     try:
         meta = json.loads((folder / "meta.json").read_text())["videos"]
-        names = sorted(meta)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        listed = {name: {i: about["frames"] for i, about in entry["objects"].items()} for name, entry in meta.items()}
+        names = sorted(listed)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return Found(problems=[Problem(folder / "meta.json", f'not a list {{"videos": {{...}}}} that can be read ({error})')])
     found = paired_videos(folder / "JPEGImages", folder / "Annotations", names, stride=5)
     for video in found.videos:
-        found.problems += _listed_frames(video, meta[video.name], folder)
+        found.problems += _listed_frames(video, listed[video.name], folder)
     return found
 
 
@@ -387,13 +388,12 @@ def _renamed(found: Found, name: str) -> Found:
     return found
 
 
-def _listed_frames(video: Video, entry: object, folder: Path) -> list[Problem]:
+def _listed_frames(video: Video, objects: dict[str, list[str]], folder: Path) -> list[Problem]:
     """Frames that meta.json lists for an object, but that are not there."""
     stems = {path.stem for path in video.masks}
-    objects = entry.get("objects", {}) if isinstance(entry, dict) else {}
     problems = []
-    for number, about in objects.items():
-        gone = [frame for frame in about.get("frames", []) if frame not in stems]
+    for number, frames in objects.items():
+        gone = [frame for frame in frames if frame not in stems]
         if gone:
             text = f"meta.json lists object {number} in this mask of {video.name}, but frame and mask are not both there"
             problems.append(Problem(folder / "Annotations" / video.name / f"{gone[0]}.png", text))

@@ -90,7 +90,8 @@ class VideoClips(ClipDataset):
                 return to_clip(images, labels, count)
             entry = int(rng.integers(len(self._entries)))
         raise DataError(
-            f"{_TRIES} clips in a row show no object, the last of video {self._entries[entry][1].name!r}: run `data check`"
+            f"{_TRIES} clips in a row show no object, the last of video {self._entries[entry][1].name!r}"
+            f" (255 is for pixels that do not count; objects are 1, 2, ...): run `vosformer data check`"
         )
 
     def _clip(self, rng: np.random.Generator, index: int, entry: int) -> tuple[list[Image], list[Labels]]:

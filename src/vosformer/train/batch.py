@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 
 import cv2
 import numpy as np
@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
 from vosformer.data.types import Clip
-from vosformer.errors import InputError
+from vosformer.errors import InputError, VOSError
 from vosformer.train.losses import IGNORE
 
 
@@ -97,14 +97,22 @@ class _Order(Sampler[list[int]]):
                 yield self._shares.indices(step, part)
 
 
+Item = tuple[Tensor, Tensor, int, int]
+"""Images, labels, count and number of a clip."""
+
+
 class _Numbered:
     """A map-style data set whose items carry their number, with at most `max_objects` objects."""
 
     def __init__(self, clips: Clips, seed: int, max_objects: int) -> None:
         self._clips, self._seed, self._max = clips, seed, max_objects
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor, int, int]:
-        clip = self._clips[index]
+    def __getitem__(self, index: int) -> Item | VOSError:
+        # Errors travel as values: what a worker raises arrives with the worker's traceback for a message.
+        try:
+            clip = self._clips[index]
+        except VOSError as error:
+            return error
         images, labels = torch.as_tensor(clip.images), torch.as_tensor(clip.labels)
         count = int(clip.count)
         if count > self._max:
@@ -124,9 +132,12 @@ def limit_objects(labels: Tensor, count: int, most: int, random: np.random.Gener
     return table[labels.long()]
 
 
-def collate(items: Sequence[tuple[Tensor, Tensor, int, int]]) -> Batch:
-    """Clips of equal size -> one batch."""
-    images, labels, counts, indices = zip(*items, strict=True)
+def collate(items: Sequence[Item | VOSError]) -> Batch | VOSError:
+    """Clips of equal size -> one batch; or the first error among them."""
+    error = next((item for item in items if isinstance(item, VOSError)), None)
+    if error is not None:
+        return error
+    images, labels, counts, indices = zip(*cast(Sequence[Item], items), strict=True)
     return Batch(torch.stack(images), torch.stack(labels), torch.tensor(counts), torch.tensor(indices))
 
 
@@ -155,8 +166,11 @@ def _start_worker(_: int) -> None:
 
 def loader(
     clips: Clips, shares: Shares, start: int, stop: int, *, seed: int, max_objects: int, workers: int, pin: bool
-) -> DataLoader[Batch]:
-    """Batches of this process for the steps `start` to `stop`, `shares.accumulate` a step, prepared by `workers` processes."""
+) -> DataLoader[Batch | VOSError]:
+    """Batches of this process for the steps `start` to `stop`, `shares.accumulate` a step, prepared by `workers` processes.
+
+    What the clips raise as a `VOSError` comes out in place of the batch.
+    """
     options: dict[str, Any] = (
         {"persistent_workers": True, "prefetch_factor": 4, "worker_init_fn": _start_worker} if workers else {}
     )

@@ -39,7 +39,8 @@ class Checkpoint(NamedTuple):
 
 
 def save(folder: Path, checkpoint: Checkpoint, keep: int, shard_mib: int | None = None) -> Path:
-    """Write `folder/step-NNNNNNNN` and delete all but the newest `keep`.
+    """Write `folder/step-NNNNNNNN` and delete all but the newest `keep`; and those of later steps, which a run can only have
+    passed over because they are damaged.
 
     Raises:
         OutputError: it could not be written (disk full, no permission); older checkpoints are still there.
@@ -64,7 +65,9 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int, shard_mib: int | None 
         if not isinstance(error, OSError) and type(error).__name__ != "SafetensorError":
             raise
         raise OutputError(f"checkpoint {final} could not be written: {error}") from error
-    for old in _found(folder)[keep:] if keep > 0 else []:
+    others = [path for path in _found(folder) if path != final]
+    later = [path for path in others if path.name > final.name]
+    for old in [*later, *others[len(later) + keep - 1 :]] if keep > 0 else []:
         shutil.rmtree(old, ignore_errors=True)
     return final
 

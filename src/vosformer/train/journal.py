@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor
 
+from vosformer.io.files import make_folder
 from vosformer.train.batch import Batch
 
 
@@ -51,7 +52,7 @@ class Journal:
 
     def __enter__(self) -> Journal:
         if self._active:
-            self._folder.mkdir(parents=True, exist_ok=True)
+            make_folder(self._folder)
             self._writer = _tensorboard(self._folder / "tensorboard")
             self._progress.start()
         return self

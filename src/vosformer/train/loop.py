@@ -20,9 +20,10 @@ import torch
 from torch import Tensor, nn
 
 from vosformer.device import tune_process
-from vosformer.errors import InputError, OutputError, TrainingError
+from vosformer.errors import InputError, OutputError, TrainingError, VOSError
 from vosformer.train import checkpoint as checkpoints
 from vosformer.train.batch import Batch, Clips, loader, torch_seed
+from vosformer.train.checks import checked
 from vosformer.train.journal import Journal, gpu_memory_gib
 from vosformer.train.machine import precision, shares
 from vosformer.train.optim import Average, freeze, load_optimizer, optimiser, optimizer_tensors, set_rate
@@ -31,6 +32,8 @@ from vosformer.train.recipe import Recipe
 from vosformer.train.rollout import TERMS, Rollout
 from vosformer.weights.saving import save_weights
 
+# What a run cannot change half-way: which clips a step sees, and what the checkpoint's tensors mean.
+_SAME = ("name", "model.variant", "run.seed", "run.batch", "optim.algorithm")
 _DTYPES = {"fp32": torch.bfloat16, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -79,7 +82,7 @@ class Trainer:
     def __init__(
         self, model: nn.Module, recipe: Recipe, clips: Clips, folder: Path, processes: Processes | None = None
     ) -> None:
-        self.recipe, self.clips, self.folder = recipe, clips, folder
+        self.recipe, self.clips, self.folder = checked(recipe), clips, folder
         self.processes = processes or join()
         run, device = recipe.run, self.processes.device
         self.shares = shares(recipe, self.processes)
@@ -104,18 +107,17 @@ class Trainer:
         """Go on from the newest whole checkpoint of the folder, if there is one.
 
         Raises:
-            InputError: it belongs to another recipe or model.
+            InputError: it belongs to another recipe or model, or its clips or optimiser were others.
             WeightsError: all checkpoints are damaged.
         """
         found = checkpoints.newest(self.folder / "checkpoints")
         if found is None:
             return False
-        saved = found.state.get("variant")
-        if saved != self.recipe.model.variant or found.state.get("seed") != self.recipe.run.seed:
-            raise InputError(
-                f"{self.folder} holds a run of {saved!r} with seed {found.state.get('seed')}, not of"
-                f" {self.recipe.model.variant!r} with seed {self.recipe.run.seed}: give another folder, or the same settings"
-            )
+        saved, now = found.state.get("settings", {}), dict(self.recipe.flat())
+        odd = [key for key in _SAME if saved.get(key, repr(now[key])) != repr(now[key])]
+        if odd:
+            listed = ", ".join(f"{key}={saved[key]}, not {now[key]!r}" for key in odd)
+            raise InputError(f"{self.folder} holds a run with {listed}: give another folder with --out, or the same settings")
         try:
             self.model.load_state_dict(found.parts["model"])
             load_optimizer(self.optimizer, found.parts["optimizer"])
@@ -177,18 +179,20 @@ class Trainer:
 
     def _batches(self, total: int) -> Iterator[Batch]:
         run = self.recipe.run
-        return iter(
-            loader(
-                self.clips,
-                self.shares,
-                self.step,
-                total,
-                seed=run.seed,
-                max_objects=self.recipe.data.max_objects,
-                workers=run.workers,
-                pin=self.processes.device.type == "cuda",
-            )
+        prepared = loader(
+            self.clips,
+            self.shares,
+            self.step,
+            total,
+            seed=run.seed,
+            max_objects=self.recipe.data.max_objects,
+            workers=run.workers,
+            pin=self.processes.device.type == "cuda",
         )
+        for batch in prepared:
+            if isinstance(batch, VOSError):
+                raise batch
+            yield batch
 
     def _one(self, batches: Iterator[Batch], timing: Timing, picture: bool) -> tuple[dict[str, float], Batch, Tensor | None]:
         """One optimiser step; returns what is to be logged, the last batch and its predictions."""
@@ -251,7 +255,8 @@ class Trainer:
         begin = settings.own_masks_from
         if not settings.freeze_own_masks or begin is None or self.step < begin or self._resting is not None:
             return
-        frozen = set(freeze(self.model, settings.freeze_own_masks))
+        # Other systems than the recipe's own may have none of them.
+        frozen = set(freeze(self.model, settings.freeze_own_masks, strict=False))
         self._resting = [p for name, p in self.model.named_parameters() if name in frozen]
 
     def _report(self, values: dict[str, float], timing: Timing) -> dict[str, float]:

@@ -28,16 +28,16 @@ def learning_rate(optim: Optim, step: int, steps: int) -> float:
     return float(optim.lr_min + (optim.lr - optim.lr_min) * (1 - min(t, total) / (total + 1)) ** optim.power)
 
 
-def freeze(model: nn.Module, patterns: Iterable[str]) -> list[str]:
+def freeze(model: nn.Module, patterns: Iterable[str], strict: bool = True) -> list[str]:
     """Stop training the parameters whose names match one of the regular expressions; returns those names.
 
     Raises:
-        InputError: a pattern that matches no parameter.
+        InputError: if `strict`, a pattern that matches no parameter.
     """
     frozen = []
     for pattern in patterns:
         found = [name for name, _ in model.named_parameters() if re.search(pattern, name)]
-        if not found:
+        if strict and not found:
             raise InputError(f"model.freeze: {pattern!r} matches no parameter")
         frozen += found
     for name, parameter in model.named_parameters():

@@ -74,7 +74,7 @@ class Rollout(nn.Module):
         samples, frames = images.shape[:2]
         features = self._encode(images)
         places = Places(batch, self.system.slot_size, self.recipe)
-        memory = _Memories(self.system, self.recipe, batch)
+        memory = _Memories(self.system, self.recipe, step)
         own = self._own_masks(step)
         values: list[Values] = []
         predicted = [labels[:, 0]]
@@ -262,14 +262,14 @@ class _Chosen:
 class _Memories:
     """The memory of a batch in training, under the model's policy or made anew for each frame (JointFormer)."""
 
-    def __init__(self, model: VOSModel, recipe: Recipe, batch: Batch) -> None:
+    def __init__(self, model: VOSModel, recipe: Recipe, step: int) -> None:
         self._model = model
         self._rollout = recipe.rollout
         self._entries: list[Entry] = []
         self._token: Tensor | None = None
         self._memory = Memory(training_policy(model.policy, recipe.rollout.gap))
-        # One draw for the whole batch (JointFormer): it follows from the first clip's number.
-        self._random = generator(recipe.run.seed, 3, int(batch.indices[0]))
+        # One draw for the whole batch (JointFormer), whoever computes parts of it.
+        self._random = generator(recipe.run.seed, 3, step)
 
     def add(self, entry: Entry, number: int) -> None:
         """Take in a frame."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import nn
@@ -11,6 +12,7 @@ from torch import nn
 from vosformer.errors import InputError, WeightsError
 from vosformer.registry import new_model, variants
 from vosformer.train.recipe import Recipe
+from vosformer.types import VOSModel
 from vosformer.weights.combining import load_deepened
 from vosformer.weights.files import read_weights
 from vosformer.weights.loading import file_overrides, load_weights, packaged
@@ -66,6 +68,18 @@ def starting_model(recipe: Recipe, start: Path | None) -> nn.Module:
     elif recipe.model.encoder is not None:
         load_pretrained_encoder(model, recipe.model.encoder)
     return model.train()
+
+
+def fitted(recipe: Recipe, model: nn.Module) -> Recipe:
+    """The recipe with crops that the model's geometry takes: 16k+1 pixels a side, or 16k (Swin encoders, transformers)."""
+    geometry = cast(VOSModel, model).geometry
+    corner, stride = int(geometry.align_corners), geometry.stride
+
+    def fit(side: int) -> int:
+        return corner + stride * max(1, round((side - corner) / stride))
+
+    data = recipe.data
+    return replace(recipe, data=replace(data, crop=fit(data.crop), width=None if data.width is None else fit(data.width)))
 
 
 def weights_in(place: Path) -> Path:
