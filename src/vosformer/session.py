@@ -11,6 +11,7 @@ import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from numbers import Integral
 from pathlib import Path
 from typing import Any, cast
 
@@ -75,7 +76,7 @@ class Session:
             WeightsError: weights that do not fit.
             DeviceError: a device or dtype that this machine does not have.
         """
-        if size is not None and (not isinstance(size, int) or size < 16):
+        if size is not None and (not isinstance(size, Integral) or size < 16):
             raise InputError(f"size is {size!r}, expected a whole number of at least 16 pixels, or None")
         if not isinstance(scales, Sequence) or not scales or any(not 0 < scale <= 8 for scale in scales):
             raise InputError(f"scales are {scales!r}, expected a list of numbers above 0 and up to 8")
