@@ -203,16 +203,20 @@ def interrupt_at(frame: int):
 def test_resuming_a_finished_run_makes_what_is_missing_again(tmp_path):
     images, labels = flat_clip((1, 2), 5)
 
+    resumed = {"state": tmp_path / "state", "resume": True}
+
     def again(out: Path) -> int:
         stepped = []
-        options = {"state": tmp_path / "state", "resume": True, "progress": lambda done, total: stepped.append(done)}
-        track(Arrays(images), {0: labels[0]}, session(), folders(out), **options)
+        note = {"progress": lambda done, total: stepped.append(done)}
+        track(Arrays(images), {0: labels[0]}, session(), folders(out), **note, **resumed)
         return len(stepped)
 
     assert again(tmp_path) == 5
     assert again(tmp_path) == 0
     for gone in ("masks/00003.png", "scores.csv"):
         (tmp_path / gone).unlink()
+        with pytest.raises(StopError):
+            track(Arrays(images), {0: labels[0]}, session(), folders(tmp_path), progress=interrupt_at(3), **resumed)
         assert again(tmp_path) == 5
         assert (tmp_path / gone).exists()
 

@@ -141,7 +141,7 @@ def track(
                 walk.resume(done.labels, part.start + part.step * (behind - 1))
             results = stack.enter_context(closing(walk.follow(_frames(source, part, behind), source.real_time)))
             for at, (frame, labels, scores, probability) in enumerate(results, behind + 1):
-                begun = begun or _take_over(run, resume, sink, done)
+                begun = begun or _take_over(run, sink, done)
                 if at > part.silent:
                     sink.write(frame, labels, scores, probability)
                     report.frames += 1
@@ -149,7 +149,7 @@ def track(
                     progress(report.frames, total)
                 if run is not None and at % CHECKPOINT_FRAMES == 0:
                     run.save(session, walk.progress(number, at, sink.checkpoint()))
-        begun = begun or _take_over(run, resume, sink, done)
+        begun = begun or _take_over(run, sink, done)
     # In this order: a run that is killed while its files are put together does that again, since it is not complete yet.
     if run is not None:
         run.finish(walk.progress(len(passes), 0, {}))
@@ -157,9 +157,9 @@ def track(
     return report
 
 
-def _take_over(run: RunState | None, resume: bool, sink: Sink, done: Progress) -> bool:
+def _take_over(run: RunState | None, sink: Sink, done: Progress) -> bool:
     """Replace what a former run left, or go on behind it; only once a frame was tracked, so that a mistake loses nothing."""
-    if run is not None and not resume:
+    if run is not None and done.sinks is None:
         run.forget()
     sink.restore(done.sinks)
     return True
