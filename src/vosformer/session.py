@@ -59,8 +59,8 @@ class Session:
 
         Args:
             model: a name (see `vosformer.variants`), or a model of your own, e.g. from `vosformer.build`; it stays as it is.
-            weights: a weights file for the named variant; None = the packaged ones for "default", fresh random ones (with a warning)
-                for others.
+            weights: a weights file for the named variant; None = the packaged ones for "default" and the other packaged names, fresh
+                random ones (with a warning) for variants.
             device: "auto" (CUDA, then MPS, then CPU) or a torch device.
             dtype: "auto" (the fastest that still agrees on this machine), "fp32", "bf16", "fp16" or a torch dtype.
             memory: "default" (the paper's policy, bounded), "paper" (as published), a name like "every-5" or "given-only",

@@ -48,7 +48,7 @@ def train(
         set: changes of single settings, e.g. optim.lr=1e-4 data.frames=3; --dry-run shows all of them.
         steps: train for so many steps; all schedules are stretched or shrunk with it.
         variant: train another variant than the recipe's.
-        encoder: safetensors file of pretrained encoder weights.
+        encoder: file of pretrained encoder weights (ImageNet, MAE or ConvMAE), safetensors or .pth.
         from_: begin with these weights (a file, a run's folder or a checkpoint).
         minutes: stop with a checkpoint after so many minutes.
         device: cpu, cuda, cuda:N or mps (default: the best there is).
@@ -115,18 +115,13 @@ def _note(recipe: Recipe, asked: Recipe, start: Path | None, model: nn.Module) -
         )
     if start is not None:
         return
-    if recipe.model.start is not None:
-        console.print(
-            f"{recipe.name} goes on from {recipe.model.start}, but no weights were given with --from: it begins afresh",
-            highlight=False,
-        )
-    resting = any(not parameter.requires_grad for name, parameter in model.named_parameters() if name.startswith("encoder."))
-    if recipe.model.encoder is None and resting:
-        console.print(
-            "the encoder begins with random weights, and its first stages are not trained: give pretrained ones with --encoder, or"
-            " --set model.options=freeze_at:0",
-            highlight=False,
-        )
+    begun = "" if recipe.model.start is None else f"goes on from {recipe.model.start}, but no weights were given with --from"
+    if recipe.model.encoder is None:
+        resting = any(not parameter.requires_grad for parameter in model.parameters())
+        begun = begun or "wants a pretrained encoder, but none was given with --encoder"
+        begun += ": it begins with random weights" + (", some of which are never trained" if resting else "")
+    if begun:
+        console.print(f"{recipe.name} {begun}", highlight=False)
 
 
 def _train(

@@ -83,7 +83,7 @@ def average(
 
 
 def info(file: Annotated[str, tyro.conf.Positional] = "default") -> int:
-    """Show recipe, scores, terms and hash of the packaged weights, or of a file.
+    """Show recipe, data, terms and hash of the packaged weights, or of a file.
 
     Args:
         file: name of packaged weights, or a weights file.

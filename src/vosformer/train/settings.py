@@ -82,7 +82,7 @@ def _value(kind: Any, text: str, whole: str) -> Any:
 
 
 def _tuple(choices: tuple[Any, ...], text: str, whole: str) -> tuple[Any, ...]:
-    """Values parted by commas; values that are pairs or groups themselves are parted by semicolons, their parts by colons."""
+    """Values parted by commas; the parts of values that are pairs or groups themselves are parted by colons."""
     if not text or text == "()":
         return ()
     if len(choices) == 2 and choices[1] is Ellipsis:

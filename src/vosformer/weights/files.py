@@ -156,7 +156,7 @@ def _torch_error(path: Path, error: Exception) -> WeightsError:
     if named:
         return WeightsError(
             f"{path} holds more than tensors ({named.group(1)}): loading it could run code of its author, so it was not loaded. "
-            f"Convert it where it comes from, or, if you trust that source, load it with trust=True (--trust on the command line)"
+            f"Convert it where it comes from, or, if you trust that source, by `vosformer weights convert --trust` (trust=True)"
         )
     lines = [line.strip() for line in text.splitlines() if line.strip() and not _BOILERPLATE.search(line)]
     reason = lines[0][:200] if lines else type(error).__name__
