@@ -87,7 +87,7 @@ FINE = replace(
 LAST = replace(
     FINE,
     name="default-last",
-    paper="one of two branches whose weights are averaged in the end: many composed clips",
+    paper="one of two branches whose weights are averaged: many composed clips",
     model=replace(SMALL.model, start="default-fine"),
     data=replace(FINE.data, sources=_mix(30, 10, 60)),
     optim=replace(FINE.optim, lr=2e-4, warmup=30, ema=0.995),
@@ -115,7 +115,7 @@ CROWDS = replace(
 CROWDS_WIDE = replace(
     CROWDS,
     name="default-crowds-wide",
-    paper="one of two branches on from default-crowds, for the mean that the default weights are: more videos, wide crops",
+    paper="one of two branches on from default-crowds: more videos, wide crops",
     model=Model("deaot-s", start="default-crowds"),
     data=replace(CROWDS.data, sources=_meeting(50, 10, 15, 25), crop=465),
     optim=replace(CROWDS.optim, lr=1.5e-4),
@@ -134,21 +134,21 @@ CROWDS_LONG = replace(
 SHARP_LONG = replace(
     CROWDS_LONG,
     name="default-sharp-long",
-    paper="one of two branches on from the default weights: things as large as in a frame at 480p; the encoder rests",
-    model=Model("deaot-s", start="default", freeze=(r"^encoder\.",)),
+    paper="one of two branches on from a mean of the stages before: things as large as in a frame at 480p; the encoder rests",
+    model=Model("deaot-s", start="default-crowds-long", freeze=(r"^encoder\.",)),
     data=replace(CROWDS_LONG.data, sources=_meeting(35, 10, 15, 40, gap=8), window=(0.62, 1.0)),
     optim=replace(CROWDS.optim, lr=1.5e-4),
-    run=replace(CROWDS.run, steps=1600, seed=31),
+    run=replace(CROWDS.run, steps=1520, seed=31),
 )
 
 SHARP_WIDE = replace(
     CROWDS_WIDE,
     name="default-sharp-wide",
     paper="the other branch: whole frames, more videos",
-    model=Model("deaot-s", start="default"),
+    model=Model("deaot-s", start="default-crowds-long"),
     data=replace(CROWDS_WIDE.data, sources=_meeting(50, 10, 15, 25), crop=337, width=593, window=(0.6, 1.0)),
     optim=replace(CROWDS.optim, lr=1e-4),
-    run=replace(CROWDS.run, steps=1400, seed=32),
+    run=replace(CROWDS.run, steps=1330, seed=32),
 )
 
 NO_DAVIS_SMALL = replace(
