@@ -74,7 +74,7 @@ def youtube(root: Path) -> Path:
 def coco(root: Path) -> Path:
     picture(root / "train2017/7.jpg")
     big = [2, 2, 20, 2, 20, 20, 2, 20]
-    small = {"counts": [24 * 4 + 4, 4, 20, 4, 24 * 32 - 24 * 5 - 12], "size": list(SIZE)}
+    small = {"counts": [24 * 4 + 4, 4, 20, 4, 24 * 32 - 24 * 5 - 8], "size": list(SIZE)}
     annotations = [
         {"id": 1, "image_id": 7, "category_id": 1, "iscrowd": 0, "area": 8, "segmentation": small},
         {"id": 2, "image_id": 7, "category_id": 1, "iscrowd": 0, "area": 324, "segmentation": [big]},

@@ -318,7 +318,9 @@ def test_coco_errors(tmp_path):
         read_stills("coco", tmp_path)
 
 
-@pytest.mark.parametrize("segment", [[[10, 10, 20, 20]], [[]], [10, 10, 20, 10, 20, 20], {"counts": "abc"}])
+@pytest.mark.parametrize(
+    "segment", [[[10, 10, 20, 20]], [[]], [10, 10, 20, 10, 20, 20], {"counts": "abc"}, {"counts": [90, 4]}]
+)
 def test_malformed_coco_segmentations_are_named(tmp_path, segment):
     coco(tmp_path / "COCO")
     path = tmp_path / "COCO/annotations/instances_train2017.json"

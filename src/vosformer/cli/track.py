@@ -130,9 +130,8 @@ def track(
     for output in ("masks", "masks16"):
         more = len(list((out / output).glob("*.png"))) - report.frames
         if output in outputs and more > 0:
-            console.print(
-                f"[yellow]{out / output} holds {more} more PNGs than this run wrote, e.g. of a former one[/]", highlight=False
-            )
+            text = f"{out / output} holds {more} more PNGs than this run wrote, e.g. of a former one"
+            console.print(text, style="yellow", highlight=False, markup=False, soft_wrap=True)
 
 
 def _check_places(out: Path, outputs: tuple[Output, ...], inputs: tuple[Path, ...]) -> None:

@@ -93,6 +93,8 @@ def _decode(segment: Any, height: int, width: int) -> np.ndarray[tuple[int, ...]
     if isinstance(segment, list):
         runs = rle.merge(rle.frPyObjects(segment, height, width))
     elif isinstance(segment["counts"], list):
+        if sum(segment["counts"]) != height * width:  # pycocotools would leave the rest of the mask to chance
+            raise ValueError(f"its runs are {sum(segment['counts'])} pixels in all, not {height} x {width}")
         runs = rle.frPyObjects(segment, height, width)
     else:
         runs = segment
