@@ -148,16 +148,15 @@ class Session:
         if not self.ids and given is None and self._state.frames == 0:
             raise InputError("the first frame needs labels: at least one object must be given before anything can be tracked")
         self._check_options(options)
-        if self._max_memory_mb is None:
-            prediction, self._state = step(self._setup, self._state, image, given, options)
-            return prediction
-        before = None if given is None else self._state.clone()  # only new objects can make a frame too large for the bound
+        # Only new objects can make a frame too large for the bound.
+        before = self._state.clone() if self._max_memory_mb is not None and given is not None else None
         prediction, self._state = step(self._setup, self._state, image, given, options)
-        try:
-            self._bound_memory(self._max_memory_mb)
-        except InputError:
-            self._state = self._state if before is None else before
-            raise
+        if self._max_memory_mb is not None:
+            try:
+                self._bound_memory(self._max_memory_mb)
+            except InputError:
+                self._state = before or self._state
+                raise
         return prediction
 
     def remove(self, i: int) -> None:

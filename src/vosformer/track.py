@@ -120,13 +120,14 @@ def track(
         raise InputError(f"a run can only be resumed if it keeps its state in a folder, and {source.name} can be read again")
     done = run.load(session) if resume and run is not None else Progress()
     report = TrackReport(done.written, list(done.bridged), [Doubt(*doubt) for doubt in done.doubts])
-    if done.complete and Sinks(sinks).present(done.written):
-        Sinks(sinks).clean()
+    results = Sinks(sinks)
+    if done.complete and results.present(done.written):
+        results.clean()
         return report
     if done.complete:  # and its results are gone
         done, report = Progress(), TrackReport()
     walk = _Walk(session, masks, dict(options or {}), report)
-    sink = BackgroundSink(Sinks(sinks))
+    sink = BackgroundSink(results)
     with ExitStack() as stack:
         stack.callback(sink.close, complete=False)
         sink.check_ids(ids)
@@ -139,8 +140,8 @@ def track(
                 walk.begin()
             else:
                 walk.resume(done.labels, part.start + part.step * (behind - 1))
-            results = stack.enter_context(closing(walk.follow(_frames(source, part, behind), source.real_time)))
-            for at, (frame, labels, scores, probability) in enumerate(results, behind + 1):
+            tracked = stack.enter_context(closing(walk.follow(_frames(source, part, behind), source.real_time)))
+            for at, (frame, labels, scores, probability) in enumerate(tracked, behind + 1):
                 begun = begun or _take_over(run, sink, done)
                 if at > part.silent:
                     sink.write(frame, labels, scores, probability)

@@ -65,9 +65,9 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int, shard_mib: int | None 
         if not isinstance(error, OSError) and type(error).__name__ != "SafetensorError":
             raise
         raise OutputError(f"checkpoint {final} could not be written: {error}") from error
-    others = [path for path in _found(folder) if path != final]
-    later = [path for path in others if path.name > final.name]
-    for old in [*later, *others[len(later) + keep - 1 :]] if keep > 0 else []:
+    found = _found(folder)
+    at = found.index(final)
+    for old in [*found[:at], *found[at + keep :]] if keep > 0 else []:
         shutil.rmtree(old, ignore_errors=True)
     return final
 

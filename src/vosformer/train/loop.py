@@ -275,10 +275,6 @@ class Trainer:
             return
         parts = {"model": self.model.state_dict(), "optimizer": optimizer_tensors(self.optimizer)}
         state: dict[str, Any] = {
-            "variant": self.recipe.model.variant,
-            "recipe": self.recipe.name,
-            "seed": self.recipe.run.seed,
-            "steps": self.recipe.run.steps,
             "world": self.processes.world,
             "settings": {key: repr(value) for key, value in self.recipe.flat()},
         }
