@@ -243,6 +243,13 @@ def test_every_command_has_help(name, capsys):
     assert "usage" in capsys.readouterr().out
 
 
+def test_a_list_may_be_given_in_parts(capsys):
+    words = ["train", "aot-main", "--set", "run.seed=7", "data.crop=81", "--device", "cpu", "--set", "model.options=tiny:true"]
+    assert main([*words, "--set=run.steps=12", "--dry-run"]) == 0
+    plan = " ".join(capsys.readouterr().out.split())
+    assert all(said in plan for said in ("run.seed 7 ", "data.crop 81 ", "run.steps 12 "))
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

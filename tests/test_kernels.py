@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from vosformer.memory import Memory
 from vosformer.models import aost, aot, deaot
 from vosformer.models.identity_system import IdentitySystem
-from vosformer.nn import onednn
+from vosformer.nn import attention, onednn
 from vosformer.nn.attention import Relative, attend, attend_locally
 from vosformer.nn.conv import conv_norm, convolve, for_inference
 from vosformer.nn.identity import IdentityBank
@@ -131,6 +131,23 @@ def test_local_attention(kind: torch.dtype, heads: int, frames: int, grid: Grid,
             plain = attend_locally(q.float(), [k.float() for k in keys], [v.float() for v in values], exact, grid, window)
         fast = attend_locally(q, keys, values, relative, grid, window)
         torch.testing.assert_close(fast.float(), plain, rtol=2 * ROUGH[kind], atol=2 * ROUGH[kind])
+
+
+@pytest.mark.parametrize("window", [1, 5, 15])
+@pytest.mark.parametrize("told", [True, False])
+def test_local_attention_of_large_maps_goes_by_rows(monkeypatch: pytest.MonkeyPatch, window: int, told: bool) -> None:
+    """As on a GPU, where no tiles are used: strips of a large map see what the whole map does."""
+    grid = Grid(11, 6)
+    random = torch.Generator().manual_seed(5)
+
+    def some(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=random, dtype=torch.float64)
+
+    relative = Relative(some(2, window**2, 4), some(2, window**2), some(2, 3, window**2) if told else None)
+    q, keys, values = some(2, 66, 8), [some(2, 66, 8) for _ in range(2)], [some(2, 66, 6) for _ in range(2)]
+    whole = attend_locally(q, keys, values, relative, grid, window)
+    monkeypatch.setattr(attention, "_WHOLE", 0)
+    torch.testing.assert_close(attend_locally(q, keys, values, relative, grid, window), whole, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("aligned", [True, False])

@@ -223,6 +223,38 @@ def test_memory_stays_within_its_bound():
         session(ColourModel, max_memory_mb=0.001).step(images[0], labels[0])
 
 
+def test_a_bound_that_later_objects_make_narrow():
+    images, labels = flat_clip((1,), 12)
+    usual = session(PerObjectColourModel, memory="paper")
+    usual.step(images[0], labels[0])
+    one = usual.memory_bytes
+    bounded = session(PerObjectColourModel, memory=EveryK(1, 8), max_memory_mb=8.5 * one / 1e6)
+    for number, image in enumerate(images[:10]):
+        bounded.step(image, labels[0] if number == 0 else None)
+    assert bounded.memory_bytes == 8 * one
+    more = labels[10].copy()
+    more.ravel()[:30] = 2
+    bounded.step(images[10], more)
+    bounded.step(images[11])
+    assert bounded.ids == (1, 2)
+    assert bounded.memory_bytes <= 8.5 * one
+
+
+def test_states_move_between_devices(tmp_path):
+    images, labels = flat_clip((1, 2), 6)
+    s = session(ColourModel)
+    for number, image in enumerate(images[:4]):
+        s.step(image, labels[0] if number == 0 else None)
+    state = s.state
+    there = state.to(torch.device("meta"))
+    held = [tensor for cohort in there.views[0] for tensor in cohort.memory.export()[0].values()]
+    assert held
+    assert all(tensor.is_meta for tensor in held)
+    other = session(ColourModel)
+    other.state = state
+    assert all(np.array_equal(other.step(image).labels, s.step(image).labels) for image in images[4:])
+
+
 def test_objects_that_the_bound_has_no_room_for_change_nothing():
     images, labels = flat_clip((1,), 4)
     usual = session(PerObjectColourModel)

@@ -184,3 +184,17 @@ def test_scalable_supervision_weights(alpha, weights):
 
 def test_infinite_alpha_trains_the_deepest_only():
     assert depth_weights(math.inf, 3) == [0, 0, 1]
+
+
+def test_autocast_leaves_the_loss_alone():
+    """Pixels of large crops are counted in float32: float16 ends at 65,504."""
+    random = torch.Generator().manual_seed(4)
+    labels = (torch.rand(1, 465, 465, generator=random) > 0.7).long()
+    logits = torch.stack([4.0 * (labels == 0), 4.0 * (labels == 1)], 1).requires_grad_()
+    loss = Loss(ce=0.0, jaccard=0.5, dice=0.5)
+    plain = segmentation_loss(logits, labels, torch.tensor([1]), loss, 1.0)
+    for dtype in (torch.bfloat16, torch.float16):
+        with torch.autocast("cpu", dtype):
+            found = segmentation_loss(logits, labels, torch.tensor([1]), loss, 1.0)
+        for part, exact in zip(found, plain, strict=True):
+            assert part.item() == pytest.approx(exact.item(), rel=1e-5)

@@ -15,15 +15,13 @@ _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def choose_device(wanted: str | torch.device) -> torch.device:
-    """The device asked for; "auto" is CUDA if there is one, then Apple's MPS, then the CPU.
+    """The device asked for, with its number; "auto" is CUDA if there is one, then Apple's MPS, then the CPU.
 
     Raises:
         DeviceError: this machine does not have it.
     """
     if wanted == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+        wanted = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
         device = torch.device(wanted)
     except RuntimeError:
@@ -34,6 +32,9 @@ def choose_device(wanted: str | torch.device) -> torch.device:
         raise DeviceError("device 'mps' was asked for, but this machine has no Apple GPU that torch can use")
     if device.type not in ("cpu", "cuda", "mps"):
         raise DeviceError(f"device {str(device)!r} is not supported; expected auto, cpu, cuda, cuda:N or mps")
+    if device.index is None and device.type != "cpu":
+        # Tensors say their number, and each thread has a current GPU of its own.
+        return torch.device(device.type, torch.cuda.current_device() if device.type == "cuda" else 0)
     return device
 
 
@@ -78,10 +79,12 @@ def free_threads() -> int:
 
 
 def tune_process(device: torch.device) -> None:
-    """Settings of the whole process, for programs of our own: OpenCV's threads, which would compete with PyTorch's, are not used,
-    and freed memory is kept: glibc would give large tensors back and fault them in again at every frame.
+    """Settings of the whole process, for programs of our own: OpenCV's threads, which would compete with PyTorch's, are not used;
+    fp32 is float32 on NVIDIA GPUs, too, whose convolutions would round to 10 bits (TF32); and freed memory is kept: glibc would give
+    large tensors back and fault them in again at every frame.
     """
     cv2.setNumThreads(1)
+    torch.backends.cudnn.allow_tf32 = False
     if device.type != "cpu" or not sys.platform.startswith("linux"):
         return
     try:

@@ -143,4 +143,4 @@ def crop(values: Tensor, placement: Placement) -> Tensor:
 
 
 def _normalise(pixels: Tensor) -> Tensor:
-    return (pixels / 255).sub_(torch.tensor(MEAN)).div_(torch.tensor(STD)).permute(2, 0, 1)[None]
+    return (pixels / 255).sub_(torch.tensor(MEAN, device="cpu")).div_(torch.tensor(STD, device="cpu")).permute(2, 0, 1)[None]

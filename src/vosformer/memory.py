@@ -246,6 +246,11 @@ class Memory:
         twin._quota = self._quota
         return twin
 
+    def to(self, device: torch.device) -> Memory:
+        """A copy on a device that can go its own way."""
+        tensors, about = self.export()
+        return Memory.restore(self.policy, {name: tensor.to(device) for name, tensor in tensors.items()}, about)
+
     def export(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """All that is remembered as named tensors and plain values, for `restore`."""
         tensors: dict[str, Tensor] = {} if self.token is None else {"token": self.token}

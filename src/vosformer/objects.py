@@ -40,6 +40,10 @@ class Cohort:
         """A copy that can go its own way."""
         return Cohort(self.memory.clone(), self.began, [list(slot) for slot in self.slots])
 
+    def to(self, device: torch.device) -> Cohort:
+        """A copy on a device that can go its own way."""
+        return Cohort(self.memory.to(device), self.began, [list(slot) for slot in self.slots])
+
 
 def admit(cohorts: list[Cohort], newcomers: Sequence[int], model: VOSModel, policy: Policy, now: int) -> None:
     """Give each new id a place: in free places first where the system shares its memory, then in a new cohort."""

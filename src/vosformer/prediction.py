@@ -18,7 +18,7 @@ from torch import Tensor
 from vosformer.errors import InputError
 from vosformer.geometry import Placement, crop
 
-_STRIP_VALUES = 1 << 21  # values of a strip: 8 MB in float32, about the cache of one core
+_STRIP_VALUES = 1 << 21  # values of a strip: 8 MB in float32, about the cache of one core; a GPU takes 32 times as many
 _PRESENCE_CELLS = 16  # cells at stride 4 that the presence score looks at: an object of 16 x 16 network pixels fills them
 
 
@@ -46,7 +46,8 @@ class Answer:
         """Rows of the source and their merged logits [1+n,rows,width], from the top."""
         height, width = self.placement.source
         channels = sum(m.shape[1] for m in self.maps)
-        rows = max(1, _STRIP_VALUES // (channels * width))
+        limit = _STRIP_VALUES if self.maps[0].device.type == "cpu" else 32 * _STRIP_VALUES
+        rows = max(1, limit // (channels * width))
         for top in range(0, height, rows):
             part = slice(top, min(top + rows, height))
             yield part, self.finish([_resample(m, self.placement.source, part, self.align_corners) for m in self.maps])[0]
@@ -149,7 +150,7 @@ class Prediction:
 def labels_of(answers: Sequence[Answer]) -> Tensor:
     """int32 [height,width] on the CPU: the most probable id of each pixel, over the mean probability of all views."""
     height, width = answers[0].placement.source
-    labels = torch.zeros(height, width, dtype=torch.int32)
+    labels = torch.zeros(height, width, dtype=torch.int32, device="cpu")
     if len(answers) == 1:
         for rows, logits in answers[0].strips():
             labels[rows] = _winners(logits, answers[0].ids)

@@ -62,7 +62,8 @@ class Session:
             weights: a weights file for the named variant; None = the packaged ones for "default" and the other packaged names, fresh
                 random ones (with a warning) for variants.
             device: "auto" (CUDA, then MPS, then CPU) or a torch device.
-            dtype: "auto" (the fastest that still agrees on this machine), "fp32", "bf16", "fp16" or a torch dtype.
+            dtype: "auto" (the fastest that still agrees on this machine), "fp32", "bf16", "fp16" or a torch dtype. On NVIDIA GPUs
+                "fp32" is PyTorch's: TF32 in convolutions, unless you set torch.backends.cudnn.allow_tf32 = False.
             memory: "default" (the paper's policy, bounded), "paper" (as published), a name like "every-5" or "given-only",
                 or a policy object.
             max_memory_mb: the most megabytes (10^6 bytes) that the memory bank may hold; None = as the policy says.
@@ -176,13 +177,15 @@ class Session:
 
     @property
     def state(self) -> State:
-        """A snapshot of all that the session knows. Set it to go back, in this session or another one of the same model."""
+        """A snapshot of all that the session knows. Set it to go back, in this session or another one of the same model on any
+        device.
+        """
         return replace(self._state.clone(), origin=self.origin)
 
     @state.setter
     def state(self, state: State) -> None:
         self._check_origin(state, "the state")
-        self._state = state.clone()
+        self._state = state.to(self._setup.device)
 
     def save(self, path: str | Path) -> None:
         """Write the state to a file (safetensors), atomically.
@@ -257,6 +260,7 @@ class Session:
         except TypeError as error:
             raise InputError(f"options {sorted(options)} are not all known to this model: {error}") from None
 
+    @torch.inference_mode()
     def _bound_memory(self, megabytes: float) -> None:
         """Set the policies' capacity so that all banks together stay within the bound."""
         cohorts = [cohort for view in self._state.views for cohort in view]

@@ -60,9 +60,9 @@ def load_state(path: Path, policy: Policy, device: torch.device) -> State:
         InputError: the file is missing, broken or something else.
     """
     try:
-        with safe_open(path, "pt", device=str(device)) as file:
+        with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+            tensors = {name: file.get_tensor(name).to(device) for name in file.keys()}  # noqa: SIM118 (no mapping)
         if metadata.get("format") != _FORMAT:
             raise InputError(f"{path}: a session's state was expected, found format {metadata.get('format')!r}")
         about: dict[str, Any] = json.loads(metadata["state"])

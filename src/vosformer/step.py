@@ -59,6 +59,10 @@ class State:
         """A copy that can go its own way."""
         return replace(self, views=tuple([cohort.clone() for cohort in cohorts] for cohorts in self.views))
 
+    def to(self, device: torch.device) -> State:
+        """A copy on a device that can go its own way."""
+        return replace(self, views=tuple([cohort.to(device) for cohort in cohorts] for cohorts in self.views))
+
 
 @dataclass(frozen=True)
 class Setup:
@@ -98,7 +102,7 @@ def step(
     height, width = frame.shape[:2]
     seen = [_look(setup, view, cohorts, frame, options) for view, cohorts in zip(setup.views, state.views, strict=True)]
     answers = [view.answer for view in seen if view.answer is not None]
-    labels = labels_of(answers) if answers else torch.zeros(height, width, dtype=torch.int32)
+    labels = labels_of(answers) if answers else torch.zeros(height, width, dtype=torch.int32, device="cpu")
     if given is not None:
         labels = _overlay(labels, given)
     for view, cohorts, look in zip(setup.views, state.views, seen, strict=True):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from importlib import import_module
 from importlib.metadata import version
+from inspect import signature
+from itertools import chain
 from typing import Any, NamedTuple
 
 import tyro
@@ -63,7 +65,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _run(name: str, rest: list[str], debug: bool) -> int:
     try:
-        result = tyro.cli(COMMANDS[name].load(), prog=f"vosformer {name}", args=rest)
+        command = COMMANDS[name].load()
+        result = tyro.cli(command, prog=f"vosformer {name}", args=_gathered(rest, _lists(command)))
     except VOSError as error:
         if debug:
             raise
@@ -75,6 +78,31 @@ def _run(name: str, rest: list[str], debug: bool) -> int:
         print("interrupted; what was written stays valid", file=sys.stderr)
         return 130
     return result if isinstance(result, int) else 0
+
+
+def _lists(command: Callable[..., Any]) -> set[str]:
+    """The flags of a command that take several values."""
+    parameters = signature(command).parameters.values()
+    return {f"--{p.name}" for p in parameters if str(p.annotation).startswith("tuple[")}
+
+
+def _gathered(words: Sequence[str], lists: Collection[str]) -> list[str]:
+    """The words with all values of a repeated list flag behind its first place: of `--set a=1 --set b=2` tyro would drop a=1."""
+    groups: list[list[str]] = [[]]  # a flag and what follows it
+    first: dict[str, list[str]] = {}
+    here = groups[0]
+    for word in words:
+        flag, _, value = word.partition("=")
+        if flag in first:
+            here = first[flag]
+            here.extend([value] if value else [])
+        elif word.startswith("-"):
+            here = [flag, *([value] if value else [])] if flag in lists else [word]
+            groups.append(here)
+            first.update({flag: here} if flag in lists else {})
+        else:
+            here.append(word)
+    return list(chain.from_iterable(groups))
 
 
 def _plain(text: str) -> str:

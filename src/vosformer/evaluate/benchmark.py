@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from vosformer.errors import DataError, InputError
@@ -233,14 +234,22 @@ def _run_video(video: Video, session: Steps, folder: Path, options: dict[str, An
                     f"the mask {video.masks[frame.name]} is {given.shape[1]} x {given.shape[0]} pixels, its frame "
                     f"{video.images[number]} {frame.image.shape[1]} x {frame.image.shape[0]}"
                 )
+            _wait()  # for what the last step left to do on a GPU
             began = time.perf_counter()
             labels = session.step(frame.image, given, **options).labels
+            _wait()
             seconds += time.perf_counter() - began
             if frame.name in video.wanted:
                 copied = given if number == 0 and given is not None else labels
                 sink.write(frame, copied, {}, _no_probability)
             advance(number + 1)
     return seconds
+
+
+def _wait() -> None:
+    """Until the GPU, if there is one, has done what it was given."""
+    if torch.accelerator.is_available():
+        torch.accelerator.synchronize()
 
 
 def _no_probability(_: int) -> NDArray[np.float32]:

@@ -91,7 +91,7 @@ class Trainer:
         if run.channels_last:
             self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         freeze(self.model, recipe.model.freeze)
-        self.optimizer = optimiser(self.model, recipe.optim, fused=device.type != "mps" and self.precision != "fp16")
+        self.optimizer = optimiser(self.model, recipe.optim, fused=True if device.type != "mps" else None)
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.precision == "fp16")
         self.average = None if recipe.optim.ema is None else Average(self.model, recipe.optim.ema)
         self.step = 0

@@ -61,7 +61,7 @@ def groups(model: nn.Module, optim: Optim) -> list[dict[str, Any]]:
     return list(found.values())
 
 
-def optimiser(model: nn.Module, optim: Optim, fused: bool) -> torch.optim.Optimizer:
+def optimiser(model: nn.Module, optim: Optim, fused: bool | None) -> torch.optim.Optimizer:
     """A fresh optimiser over the model's trainable parameters.
 
     Raises:
@@ -132,15 +132,18 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 def load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
     """Take over tensors that `optimizer_tensors` gave."""
-    named = {n: p for group in optimizer.param_groups for n, p in zip(group["names"], group["params"], strict=True)}
+    named = {n: (p, g) for g in optimizer.param_groups for n, p in zip(g["names"], g["params"], strict=True)}
     states: dict[str, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         name, _, entry = key.rpartition("|")
         states.setdefault(name, {})[entry] = value
     for name, state in states.items():
-        parameter = named[name]
+        parameter, group = named[name]
         moved = {}
         for entry, value in state.items():
-            # The counter stays where the optimiser made it; moments have the parameter's memory layout.
-            moved[entry] = value.to(parameter.device) if value.ndim == 0 else torch.empty_like(parameter).copy_(value)
+            if value.ndim:
+                moved[entry] = torch.empty_like(parameter).copy_(value)  # in the parameter's memory layout
+            else:
+                # The counter lies where the optimiser makes it: elsewhere every step would wait for the device.
+                moved[entry] = value.to(parameter.device if group["fused"] else "cpu")
         optimizer.state[parameter] = moved

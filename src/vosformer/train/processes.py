@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from vosformer.device import choose_device
+from vosformer.errors import DeviceError
 
 
 @dataclass(frozen=True)
@@ -71,14 +72,19 @@ def join(device: str | None = None) -> Processes:
         device: "cpu", "cuda", "cuda:1", "mps"; None = the best there is.
 
     Raises:
-        DeviceError: the device does not exist here.
+        DeviceError: the device does not exist here, or several processes were to share a GPU.
     """
-    rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    place = choose_device(device or "auto")
-    if place.type == "cuda" and place.index is None:
-        place = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    rank, world, local = (
+        int(os.environ.get(name, least)) for name, least in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0))
+    )
+    wanted = device or "auto"
+    if world > 1 and wanted.startswith("cuda:"):
+        raise DeviceError(f"{wanted} was asked for, but {world} processes need a GPU each: say cuda, and each takes its own")
+    place = choose_device(wanted)
+    if place.type == "cuda":
+        place = place if ":" in wanted else choose_device(f"cuda:{local}")
+        torch.cuda.set_device(place)
     if world > 1 and not dist.is_initialized():
-        if place.type == "cuda":
-            torch.cuda.set_device(place)
-        dist.init_process_group("nccl" if place.type == "cuda" else "gloo")
+        gpu = place if place.type == "cuda" else None
+        dist.init_process_group("gloo" if gpu is None else "nccl", device_id=gpu)
     return Processes(rank, world, place)
