@@ -30,6 +30,18 @@ def test_same_seed_same_files(tmp_path):
     assert files(tmp_path / "a") != files(tmp_path / "c")
 
 
+def test_other_clips_are_not_mixed_with_these(tmp_path):
+    render_clips(tmp_path, Assets(), 1, 3, (48, 64), 1)
+    before = files(tmp_path)
+    render_clips(tmp_path, Assets(), 1, 3, (48, 64), 1)
+    assert files(tmp_path) == before
+    with pytest.raises(InputError, match="other composed clips"):
+        render_clips(tmp_path, Assets(), 1, 2, (48, 64), 1)
+    (tmp_path / "composed.json").unlink()
+    with pytest.raises(InputError, match="not composed here"):
+        render_clips(tmp_path, Assets(), 1, 3, (48, 64), 1)
+
+
 def test_layout_is_that_of_davis(tmp_path):
     compose(tmp_path, clips=2, frames=4, size="64x96", split="train", sheet=tmp_path / "sheet.png")
     with Image.open(tmp_path / "sheet.png") as sheet:

@@ -205,6 +205,18 @@ def test_masks_of_frames_that_may_be_masks_of_objects_are_told(tmp_path: Path) -
         assert read_masks(tmp_path / "masks", source).notes == ()
 
 
+def test_names_that_may_be_of_frames_or_of_objects(tmp_path: Path) -> None:
+    source = open_source(np.zeros((10, 40, 60, 3), np.uint8))
+    for name in ("0001", "000005"):
+        save(tmp_path / "numbers" / f"{name}.png", LABELS.astype(np.uint8))
+    assert list(read_masks(tmp_path / "numbers", source)) == [1, 5]
+    save(tmp_path / "words" / "frame_0001.png", LABELS.astype(np.uint8))
+    with pytest.raises(InputError, match=r"frame_0001\.png: the mask of a frame, or of an object\?.*like 00000\.png"):
+        read_masks(tmp_path / "words", source)
+    save(tmp_path / "objects" / "dog_07.png", (LABELS == 1).astype(np.uint8))
+    assert read_masks(tmp_path / "objects", source)[0].ids == (7,)
+
+
 def test_pictures_are_refused(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     picture = cv2.GaussianBlur(rng.integers(0, 256, (90, 120, 3)).astype(np.uint8), (0, 0), 5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import warnings
 
 import numpy as np
@@ -253,6 +254,46 @@ def test_states_move_between_devices(tmp_path):
     other = session(ColourModel)
     other.state = state
     assert all(np.array_equal(other.step(image).labels, s.step(image).labels) for image in images[4:])
+
+
+@pytest.mark.parametrize("name", ["simvos-tiny", "jointformer-tiny"])
+def test_bounds_of_systems_that_remember_frames_at_once(name):
+    images, labels = flat_clip((1, 2), 8, (64, 96))
+    model = variant(name.removesuffix("-tiny") + "-b").build(tiny=True).eval()
+    usual = session(lambda: model, memory="queue-4-every-1")
+    for number, image in enumerate(images):
+        usual.step(image, (labels[0] == 1).astype(int) if number == 0 else None)
+    bound = 1.1 * usual.memory_bytes
+    bounded = session(lambda: model, memory="queue-4-every-1", max_memory_mb=bound / 1e6)
+    for number, image in enumerate(images):
+        given = {0: labels[0] == 1, 5: labels[5]}.get(number)
+        bounded.step(image, None if given is None else given.astype(int))
+        assert bounded.memory_bytes <= bound
+    with pytest.raises(InputError, match="one remembered frame takes"):
+        session(lambda: model, memory="queue-4-every-1", max_memory_mb=1e-6).step(images[0], labels[0])
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_predictions_can_be_sent_to_other_processes(model):
+    images, labels = flat_clip((1, 2))
+    s = session(model)
+    s.step(images[0], labels[0])
+    out = s.step(images[1])
+    again = pickle.loads(pickle.dumps(out))
+    assert np.array_equal(again.labels, out.labels)
+    assert np.array_equal(again.probability(1), out.probability(1))
+
+
+def test_ids_that_say_nothing():
+    images, labels = flat_clip((1, 2))
+    s = session(ColourModel)
+    s.step(images[0], labels[0])
+    with pytest.raises(InputError, match="without labels"):
+        s.step(images[1], ids=[1])
+    with pytest.raises(InputError, match="whole numbers"):
+        s.step(images[1], labels[1], ids=[1.5, 2.0])
+    with pytest.raises(InputError, match="memory is 5"):
+        session(ColourModel, memory=5)
 
 
 def test_objects_that_the_bound_has_no_room_for_change_nothing():

@@ -15,7 +15,7 @@ import pytest
 from dummy_models import ColourModel, flat_clip
 
 from vosformer.errors import InputError, OutputError
-from vosformer.io import Arrays, Frame, LabelImages, Scores, Sink, read_labels
+from vosformer.io import Arrays, Frame, LabelImages, Scores, Sink, open_source, read_labels
 from vosformer.session import Session
 from vosformer.track import track
 
@@ -80,6 +80,21 @@ def test_both_ways_writes_every_frame_once():
     assert report.frames == 10
     assert good(sink, labels)
     assert seen[-1] == (10, 10)
+
+
+def test_a_start_behind_the_masks():
+    seen = []
+    sink, report, labels = run([1, 3], start=5, progress=lambda done, total: seen.append((done, total)))
+    assert sink.order == list(range(5, 10))
+    assert report.frames == 5
+    assert seen[-1] == (5, 5)
+    assert good(sink, labels)
+
+
+def test_a_stream_that_ends_before_its_mask():
+    images, labels = flat_clip((1,), 4)
+    with pytest.raises(InputError, match="ended before frame 20"):
+        track(open_source(iter(images)), {20: labels[0]}, session(), [Collect()])
 
 
 @pytest.mark.parametrize("direction", ["forward", "backward", "both"])
@@ -156,6 +171,25 @@ def test_a_stopped_run_resumes_to_the_same_result(tmp_path, monkeypatch, stop_at
         assert np.array_equal(a, b)
     assert (tmp_path / "whole/scores.csv").read_text() == (tmp_path / "part/scores.csv").read_text()
     assert sorted(p.name for p in (tmp_path / "part" / "state").iterdir()) == ["run.json"]
+
+
+def test_a_run_goes_on_with_its_own_sinks_and_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(importlib.import_module("vosformer.track"), "CHECKPOINT_FRAMES", 3)
+    images, labels = flat_clip((1,), 10)
+
+    def go(sinks, memory="default", **more):
+        following = Session(ColourModel(), device="cpu", dtype="fp32", memory=memory)
+        return track(Arrays(images), {0: labels[0]}, following, sinks, state=str(tmp_path / "state"), **more)
+
+    with pytest.raises(StopError):
+        go([LabelImages(str(tmp_path / "masks"))], progress=interrupt_at(7))
+    with pytest.raises(InputError, match=r"wrote masks, not masks, scores\.csv"):
+        go([LabelImages(tmp_path / "masks"), Scores(tmp_path / "scores.csv")], resume=True)
+    with pytest.raises(InputError, match="other settings"):
+        go([LabelImages(tmp_path / "masks")], memory="every-3", resume=True)
+    assert go([LabelImages(tmp_path / "masks")], resume=True).frames == 10
+    with pytest.raises(InputError, match="a name of its own"):
+        go([LabelImages(tmp_path / "a" / "masks"), LabelImages(tmp_path / "b" / "masks")])
 
 
 def test_another_run_is_not_resumed(tmp_path):
@@ -244,7 +278,8 @@ def test_masks_that_belong_to_no_frame_are_refused():
     [
         ({"start": 20}, "cannot start at 20"),
         ({"start": 4, "stop": 4}, "no range"),
-        ({"start": 6}, "there is no mask between"),
+        ({"start": 6, "direction": "backward"}, "there is no mask between"),
+        ({"direction": "forwards"}, "expected one of forward, backward, both"),
         ({"resume": True}, "keeps its state"),
     ],
 )

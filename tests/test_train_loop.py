@@ -139,18 +139,25 @@ def test_a_signal_to_the_whole_group_writes_a_checkpoint_and_ends_well(tmp_path,
     assert found.step >= 3
 
 
-def test_two_processes_give_the_result_of_one(tmp_path):
-    trainer(tmp_path / "one", 24).run()
+def together(*folders):
+    """A process a folder, which know of each other."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    ranks = [
-        start(
-            tmp_path / "two", 24, RANK=str(r), LOCAL_RANK=str(r), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
-        )
-        for r in range(2)
-    ]
-    for rank in ranks:
+        common = {"WORLD_SIZE": str(len(folders)), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    return [start(folder, 24, RANK=str(r), LOCAL_RANK=str(r), **common) for r, folder in enumerate(folders)]
+
+
+def test_processes_that_do_not_share_their_folder_do_not_go_on(tmp_path):
+    trainer(tmp_path / "here", 5).run()
+    for rank in together(tmp_path / "here", tmp_path / "there"):
+        output, _ = rank.communicate(timeout=200)
+        assert rank.returncode != 0
+        assert "must be one folder that all machines share" in output
+
+
+def test_two_processes_give_the_result_of_one(tmp_path):
+    trainer(tmp_path / "one", 24).run()
+    for rank in together(tmp_path / "two", tmp_path / "two"):
         output, _ = rank.communicate(timeout=200)
         assert rank.returncode == 0, output
     one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
@@ -219,6 +226,14 @@ def test_a_full_disk_is_a_warning_until_the_end(tmp_path, monkeypatch, capfd, un
     assert "No space left" in capfd.readouterr().err
     assert_same(weights(tmp_path), uninterrupted)
     assert not list((tmp_path / "checkpoints").glob(".draft*"))
+
+
+def test_a_log_that_cannot_be_written_stops_nothing(tmp_path, capfd, uninterrupted):
+    (tmp_path / "log.jsonl").symlink_to("/dev/full")
+    (tmp_path / "pictures").write_text("in the way")
+    trainer(tmp_path).run()
+    assert capfd.readouterr().err.count("No space left") == 1
+    assert_same(weights(tmp_path), uninterrupted)
 
 
 def test_a_full_disk_at_the_end_is_an_error(tmp_path, monkeypatch):

@@ -334,8 +334,17 @@ def test_crops_that_a_system_cannot_take_are_moved(capsys):
 
 
 def test_an_encoder_and_whole_weights_are_not_both_taken(tmp_path):
-    with pytest.raises(InputError, match="--encoder and --from"):
+    with pytest.raises(InputError, match="--encoder was given, but aot-main begins with"):
         train("aot-main", encoder=tmp_path / "a.safetensors", from_=tmp_path / "b.safetensors", dry_run=True)
+    with pytest.raises(InputError, match=r"finetune begins with .*default\.safetensors"):
+        train("finetune", encoder=tmp_path / "a.safetensors", dry_run=True)
+
+
+def test_composed_video_in_place_of_a_recipes_data_is_told(capsys):
+    train("aot-main", set=("model.options=tiny:true",), dry_run=True, device="cpu")
+    assert "composed video instead of youtube2019, davis2017" in " ".join(capsys.readouterr().err.split())
+    with pytest.raises(InputError, match="cannot be joined"):
+        training_clips(recipe("aot-main"), ["composed", "own"])
 
 
 def test_missing_data_is_one_clear_sentence(tmp_path):

@@ -87,6 +87,12 @@ class LayerBank:
             return {}
         return {name: tensor[:, : self.tokens] for name, tensor in self._storage.items()}
 
+    def newest(self) -> Layer:
+        """Name -> [S,n,C] of the frame that came last; empty if nothing is remembered."""
+        if not self._lengths:
+            return {}
+        return {name: tensor[:, -self._lengths[-1] :] for name, tensor in self.view().items()}
+
     def select(self, slots: list[int]) -> None:
         """Keep only these slots."""
         self._storage = {name: tensor[slots] for name, tensor in self._storage.items()}
@@ -209,8 +215,11 @@ class Memory:
 
     @property
     def frame_nbytes(self) -> int:
-        """Bytes that one frame takes in the banks, judged by the last one; 0 if there is none."""
-        layers = self._last_entry.layers if self._last_entry is not None else ()
+        """Bytes that one frame takes in the banks, judged by the newest one; 0 if there is none."""
+        if self._last_entry is not None:
+            layers: tuple[Layer, ...] = self._last_entry.layers
+        else:  # policies that remember frames at once
+            layers = tuple(bank.newest() for bank in self._banks if isinstance(bank, LayerBank))
         if self._by_token and self._quota:
             token_bytes = [sum(t[:, :1].numel() * t.element_size() for t in layer.values()) for layer in layers]
             return round(sum(each * quota for each, quota in zip(token_bytes, self._quota, strict=True)))

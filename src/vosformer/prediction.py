@@ -85,7 +85,11 @@ def hard_answer(
 def soft_answer(probabilities: Tensor, ids: Sequence[int | None], placement: Placement, scores: dict[int, float]) -> Answer:
     """The answer of a system that resamples merged probabilities [1,1+n,H,W] from the network's size (SimVOS, JointFormer)."""
     inner = crop(probabilities, placement) if placement.pads else probabilities
-    return Answer((inner,), lambda maps: maps[0].clamp(1e-12, 1).log(), tuple(ids), placement, False, scores)
+    return Answer((inner,), _logarithm, tuple(ids), placement, False, scores)
+
+
+def _logarithm(maps: Sequence[Tensor]) -> Tensor:
+    return maps[0].clamp(1e-12, 1).log()
 
 
 def presence(logits: Tensor, ids: Sequence[int | None]) -> dict[int, float]:

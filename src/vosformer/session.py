@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from numbers import Integral
+from operator import index
 from pathlib import Path
 from typing import Any, cast
 
@@ -91,6 +92,8 @@ class Session:
         optimized = getattr(network, "optimized", None)
         self._model = cast(VOSModel, optimized() if optimized is not None else network)
         policy = named_policy(memory, self._model.policy) if isinstance(memory, str) else memory
+        if not hasattr(policy, "plan"):
+            raise InputError(f"memory is {memory!r}, expected the name of a policy or a policy object")
         views = tuple(View(scale, mirrored) for scale in scales for mirrored in ((False, True) if flip else (False,)))
         self._setup = Setup(self._model, policy, views, size, place, kind)
         self._origin = {
@@ -123,6 +126,11 @@ class Session:
         """What a state must agree with to be taken over here: model (a hash of its weights), size, scales, flip and dtype."""
         return dict(self._origin)
 
+    @property
+    def bounds(self) -> Mapping[str, str]:
+        """What is remembered: the policy and the bound. States need not agree in it, but the results depend on it."""
+        return {"memory": repr(self._setup.policy), "max_memory_mb": str(self._max_memory_mb)}
+
     def step(
         self,
         frame: NDArray[np.uint8] | Tensor,
@@ -145,6 +153,8 @@ class Session:
             InputError: the frame or labels cannot be used; the session is left as it was.
         """
         image = self._check_frame(frame)
+        if labels is None and ids is not None:
+            raise InputError(f"ids {list(ids)} were given without labels: give labels, all zero where the objects are absent")
         given = None if labels is None else self._check_labels(labels, image.shape[:2], ids)
         if not self.ids and given is None and self._state.frames == 0:
             raise InputError("the first frame needs labels: at least one object must be given before anything can be tracked")
@@ -236,8 +246,8 @@ class Session:
             raise InputError(f"labels reach from {values[0]} to {values[-1]}; ids must fit 32 bits")
         present = tuple(int(v) for v in values if v != 0)
         try:
-            spoken = present if ids is None else tuple(dict.fromkeys(int(i) for i in ids))
-        except (TypeError, ValueError):
+            spoken = present if ids is None else tuple(dict.fromkeys(index(i) for i in ids))
+        except TypeError:
             raise InputError(f"ids are {ids!r}, expected a list of whole numbers") from None
         if not set(present) <= set(spoken):
             raise InputError(f"labels hold the ids {list(present)}, which are not all among ids={list(spoken)}")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -131,9 +132,7 @@ def _look(setup: Setup, view: View, cohorts: list[Cohort], frame: NDArray[np.uin
         return _Seen(placement, features, readings, None, None)
     slots, ids = _live_slots(model, cohorts, readings, view.flip)
 
-    def merge(parts: Sequence[Tensor]) -> Tensor:
-        return merge_slots(parts, model.merge_clamp, model.merges_single)
-
+    merge = partial(merge_slots, clamp=model.merge_clamp, merges_single=model.merges_single)  # predictions can be pickled
     align = model.geometry.align_corners
     if model.feedback == "hard":
         return _Seen(placement, features, readings, hard_answer(slots, ids, merge, placement, align), None)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,7 +77,7 @@ def track(
     direction: Direction = "forward",
     start: int | None = None,
     stop: int | None = None,
-    state: Path | None = None,
+    state: str | Path | None = None,
     resume: bool = False,
     settings: Mapping[str, Any] | None = None,
     options: Mapping[str, Any] | None = None,
@@ -94,12 +94,13 @@ def track(
         session: is reset before each direction.
         sinks: where results go; closed at the end.
         direction: see above.
-        start: the first frame to write (default: as far as the direction goes).
+        start: the first frame to write (default: as far as the direction goes). Forward, objects that were marked before it are
+            followed up to it.
         stop: the frame to stop before.
         state: folder for what `resume` needs; None: the run cannot be resumed.
         resume: go on where a run with the same `state` stopped; its results are those of a run that was never interrupted.
-        settings: whatever else decides the results (memory policy, outputs); a run of other settings, or of a session of another
-            `origin`, is not resumed.
+        settings: whatever else decides the results (outputs); a run of other settings, or of a session of another `origin` or
+            `bounds`, is not resumed.
         options: of the model, for every step.
         progress: called with (frames done, frames in all or None).
 
@@ -113,9 +114,11 @@ def track(
     passes = _plan(source, sorted(masks), direction, start, stop)
     total = None if source.live or source.count is None else sum(_length(p, source.count) for p in passes)
     ids, mark = survey(
-        source, masks, {**session.origin, "direction": direction, "start": start, "stop": stop, **(settings or {})}
+        source,
+        masks,
+        {**session.origin, **session.bounds, "direction": direction, "start": start, "stop": stop, **(settings or {})},
     )
-    run = None if state is None else RunState(state, mark)
+    run = None if state is None else RunState(Path(state), mark)
     if resume and (run is None or source.live):
         raise InputError(f"a run can only be resumed if it keeps its state in a folder, and {source.name} can be read again")
     done = run.load(session) if resume and run is not None else Progress()
@@ -150,6 +153,8 @@ def track(
                     progress(report.frames, total)
                 if run is not None and at % CHECKPOINT_FRAMES == 0:
                     run.save(session, walk.progress(number, at, sink.checkpoint()))
+        if not report.frames:
+            raise InputError(f"{source.name} ended before frame {max(passes[0].start, start or 0)}, where the results begin")
         begun = begun or _take_over(run, sink, done)
     # In this order: a run that is killed while its files are put together does that again, since it is not complete yet.
     if run is not None:
@@ -247,7 +252,10 @@ def _plan(source: Source, given: list[int], direction: Direction, start: int | N
         raise InputError(f"frames {low} to {stop} are no range: expected a start of 0 or more and a stop after it")
     if source.count is not None and low >= source.count:
         raise InputError(f"{source.name} has {source.count} frames, 0 to {source.count - 1}: it cannot start at {low}")
-    inside = [number for number in given if number >= low and (stop is None or number < stop)]
+    if direction not in get_args(Direction):
+        raise InputError(f"direction is {direction!r}, expected one of {', '.join(get_args(Direction))}")
+    early = direction == "forward"  # what is marked before the start is followed up to it in silence
+    inside = [number for number in given if (early or number >= low) and (stop is None or number < stop)]
     if not inside:
         span = (
             "" if start is None and stop is None else f" between the frames {low} and {stop if stop is not None else 'the end'}"
@@ -255,7 +263,7 @@ def _plan(source: Source, given: list[int], direction: Direction, start: int | N
         raise InputError(f"there is no mask{span}: at least one frame needs one (masks are on the frames {given[:5]})")
     if source.live and direction != "forward":
         raise InputError(f"{source.name} is live and cannot be tracked {direction}; only forward")
-    forward = _Pass(inside[0], stop, 1)
+    forward = _Pass(inside[0], stop, 1, silent=max(0, low - inside[0]))
     if direction == "forward":
         return [forward]
     floor = None if low == 0 else low - 1
@@ -266,7 +274,7 @@ def _plan(source: Source, given: list[int], direction: Direction, start: int | N
 
 def _length(part: _Pass, count: int) -> int:
     if part.step > 0:
-        return min(part.stop if part.stop is not None else count, count) - part.start
+        return min(part.stop if part.stop is not None else count, count) - part.start - part.silent
     return part.start - (part.stop if part.stop is not None else -1) - part.silent
 
 

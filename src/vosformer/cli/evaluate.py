@@ -76,11 +76,11 @@ def evaluate(
             workers=workers,
             progress=progress,
         )
+    _show(report, objects)
     if json is not None:
         report.write_json(json, per_frame=per_frame)
     if csv is not None:
         report.write_csv(csv)
-    _show(report, objects)
     return 0
 
 
@@ -167,7 +167,7 @@ def benchmark(
         console.print("not scored: no video has true masks on further frames than the first")
     else:
         console.print("the true masks are not public: hand in the zip file to be scored")
-    console.print(f"masks: {result.folder}\nzip file: {result.archive}", soft_wrap=True)
+    console.print(f"masks: {result.folder}\nzip file: {result.archive}", soft_wrap=True, markup=False, highlight=False)
     console.print(f"{result.frames} frames, {result.fps:.2f} frames a second")
     return 0
 

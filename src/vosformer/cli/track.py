@@ -102,6 +102,8 @@ def track(
     begin = time.perf_counter()
     need_weights(model, weights)
     dtype = "fp32" if fp32 else dtype
+    if not outputs:
+        raise InputError("--outputs names nothing: the results would be lost")
     _check_places(out, outputs, (Path(video), mask))
     with open_source(video) as source:
         masks = read_masks(mask, source, frame=mask_frame)
@@ -110,7 +112,7 @@ def track(
         looks: dict[str, Any] = {"size": size, "scales": scales, "flip": flip, "memory": memory, "max_memory_mb": max_memory}
         session = Session(model, weights, device=device, dtype=dtype, **looks)
         options = {} if depth is None else {"depth": depth}
-        decisive = {**options, "memory": memory, "max_memory_mb": max_memory, "outputs": outputs}
+        decisive = {**options, "outputs": outputs}
         with _Bar(console) as progress:
             report = follow(
                 source,

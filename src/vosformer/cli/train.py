@@ -63,15 +63,16 @@ def train(
         chosen = _chosen(recipe, steps, variant, encoder)
         if data == (PROCEDURAL,) and processes.device.type == "cpu":
             chosen = _small(chosen, processes.leads)
-        if encoder is not None and from_ is not None:
-            raise InputError(
-                "--encoder and --from were both given, but whole weights have an encoder of their own; give one of them"
-            )
         chosen, start = resolved(checked(with_settings(chosen, set)), from_)
+        if encoder is not None and start is not None:
+            raise InputError(
+                f"--encoder was given, but {chosen.name} begins with {start}: whole weights have an encoder of their own"
+            )
         model = starting_model(chosen, start)
         chosen, asked = fitted(chosen, model), chosen
         if processes.leads:
             _note(chosen, asked, start, model)
+            _tell_data(chosen, data)
         folder = out or Path("runs") / f"{chosen.name}-{chosen.model.variant}"
         if dry_run:
             _show(chosen, folder, data, processes, start, model)
@@ -122,6 +123,15 @@ def _note(recipe: Recipe, asked: Recipe, start: Path | None, model: nn.Module) -
         begun += ": it begins with random weights" + (", some of which are never trained" if resting else "")
     if begun:
         console.print(f"{recipe.name} {begun}", highlight=False)
+
+
+def _tell_data(recipe: Recipe, roots: tuple[str, ...]) -> None:
+    """Tell where the clips are not those of the recipe."""
+    wanted = [source.kind for source in recipe.data.sources if source.kind != PROCEDURAL]
+    if wanted and roots == (PROCEDURAL,):
+        Console(stderr=True).print(
+            f"composed video instead of {', '.join(wanted)}: give the folders of these data sets with --data", highlight=False
+        )
 
 
 def _train(

@@ -74,6 +74,15 @@ def render_clips(
         raise InputError(
             f"{clips} clips of {frames} frames of {size[0]} x {size[1]} pixels: expected 1 clip and frame or more, 32 px"
         )
+    about = {
+        "made_by": "vosformer data compose",
+        "clips": clips,
+        "frames": frames,
+        "size": list(size),
+        "seed": seed,
+        "assets": [len(assets.videos), len(assets.stills), len(assets.sprites)],
+    }
+    _begin(out, (json.dumps(about, indent=1) + "\n").encode())
     config = replace(EVALUATION, size=size)
     names = [f"composed-{number:03d}" for number in range(clips)]
     resolution = f"{min(size)}p"
@@ -86,9 +95,17 @@ def render_clips(
             write_bytes(folders[-1] / f"{time:05d}.png", indexed_png(labels))
     lists = make_folder(out / "ImageSets" / "2017")
     write_bytes(lists / f"{split}.txt", "".join(f"{name}\n" for name in names).encode())
-    about = {"made_by": "vosformer data compose", "clips": clips, "frames": frames, "size": list(size), "seed": seed}
-    write_bytes(out / "composed.json", (json.dumps(about, indent=1) + "\n").encode())
     return folders
+
+
+def _begin(out: Path, about: bytes) -> None:
+    """Note what is being made; refuse a folder with other clips, whose frames would stay beside the new ones."""
+    note = make_folder(out) / "composed.json"
+    if note.exists() and note.read_bytes() != about:
+        raise InputError(f"{out} holds other composed clips (see {note.name} there): give an empty folder")
+    if not note.exists() and (out / "JPEGImages").exists():
+        raise InputError(f"{out} holds clips that were not composed here: give an empty folder")
+    write_bytes(note, about)
 
 
 def indexed_png(labels: Labels) -> bytes:

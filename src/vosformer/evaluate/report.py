@@ -182,10 +182,11 @@ class Report:
             objects: a line for each object, too.
         """
         from rich import box
+        from rich.markup import escape
         from rich.table import Table
 
         table = Table(
-            title=f"{self.results} against {self.truth} ({self.rules} rules)",
+            title=escape(f"{self.results} against {self.truth} ({self.rules} rules)"),
             title_justify="left",
             box=box.SIMPLE,
             padding=(0, 1, 0, 0),

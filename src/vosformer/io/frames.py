@@ -95,8 +95,9 @@ class Source(ABC):
         raise InputError(f"{self.name} has no frame {number}")
 
     def find(self, name: str) -> int | None:
-        """The number of the frame of that name, or None."""
-        if not name.isdecimal() or frame_name(int(name)) != name:
+        """The number of the frame of that name, or None. Zeros in front may be more or fewer, but 7 or 07 is no frame's name."""
+        padded = len(name) > 2 and name.startswith("0")
+        if not (name.isascii() and name.isdecimal()) or not (padded or frame_name(int(name)) == name):
             return None
         return int(name) if self.count is None or int(name) < self.count else None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -88,6 +89,8 @@ def read_masks(path: Path | str, source: Source, *, frame: int = 0) -> MaskFolde
         return read_mask_folder(path, source)
     if frame < 0 or (source.count is not None and frame >= source.count):
         raise InputError(f"{path} was given for frame {frame}, but {source.name} has {source.count} frames, from 0 on")
+    if path.is_dir():
+        _check_names(path, source)
     masks = MaskFolder({frame: path}, source)
     return MaskFolder({frame: path}, source, masks[frame].notes)
 
@@ -135,6 +138,16 @@ def read_mask_folder(folder: Path | str, source: Source) -> MaskFolder:
             f"one object each would be named otherwise, like object_1.png"
         )
     return MaskFolder(paths, source, tuple(notes))
+
+
+def _check_names(folder: Path, source: Source) -> None:
+    """Refuse names that look like those of frames but are none, where each mask would be taken for an object."""
+    for entry in _entries(folder):
+        if re.fullmatch(r"(.*\D)?0\d{2,}", entry.stem):
+            raise InputError(
+                f"{entry}: the mask of a frame, or of an object? No frame of {source.name} has that name (they are called like "
+                f"{_example(source)}.png), and masks of one object each are called like 4.png or dog_4.png"
+            )
 
 
 def _like_objects(paths: Mapping[int, Path], lone: int) -> bool:

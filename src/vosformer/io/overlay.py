@@ -87,15 +87,16 @@ class OverlayVideo(Sink):
 
     def __init__(
         self,
-        path: Path,
-        fps: Fraction | None = None,
+        path: str | Path,
+        fps: Fraction | float | None = None,
         palette: NDArray[np.uint8] | None = None,
         opacity: float = 0.5,
         codec: str | None = None,
     ) -> None:
+        path = Path(path)
         self.name = path.name
         self._path, self._palette, self._opacity = path, palette, opacity
-        self._fps = fps or _DEFAULT_FPS
+        self._fps = Fraction(fps or _DEFAULT_FPS).limit_denominator(1001)
         self._codec = _encoder(codec)
         # Fine ticks, and a whole number of them for each frame of a constant rate like 24000/1001. MPEG-4 has 16 bits for them.
         finest = _TICKS_MPEG4 if self._codec == "mpeg4" else _TICKS

@@ -84,7 +84,8 @@ class _Lines:
 class _Records(Sink):
     """A sink of one file that is put together from JSON lines when it is closed."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: str | Path) -> None:
+        path = Path(path)
         self.name = path.name
         self._path = path
         make_folder(path.parent)
@@ -191,7 +192,8 @@ class Scores(_Records):
         OutputError: another suffix, or the folder cannot be created.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: str | Path) -> None:
+        path = Path(path)
         if path.suffix.lower() not in (".csv", ".json"):
             raise OutputError(f"{path}: scores are written as .csv or .json")
         super().__init__(path)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as Pillow
 
-from vosformer.errors import OutputError
+from vosformer.errors import InputError, OutputError
 from vosformer.io.files import make_folder, write_bytes
 from vosformer.io.frames import Frame
 from vosformer.io.palette import DAVIS_PALETTE
@@ -105,6 +105,9 @@ class Sinks(Sink):
 
     def __init__(self, sinks: Sequence[Sink]) -> None:
         self._sinks = tuple(sinks)
+        names = [sink.name for sink in self._sinks]
+        if len(set(names)) < len(names):
+            raise InputError(f"the sinks are called {', '.join(names)}: every one needs a name of its own")
         self.soft = any(sink.soft for sink in self._sinks)
 
     def check_ids(self, ids: Iterable[int]) -> None:
@@ -123,7 +126,16 @@ class Sinks(Sink):
         return {sink.name: sink.checkpoint() for sink in self._sinks}
 
     def restore(self, token: Mapping[str, Any] | None) -> None:
-        """See `Sink.restore`."""
+        """See `Sink.restore`.
+
+        Raises:
+            InputError: the checkpoint is of other sinks.
+        """
+        names = [sink.name for sink in self._sinks]
+        if token is not None and set(token) != set(names):
+            raise InputError(
+                f"the run to resume wrote {', '.join(token)}, not {', '.join(names)}: the beginning would be missing"
+            )
         for sink in self._sinks:
             sink.restore(None if token is None else token.get(sink.name))
 
@@ -162,7 +174,8 @@ class LabelImages(Sink):
         OutputError: the folder cannot be created.
     """
 
-    def __init__(self, folder: Path, palette: NDArray[np.uint8] | None = None, bits: int = 8) -> None:
+    def __init__(self, folder: str | Path, palette: NDArray[np.uint8] | None = None, bits: int = 8) -> None:
+        folder = Path(folder)
         self.name = folder.name
         self._folder = make_folder(folder)
         self._bits = bits
@@ -208,7 +221,8 @@ def indexed_png(labels: NDArray[np.integer[Any]], palette: bytes = DAVIS_PALETTE
 class _PerObject(Sink):
     """One image per object and frame: `folder/<id>/<frame>.png`."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: str | Path) -> None:
+        folder = Path(folder)
         self.name = folder.name
         self._folder = make_folder(folder)
         self._made: set[int] = set()

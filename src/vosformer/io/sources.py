@@ -23,7 +23,7 @@ from vosformer.io.video import VideoFile
 Frames = str | PathLike[str] | NDArray[np.generic] | Iterable[Any] | Source
 
 
-def open_source(frames: Frames, *, fps: Fraction | None = None, allow_truncated: bool = False) -> Source:
+def open_source(frames: Frames, *, fps: Fraction | float | None = None, allow_truncated: bool = False) -> Source:
     """Open anything that holds frames.
 
     Args:
@@ -38,24 +38,25 @@ def open_source(frames: Frames, *, fps: Fraction | None = None, allow_truncated:
     """
     if isinstance(frames, Source):
         return frames
+    rate = None if fps is None else Fraction(fps).limit_denominator(1001)
     if isinstance(frames, str | PathLike):
         text = str(frames)
         if text.startswith("camera:") or re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", text):
             return LiveStream(text)
-        return _open_path(Path(text), fps, allow_truncated)
+        return _open_path(Path(text), rate, allow_truncated)
     if isinstance(frames, np.ndarray):
         single = frames.ndim == 3 and frames.shape[2] in (3, 4)
-        return Arrays(frames[None] if single else frames, fps)
+        return Arrays(frames[None] if single else frames, rate)
     if isinstance(frames, Sequence):
         if frames and all(isinstance(item, str | PathLike) for item in frames):
             paths = [Path(item) for item in cast(Sequence[str], frames)]
             missing = next((path for path in paths if not path.is_file()), None)
             if missing is not None:
                 raise InputError(f"{missing}: there is no such file")
-            return ImageFiles(paths, f"the list of {len(paths)} images", fps)
-        return Arrays(cast(Sequence[NDArray[np.generic]], frames), fps)
+            return ImageFiles(paths, f"the list of {len(paths)} images", rate)
+        return Arrays(cast(Sequence[NDArray[np.generic]], frames), rate)
     if isinstance(frames, Iterable):
-        return Stream(cast(Iterable[NDArray[np.generic]], frames), fps)
+        return Stream(cast(Iterable[NDArray[np.generic]], frames), rate)
     raise InputError(
         f"a {type(frames).__name__} holds no frames: expected a path, an address, an array or an iterable of arrays"
     )

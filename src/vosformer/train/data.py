@@ -65,7 +65,11 @@ def training_clips(recipe: Recipe, roots: Sequence[str]) -> ClipDataset:
     data = recipe.data
     if list(roots) == [PROCEDURAL]:
         return _composed(recipe, Source("composed", gap_max=5), Assets())
-    folders = [Path(root) for root in roots if root != PROCEDURAL]
+    if PROCEDURAL in roots:
+        raise InputError(
+            f"--data {' '.join(roots)}: {PROCEDURAL!r} is composed video that needs no files, and cannot be joined"
+        )
+    folders = [Path(root) for root in roots]
     kinds = [source.kind for source in data.sources]
     if all(kind in _COMPOSED for kind in kinds):
         assets = _assets(folders)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -35,6 +37,7 @@ class Journal:
         self._folder, self._active = folder, active
         self._console = Console(stderr=True)
         self._writer: Any = None
+        self._incomplete = False
         self._live = active and sys.stderr.isatty()
         self._begun, self._first, self._steps = time.perf_counter(), done, steps
         self._progress = Progress(
@@ -71,7 +74,7 @@ class Journal:
     def note(self, **values: Any) -> None:
         """A line of `log.jsonl` alone."""
         if self._active:
-            with open(self._folder / "log.jsonl", "a") as file:
+            with self._bearing(), open(self._folder / "log.jsonl", "a") as file:
                 file.write(json.dumps({"time": round(time.time(), 1), **values}) + "\n")
 
     def step(self, step: int, values: dict[str, float] | None) -> None:
@@ -82,8 +85,8 @@ class Journal:
         if values is None:
             return
         self.note(step=step, **{name: float(f"{value:.6g}") for name, value in values.items()})
-        if self._writer is not None:
-            for name, value in values.items():
+        with self._bearing():
+            for name, value in values.items() if self._writer is not None else ():
                 self._writer.add_scalar(f"train/{name}", value, step)
         line = f"loss {values['loss']:.3f}  {values['seconds']:.2f} s/step  data {values['data_wait']:.0%}"
         self._progress.update(self._task, note=line)
@@ -97,10 +100,21 @@ class Journal:
             return
         image = strip(batch, predicted)
         folder = self._folder / "pictures"
-        folder.mkdir(exist_ok=True)
-        cv2.imwrite(str(folder / f"step-{step:08d}.jpg"), image[..., ::-1])
-        if self._writer is not None:
-            self._writer.add_image("clip", image, step, dataformats="HWC")
+        with self._bearing():
+            folder.mkdir(exist_ok=True)
+            cv2.imwrite(str(folder / f"step-{step:08d}.jpg"), image[..., ::-1])
+            if self._writer is not None:
+                self._writer.add_image("clip", image, step, dataformats="HWC")
+
+    @contextmanager
+    def _bearing(self) -> Iterator[None]:
+        """A full disk costs lines and pictures, not the run; it is told once."""
+        try:
+            yield
+        except OSError as error:
+            if not self._incomplete:
+                self._incomplete = True
+                self.say(f"the log in {self._folder} is incomplete ({error}); training goes on")
 
 
 def strip(batch: Batch, predicted: Tensor) -> NDArray[np.uint8]:

@@ -135,8 +135,13 @@ class Trainer:
 
         Raises:
             TrainingError: a loss or gradient that is not finite; the batch is saved beside the log.
+            InputError: several processes resumed from different steps.
             OutputError: the final weights could not be written.
         """
+        if not self.processes.agree(self.step):
+            raise InputError(
+                f"the processes resumed from different steps: {self.folder} must be one folder that all machines share"
+            )
         tune_process(self.processes.device)
         end = None if minutes is None else time.monotonic() + 60 * minutes
         total = self.recipe.run.steps

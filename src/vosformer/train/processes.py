@@ -54,6 +54,14 @@ class Processes:
             values /= self.world
         return values
 
+    def agree(self, number: int) -> bool:
+        """Whether all processes have the same number."""
+        if self.world == 1:
+            return True
+        ends = torch.tensor([number, -number], device=self.device)
+        dist.all_reduce(ends, dist.ReduceOp.MAX)
+        return bool(ends[0] == -ends[1])
+
     def wait(self) -> None:
         """Until all processes are here."""
         if self.world > 1:
