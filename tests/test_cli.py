@@ -138,6 +138,13 @@ def test_mistakes_in_options(clip, weights, capsys, change, message):
     assert message in fails(capsys, *words)
 
 
+def test_a_weights_file_is_no_model(clip, capsys):
+    message = fails(
+        capsys, "track", str(clip / "clip.mp4"), "--mask", "m.png", "-o", str(clip / "o"), "--model", "w.safetensors"
+    )
+    assert "give it with --weights" in message
+
+
 def test_a_model_without_weights_is_refused(clip, capsys):
     words = ["track", str(clip / "frames"), "--mask", str(clip / "mask.png"), "-o", str(clip / "out"), "--model", "r50-aot-l"]
     assert "--weights" in fails(capsys, *words)
@@ -269,6 +276,24 @@ def test_variants_lists_costs(capsys):
     assert costs[0]["gflop"] > 40
     assert main(["variants", "--brief"]) == 0
     assert "onevos-b" in capsys.readouterr().out
+
+
+def test_variants_of_installed_packages_are_known(tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "from functools import partial\n"
+        "from vosformer import register, variants\n"
+        "from vosformer.registry import Variant, variant\n"
+        "register(Variant('mine-t', 'aot', partial(variant('aot-t').build, tiny=True), 'of my own'))\n"
+    )
+    about = tmp_path / "mine-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: mine\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text("[vosformer.variants]\nmine = mine\nbroken = not_there\n")
+    command = [sys.executable, "-m", "vosformer", "train", "aot-pre", "--variant", "mine-t", "--dry-run", "--device", "cpu"]
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(tmp_path)}, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "mine-t" in done.stdout
+    assert "not_there, an entry point of vosformer.variants, cannot be loaded" in done.stderr
 
 
 def test_debug_shows_the_traceback(clip, weights):

@@ -1,16 +1,19 @@
 """Variant names and the functions that build them.
 
 A system is one file in `models/` with a table `VARIANTS`: name -> `Variant`. To add one, write the file and name it in `_SYSTEMS`,
-or call `register` from your own code.
+or call `register` from your own code. A package that names a module which does that as an entry point of the group
+`vosformer.variants` is known to the command line, too.
 """
 
 from __future__ import annotations
 
 import difflib
 import importlib
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
+from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from torch import nn
@@ -53,6 +56,7 @@ def register(variant: Variant) -> None:
 
 def variants() -> tuple[Variant, ...]:
     """All known variants, in the order of the systems."""
+    _load_plugins()
     return tuple({**_built_in(), **_EXTRA}.values())
 
 
@@ -68,6 +72,7 @@ def variant(name: str) -> Variant:
         # One after the other: most uses need only one system.
         if name in (found := _variants_of(system)):
             return found[name]
+    _load_plugins()
     known = {**_built_in(), **_EXTRA}
     if name not in known:
         close = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
@@ -92,6 +97,16 @@ def build_from(model: Callable[[C], M], preset: C, small: Mapping[str, Any], *, 
 def new_model(name: str, **overrides: Any) -> nn.Module:
     """A model of that variant with fresh (untrained) weights, in training mode."""
     return variant(name).build(**overrides)
+
+
+@cache
+def _load_plugins() -> None:
+    """Import what installed packages name as entry points, once."""
+    for point in entry_points(group="vosformer.variants"):
+        try:
+            point.load()
+        except Exception as error:  # another package's mistake must not stop this one
+            warnings.warn(f"{point.value}, an entry point of vosformer.variants, cannot be loaded: {error}", stacklevel=3)
 
 
 @cache

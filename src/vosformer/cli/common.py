@@ -23,6 +23,8 @@ def need_weights(model: str, weights: Path | None) -> None:
     """
     if weights is not None or model in packaged():
         return
+    if Path(model).suffix in (".safetensors", ".pth", ".pt"):
+        raise InputError(f"--model is {model!r}, a file: give it with --weights, and its variant's name with --model")
     variant(model)
     known = ", ".join(packaged()) or "none"
     raise InputError(

@@ -203,3 +203,5 @@ def _tell(report: TrackReport, out: Path, seconds: float, console: Console) -> N
         for doubt in report.doubts[:10]:
             line = f"  object {doubt.object}, frames {doubt.first} to {doubt.last} (score down to {doubt.score:.2f})"
             console.print(line, highlight=False)
+        if len(report.doubts) > 10:
+            console.print(f"  ... and {len(report.doubts) - 10} more", highlight=False)
