@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -40,6 +42,50 @@ def test_constants_of_aot_and_onevos():
     assert still.looks == augment.Looks(Jitter(0.1, 0.1, 0.1, 0.03, 1.0), 0.0, 0.0)
     assert (augment.ONEVOS_VIDEO.crop, augment.ONEVOS_STILL.crop) == (464, 464)
     assert augment.ONEVOS_VIDEO.scale == (0.7, 1.3)
+
+
+_STILL_COLOURS = replace(augment.DEAOT_STILL.looks, jitter=Jitter(0, 0, 0, 0, 0.8))
+_PARTS = [
+    (augment.AOT_VIDEO, {"flip": 0.0}),
+    (augment.AOT_VIDEO, {"scale": (1.0, 1.0)}),
+    (augment.ONEVOS_VIDEO, {"scale": (1.0, 1.0)}),
+    (augment.DEAOT_VIDEO, {"looks": _STILL_COLOURS}),
+    (augment.DEAOT_VIDEO, {"looks": replace(augment.DEAOT_VIDEO.looks, grey=0.0)}),
+    (augment.DEAOT_VIDEO, {"looks": replace(augment.DEAOT_VIDEO.looks, blur=0.0)}),
+    *((pipeline, {part: 0.0}) for pipeline in (augment.AOT_STILL, augment.DEAOT_STILL) for part in ("flip", "frame_flip")),
+    (augment.AOT_STILL, {"affine": Affine()}),
+    (augment.AOT_STILL, {"looks": augment.Looks(Jitter(0, 0, 0, 0))}),
+    *(
+        (pipeline, off)
+        for pipeline in (augment.SIMVOS_VIDEO, augment.JOINTFORMER_VIDEO, augment.JOINTFORMER_STILL)
+        for off in (
+            {"flip": 0.0},
+            {"grey": 0.0},
+            {"affine": Affine()},
+            {"jitter": Jitter(0, 0, 0, 0)},
+            {"frame_jitter": Jitter(0, 0, 0, 0)},
+        )
+    ),
+    (augment.JOINTFORMER_STILL, {"scale": (1.0, 1.0)}),
+    (augment.JOINTFORMER_STILL, {"plate_scale": 0.0}),
+]
+
+
+@pytest.mark.parametrize(("pipeline", "off"), _PARTS, ids=lambda part: "-".join(part) if isinstance(part, dict) else "")
+def test_every_part_of_a_pipeline_does_something(pipeline, off):
+    """The same random numbers without one part give other frames at times."""
+    rng = np.random.default_rng(3)
+    image, labels = rng.integers(0, 256, (90, 120, 3), np.uint8), scene()[1]
+    with_it = replace(pipeline, crop=65)
+    without = replace(with_it, **off)
+
+    def frames(made, seed):
+        draws = np.random.default_rng(seed)
+        video = pipeline in VIDEO
+        # One frame of a video, two of a picture: parts that are off may draw less, which would change all that comes after.
+        return made(draws, [image], [labels])[0][0] if video else made(draws, image, labels, 2)[0][-1]
+
+    assert any(not np.array_equal(frames(with_it, seed), frames(without, seed)) for seed in range(60))
 
 
 def test_constants_of_deaot():

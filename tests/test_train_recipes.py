@@ -17,7 +17,7 @@ from vosformer.errors import DataError, InputError
 from vosformer.geometry import Geometry
 from vosformer.registry import new_model, variants
 from vosformer.train.checks import checked
-from vosformer.train.data import _COMPOSED, training_clips
+from vosformer.train.data import _COMPOSED, _curriculum, training_clips
 from vosformer.train.recipe import Recipe
 from vosformer.train.recipes import recipe, recipes
 from vosformer.train.settings import with_settings
@@ -144,6 +144,58 @@ RELEASED = {
         "loss.top_until": 100_000,
     },
 }
+
+
+_STILLS = "coco:1:1:1 ecssd:1:1:1 msra10k:1:1:1 pascal-s:1:1:1 voc2012:1:1:1"
+_BOTH = "youtube2019:1:3:1 davis2017:5:12:1"
+# The sets by KIND:REPEAT:GAP:DIVISOR, the augmentation, and the rate of the pretrained part: the released code and, for the static
+# sets and DAVIS x 5, the papers (AOST 4.3, JointFormer 4.1, OneVOS 4.1).
+SOURCES = {
+    "aot-pre": (_STILLS, "aot", 0.1),
+    "aot-main": (_BOTH, "aot", 0.1),
+    "aot-main-davis": ("davis2017:5:12:1", "aot", 0.1),
+    "aost-pre": (_STILLS, "aot", 0.1),
+    "aost-main": (_BOTH, "aot", 0.1),
+    "deaot-pre": (_STILLS, "deaot", 0.1),
+    "deaot-main": (_BOTH, "deaot", 0.1),
+    "deaot-main-davis": ("davis2017:5:12:1", "deaot", 0.1),
+    "simvos-main": ("davis2017:5:10:1 youtube2019:1:2:1", "simvos", 1.0),
+    "jointformer-static": (
+        "fss1000:1:1:1 duts-tr:1:1:1 duts-te:1:1:1 ecssd:1:1:1 big:5:1:1 hrsod:5:1:1",
+        "jointformer",
+        0.1,
+    ),
+    "jointformer-bl30k": ("bl30k:1:1:1", "jointformer", 0.1),
+    "jointformer-main": ("davis2017:5:1:1 youtube2019:1:1:5", "jointformer", 0.1),
+    "jointformer-mose": ("mose:1:1:1", "jointformer", 0.1),
+    "jointformer-vost": ("vost:1:1:5", "jointformer", 0.1),
+    "jointformer-lvos": ("lvos:1:1:5", "jointformer", 0.1),
+    "jointformer-visor": ("visor:1:1:1", "jointformer", 0.1),
+    "onevos-pre": (_STILLS, "onevos", 0.1),
+    "onevos-main": (_BOTH, "onevos", 0.1),
+    "onevos-mose": (f"{_BOTH} mose:1:3:1", "onevos", 0.1),
+    "onevos-dts": (_BOTH, "onevos", 0.1),
+}
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_sets_and_rates_of_the_papers(name):
+    found = recipe(name)
+    sets = " ".join(f"{s.kind}:{s.repeat}:{s.gap_max}:{s.gap_divisor}" for s in found.data.sources)
+    model = new_model(found.model.variant, tiny=True)
+    # The first weight of the encoder or backbone, whatever it is called.
+    first = next(n for n, _ in model.named_parameters() if re.match(r"encoder|backbone|patch_embed|blocks", n))
+    rates = (factor for pattern, factor in found.optim.lr_scales if re.search(pattern, first))
+    assert (sets, found.data.pipeline, next(rates, 1.0)) == SOURCES[name]
+
+
+def test_gaps_grow_with_the_steps_and_are_divided():
+    found = recipe("jointformer-main")
+    davis, youtube = (_curriculum(found, source) for source in found.data.sources)
+    clips = [step * found.run.batch for step in (0, 14_999, 15_000, 45_000, 134_999, 135_000)]
+    assert [davis.at(clip) for clip in clips] == [5, 5, 10, 15, 15, 5]
+    assert [youtube.at(clip) for clip in clips] == [1, 1, 2, 3, 3, 1]
+    assert [_curriculum(recipe("aot-main"), source).at(10**6) for source in recipe("aot-main").data.sources] == [3, 12]
 
 
 @pytest.mark.parametrize("name", STATED)
