@@ -150,6 +150,9 @@ def test_arrays(kind: str) -> None:
     clip = RNG.integers(0, 256, (6, 9, 11, 3)).astype(np.uint8)
     given = {"array": clip, "list": list(clip), "grey": clip[..., 0], "uint16": clip.astype(np.uint16) * 257}[kind]
     wanted = clip[..., :1].repeat(3, -1) if kind == "grey" else clip
+    assert open_source(given, fps=29.97).fps == Fraction(2997, 100)
+    with pytest.raises(InputError, match="fps is 0"):
+        open_source(given, fps=0)
     source = open_source(given, fps=Fraction(10))
     assert (source.height, source.width, source.count, source.live) == (9, 11, 6, False)
     frames = list(source)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
@@ -38,6 +39,8 @@ def open_source(frames: Frames, *, fps: Fraction | float | None = None, allow_tr
     """
     if isinstance(frames, Source):
         return frames
+    if fps is not None and not 0 < fps < math.inf:
+        raise InputError(f"fps is {fps}, expected a number above 0")
     rate = None if fps is None else Fraction(fps).limit_denominator(1001)
     if isinstance(frames, str | PathLike):
         text = str(frames)
