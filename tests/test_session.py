@@ -292,6 +292,8 @@ def test_ids_that_say_nothing():
         s.step(images[1], ids=[1])
     with pytest.raises(InputError, match="whole numbers"):
         s.step(images[1], labels[1], ids=[1.5, 2.0])
+    with pytest.raises(InputError, match="scales are"):
+        session(ColourModel, scales=["1"])
     with pytest.raises(InputError, match="memory is 5"):
         session(ColourModel, memory=5)
 

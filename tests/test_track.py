@@ -15,7 +15,18 @@ import pytest
 from dummy_models import ColourModel, flat_clip
 
 from vosformer.errors import InputError, OutputError
-from vosformer.io import Arrays, Frame, LabelImages, Scores, Sink, open_source, read_labels
+from vosformer.io import (
+    Arrays,
+    Frame,
+    LabelImages,
+    Scores,
+    Sink,
+    indexed_png,
+    open_source,
+    read_labels,
+    read_masks,
+    write_bytes,
+)
 from vosformer.session import Session
 from vosformer.track import track
 
@@ -89,6 +100,17 @@ def test_a_start_behind_the_masks():
     assert report.frames == 5
     assert seen[-1] == (5, 5)
     assert good(sink, labels)
+
+
+def test_masks_as_they_were_read(tmp_path):
+    images, labels = flat_clip((1, 2), 6)
+    write_bytes(tmp_path / "00000.png", indexed_png(labels[0]))
+    source, sink = Arrays(images), Collect()
+    track(source, read_masks(tmp_path, source), session(), [sink])
+    assert good(sink, labels)
+    for wrong in (labels[0], {"0": labels[0]}, None):
+        with pytest.raises(InputError, match=r"like \{0: labels\}"):
+            track(source, wrong, session(), [])
 
 
 def test_a_stream_that_ends_before_its_mask():

@@ -677,3 +677,9 @@ def test_a_convmae_file_starts_the_convvit_systems(variant: str, tmp_path: Path)
 
 def test_every_error_is_a_users_error() -> None:
     assert issubclass(WeightsError, VOSError)
+
+
+def test_options_that_an_official_checkpoint_cannot_hold_are_told(tmp_path: Path) -> None:
+    save_weights(AOT_T(tiny=True), TINY, tmp_path / "w.safetensors", overrides={"gap": 3})
+    with pytest.warns(UserWarning, match="no place for the options gap=3"):
+        convert(tmp_path / "w.safetensors", tmp_path / "w.pth")

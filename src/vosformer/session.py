@@ -11,7 +11,7 @@ import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from numbers import Integral
+from numbers import Integral, Real
 from operator import index
 from pathlib import Path
 from typing import Any, cast
@@ -80,7 +80,7 @@ class Session:
         """
         if size is not None and (not isinstance(size, Integral) or size < 16):
             raise InputError(f"size is {size!r}, expected a whole number of at least 16 pixels, or None")
-        if not isinstance(scales, Sequence) or not scales or any(not 0 < scale <= 8 for scale in scales):
+        if not isinstance(scales, Sequence) or not scales or not all(isinstance(s, Real) and 0 < s <= 8 for s in scales):
             raise InputError(f"scales are {scales!r}, expected a list of numbers above 0 and up to 8")
         if max_memory_mb is not None and not 0 < max_memory_mb < math.inf:
             raise InputError(

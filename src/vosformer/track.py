@@ -8,14 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
+from numbers import Integral
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vosformer.errors import InputError
-from vosformer.io import BackgroundSink, Frame, Prefetch, Sink, Sinks, Source
+from vosformer.io import BackgroundSink, Frame, MaskFolder, Prefetch, Sink, Sinks, Source
 from vosformer.prediction import Prediction
 from vosformer.run_state import Progress, RunState, survey
 from vosformer.session import Session
@@ -70,7 +71,7 @@ class _Pass(NamedTuple):
 
 def track(
     source: Source,
-    masks: Mapping[int, NDArray[Any]],
+    masks: Mapping[int, NDArray[Any]] | MaskFolder,
     session: Session,
     sinks: Sequence[Sink],
     *,
@@ -90,7 +91,7 @@ def track(
 
     Args:
         source: the frames.
-        masks: frame number -> labels [H,W], integers, 0 = nothing said.
+        masks: frame number -> labels [H,W], integers, 0 = nothing said; or what `vosformer.io.read_masks` gives.
         session: is reset before each direction.
         sinks: where results go; closed at the end.
         direction: see above.
@@ -111,11 +112,12 @@ def track(
     """
     if not isinstance(source, Source):
         raise InputError(f"the source is a {type(source).__name__}; open files and streams with vosformer.io.open_source")
-    passes = _plan(source, sorted(masks), direction, start, stop)
+    given = _labels(masks)
+    passes = _plan(source, sorted(given), direction, start, stop)
     total = None if source.live or source.count is None else sum(_length(p, source.count) for p in passes)
     ids, mark = survey(
         source,
-        masks,
+        given,
         {**session.origin, **session.bounds, "direction": direction, "start": start, "stop": stop, **(settings or {})},
     )
     run = None if state is None else RunState(Path(state), mark)
@@ -129,7 +131,7 @@ def track(
         return report
     if done.complete:  # and its results are gone
         done, report = Progress(), TrackReport()
-    walk = _Walk(session, masks, dict(options or {}), report)
+    walk = _Walk(session, given, dict(options or {}), report)
     sink = BackgroundSink(results)
     with ExitStack() as stack:
         stack.callback(sink.close, complete=False)
@@ -161,6 +163,14 @@ def track(
         run.finish(walk.progress(len(passes), 0, {}))
     sink.clean()
     return report
+
+
+def _labels(masks: Mapping[int, NDArray[Any]] | MaskFolder) -> Mapping[int, NDArray[Any]]:
+    if isinstance(masks, MaskFolder):
+        return masks.labels
+    if not isinstance(masks, Mapping) or not all(isinstance(number, Integral) for number in masks):
+        raise InputError(f"masks are a {type(masks).__name__}, expected frame numbers and their labels, like {{0: labels}}")
+    return cast(Mapping[int, NDArray[Any]], masks)
 
 
 def _take_over(run: RunState | None, sink: Sink, done: Progress) -> bool:

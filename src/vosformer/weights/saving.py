@@ -6,6 +6,7 @@ import io
 import json
 import os
 import tempfile
+import warnings
 from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -119,6 +120,9 @@ def convert(
         save_weights(model, name, target, kept, dtype=dtype, overrides=file_overrides(file))
         return name
     rules = adapter(registry.variant(name).system)
+    if options := file_overrides(file):
+        listed = ", ".join(f"{key}={value!r}" for key, value in options.items())
+        warnings.warn(f"{target} has no place for the options {listed}: give them again when it is loaded", stacklevel=2)
     official = {key: tensor.clone() for key, tensor in rules.to_official(model.state_dict(), model).items()}
     buffer = io.BytesIO()
     torch.save({"state_dict": official} if rules.WRAPPED else official, buffer)
