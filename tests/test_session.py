@@ -256,10 +256,10 @@ def test_states_move_between_devices(tmp_path):
     assert all(np.array_equal(other.step(image).labels, s.step(image).labels) for image in images[4:])
 
 
-@pytest.mark.parametrize("name", ["simvos-tiny", "jointformer-tiny"])
+@pytest.mark.parametrize("name", ["simvos-b", "jointformer-b"])
 def test_bounds_of_systems_that_remember_frames_at_once(name):
     images, labels = flat_clip((1, 2), 8, (64, 96))
-    model = variant(name.removesuffix("-tiny") + "-b").build(tiny=True).eval()
+    model = variant(name).build(tiny=True).eval()
     usual = session(lambda: model, memory="queue-4-every-1")
     for number, image in enumerate(images):
         usual.step(image, (labels[0] == 1).astype(int) if number == 0 else None)

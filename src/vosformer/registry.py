@@ -72,8 +72,7 @@ def variant(name: str) -> Variant:
         # One after the other: most uses need only one system.
         if name in (found := _variants_of(system)):
             return found[name]
-    _load_plugins()
-    known = {**_built_in(), **_EXTRA}
+    known = {each.name: each for each in variants()}
     if name not in known:
         close = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
         hint = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(known)}"

@@ -93,13 +93,15 @@ def _gathered(words: Sequence[str], lists: Collection[str]) -> list[str]:
     here = groups[0]
     for word in words:
         flag, _, value = word.partition("=")
-        if flag in first:
+        if flag in lists:
+            if flag not in first:
+                first[flag] = [flag]
+                groups.append(first[flag])
             here = first[flag]
             here.extend([value] if value else [])
         elif word.startswith("-"):
-            here = [flag, *([value] if value else [])] if flag in lists else [word]
+            here = [word]
             groups.append(here)
-            first.update({flag: here} if flag in lists else {})
         else:
             here.append(word)
     return list(chain.from_iterable(groups))

@@ -13,6 +13,7 @@ from vosformer.device import free_threads, tune_process
 from vosformer.errors import InputError
 from vosformer.registry import variant
 from vosformer.weights import packaged
+from vosformer.weights.files import SUFFIXES
 
 
 def need_weights(model: str, weights: Path | None) -> None:
@@ -23,7 +24,7 @@ def need_weights(model: str, weights: Path | None) -> None:
     """
     if weights is not None or model in packaged():
         return
-    if Path(model).suffix in (".safetensors", ".pth", ".pt"):
+    if Path(model).suffix in SUFFIXES:
         raise InputError(f"--model is {model!r}, a file: give it with --weights, and its variant's name with --model")
     variant(model)
     known = ", ".join(packaged()) or "none"

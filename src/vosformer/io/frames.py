@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from fractions import Fraction
@@ -40,6 +41,17 @@ class Frame(NamedTuple):
 def frame_name(number: int) -> str:
     """The name of a frame that has none of its own: "00042"."""
     return f"{number:05d}"
+
+
+def frame_rate(fps: Fraction | float) -> Fraction:
+    """Frames per second as a fraction with a small denominator, as of 24000/1001.
+
+    Raises:
+        InputError: not above 0, or without end.
+    """
+    if not 0 < fps < math.inf:
+        raise InputError(f"fps is {fps}, expected a number above 0")
+    return Fraction(fps).limit_denominator(1001)
 
 
 class Source(ABC):

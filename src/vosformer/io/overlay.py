@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from vosformer.errors import OutputError
 from vosformer.io.files import make_folder, output_errors, remove, replacing
-from vosformer.io.frames import Frame, Image
+from vosformer.io.frames import Frame, Image, frame_rate
 from vosformer.io.palette import colours
 from vosformer.io.sinks import Labels, Probability, Sink
 
@@ -96,7 +96,7 @@ class OverlayVideo(Sink):
         path = Path(path)
         self.name = path.name
         self._path, self._palette, self._opacity = path, palette, opacity
-        self._fps = Fraction(fps or _DEFAULT_FPS).limit_denominator(1001)
+        self._fps = frame_rate(fps or _DEFAULT_FPS)
         self._codec = _encoder(codec)
         # Fine ticks, and a whole number of them for each frame of a constant rate like 24000/1001. MPEG-4 has 16 bits for them.
         finest = _TICKS_MPEG4 if self._codec == "mpeg4" else _TICKS

@@ -193,8 +193,7 @@ class Scores(_Records):
     """
 
     def __init__(self, path: str | Path) -> None:
-        path = Path(path)
-        if path.suffix.lower() not in (".csv", ".json"):
+        if Path(path).suffix.lower() not in (".csv", ".json"):
             raise OutputError(f"{path}: scores are written as .csv or .json")
         super().__init__(path)
 

@@ -137,7 +137,7 @@ class Sinks(Sink):
                 f"the run to resume wrote {', '.join(token)}, not {', '.join(names)}: the beginning would be missing"
             )
         for sink in self._sinks:
-            sink.restore(None if token is None else token.get(sink.name))
+            sink.restore(None if token is None else token[sink.name])
 
     def present(self, frames: int) -> bool:
         """Whether those of all are."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image as Pillow
 
 from vosformer.errors import InputError
-from vosformer.io.frames import Source
+from vosformer.io.frames import Source, frame_rate
 from vosformer.io.images import read_image
 from vosformer.io.live import LiveStream
 from vosformer.io.stills import Arrays, ImageFiles, Stream, image_folder
@@ -39,9 +38,7 @@ def open_source(frames: Frames, *, fps: Fraction | float | None = None, allow_tr
     """
     if isinstance(frames, Source):
         return frames
-    if fps is not None and not 0 < fps < math.inf:
-        raise InputError(f"fps is {fps}, expected a number above 0")
-    rate = None if fps is None else Fraction(fps).limit_denominator(1001)
+    rate = None if fps is None else frame_rate(fps)
     if isinstance(frames, str | PathLike):
         text = str(frames)
         if text.startswith("camera:") or re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", text):

@@ -85,9 +85,10 @@ class Journal:
         if values is None:
             return
         self.note(step=step, **{name: float(f"{value:.6g}") for name, value in values.items()})
-        with self._bearing():
-            for name, value in values.items() if self._writer is not None else ():
-                self._writer.add_scalar(f"train/{name}", value, step)
+        if self._writer is not None:
+            with self._bearing():
+                for name, value in values.items():
+                    self._writer.add_scalar(f"train/{name}", value, step)
         line = f"loss {values['loss']:.3f}  {values['seconds']:.2f} s/step  data {values['data_wait']:.0%}"
         self._progress.update(self._task, note=line)
         if not self._live:

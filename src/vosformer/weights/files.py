@@ -18,6 +18,9 @@ from vosformer.errors import WeightsError
 
 Format = Literal["safetensors", "torch"]
 
+SUFFIXES = (".safetensors", ".pth", ".pt")
+"""Of weights files: ours, and official checkpoints."""
+
 # How torch files begin: as zip files or, if they are old, as pickles.
 _TORCH = (b"PK\x03\x04", *(bytes([0x80, protocol]) for protocol in range(2, 6)))
 # Where checkpoints keep their tensors, tried in this order; the first two as in the official loader.

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from vosformer import registry
 from vosformer.convert import adapter
 from vosformer.errors import InputError, OutputError, WeightsError
-from vosformer.weights.files import WeightsFile, read_weights, tensor_hash
+from vosformer.weights.files import SUFFIXES, WeightsFile, read_weights, tensor_hash
 from vosformer.weights.loading import build, file_overrides
 from vosformer.weights.matching import fitting_variants
 
@@ -107,7 +107,7 @@ def convert(
         OutputError: the target could not be written.
     """
     target = Path(target)
-    if target.suffix not in (".safetensors", ".pth", ".pt"):
+    if target.suffix not in SUFFIXES:
         raise InputError(
             f"cannot tell what to write from {target.name!r}: expected a name that ends in .safetensors, .pth or .pt"
         )
