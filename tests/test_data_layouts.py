@@ -15,6 +15,7 @@ from vosformer.data.check import check
 from vosformer.data.layouts import read_stills, read_videos, recognise
 from vosformer.data.media import read_image, read_labels, read_sprite
 from vosformer.errors import DataError
+from vosformer.io.images import read_image as read_frame
 
 VIDEO_SETS = {
     "davis2017": ("DAVIS", davis),
@@ -52,6 +53,33 @@ def test_strides_of_sets_with_six_labelled_frames_a_second(tmp_path):
 def test_davis_2016_has_one_object(tmp_path):
     davis(tmp_path / "DAVIS", "2016", ids=(255,))
     assert set(np.unique(read_videos("davis2016", tmp_path)[0].labels(0))) == {0, 1}
+
+
+def test_black_and_white_masks_of_own_clips_and_pictures_show_one_object(tmp_path):
+    clip(tmp_path / "clips/bw/frames", tmp_path / "clips/bw/masks", ids=(255,))
+    clip(tmp_path / "clips/border/frames", tmp_path / "clips/border/masks", ids=(255,))
+    mask(tmp_path / "clips/border/masks/00002.png", squares((1, 255)))  # so 255 is for pixels that do not count
+    mask(tmp_path / "clips/bw/masks/00001.png", squares(()))
+    border, bw = read_videos("folder", tmp_path / "clips")
+    assert [set(np.unique(bw.labels(t))) for t in (0, 1, 2)] == [{0, 1}, {0}, {0, 1}]
+    assert [set(np.unique(border.labels(t))) for t in (0, 2)] == [{0, 255}, {0, 1, 255}]
+    for name, ids in (("a", (255,)), ("b", (1, 255))):
+        picture(tmp_path / f"stills/images/{name}.jpg")
+        mask(tmp_path / f"stills/masks/{name}.png", squares(ids))
+    stills = read_stills("folder-stills", tmp_path / "stills")
+    assert [set(np.unique(still.load()[1])) for still in stills] == [{0, 1}, {0, 1, 255}]
+
+
+def test_pictures_are_turned_as_their_exif_data_say(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a quarter turn
+    for time in range(2):
+        path = picture(tmp_path / f"clip/frames/{time}.jpg", time, (32, 24))
+        Image.open(path).save(path, exif=exif)
+        mask(tmp_path / f"clip/masks/{time}.png", squares(time=time))
+    (video,) = read_videos("folder", tmp_path)
+    np.testing.assert_allclose(video.load(0)[0], read_frame(video.frames[0]), atol=3)  # as tracking reads it; two JPEG decoders
+    assert problems(tmp_path) == []
 
 
 def test_lists_are_followed(tmp_path):

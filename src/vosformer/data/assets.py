@@ -34,12 +34,12 @@ class MaskedPicture:
     Attributes:
         image: the picture.
         mask: its label map.
-        binary: every label above 0 means object 1 (saliency sets).
+        binary: every label above 0 means object 1 (saliency sets); None: if the mask holds nothing but 0 and 255.
     """
 
     image: Path
     mask: Path
-    binary: bool = False
+    binary: bool | None = False
 
     @property
     def name(self) -> str:

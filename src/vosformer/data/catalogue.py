@@ -100,7 +100,7 @@ _ALL = (
         (),
         "images/*.jpg and masks/*.png of the same names",
         ("images", "masks"),
-        saliency((("images", "masks"),), binary=False),
+        saliency((("images", "masks"),), binary=None),
         distinct=True,
     ),
 )

@@ -186,7 +186,7 @@ def paired_videos(
     images: Path,
     masks: Path,
     names: Iterable[str] | None,
-    binary: bool = False,
+    binary: bool | None = False,
     stride: int = 1,
     things_from: int | None = None,
 ) -> Found:
@@ -268,16 +268,19 @@ def vipseg(folder: Path, split: str | None) -> Found:
 
 
 def own_videos(folder: Path, split: str | None) -> Found:
-    """Reader of a user's clips: CLIP/frames + CLIP/masks, or frames/CLIP + masks/CLIP, or frames + masks of one clip."""
+    """Reader of a user's clips: CLIP/frames + CLIP/masks, or frames/CLIP + masks/CLIP, or frames + masks of one clip.
+
+    Black and white masks (0 and 255) are those of one object.
+    """
     for frames, masks in (("JPEGImages", "Annotations"), ("frames", "masks")):
         images = folder / frames
         if images.is_dir() and (folder / masks).is_dir():
             if any(p.is_dir() for p in images.iterdir()):
-                return paired_videos(images, folder / masks, None)
-            return _renamed(paired_videos(images, folder / masks, ["."]), folder.name)
+                return paired_videos(images, folder / masks, None, binary=None)
+            return _renamed(paired_videos(images, folder / masks, ["."], binary=None), folder.name)
     found = Found()
     for clip in sorted((p for p in folder.iterdir() if (p / "frames").is_dir()), key=lambda p: natural_key(p.name)):
-        part = _renamed(paired_videos(clip / "frames", clip / "masks", ["."]), clip.name)
+        part = _renamed(paired_videos(clip / "frames", clip / "masks", ["."], binary=None), clip.name)
         found.videos += part.videos
         found.problems += part.problems
     return found
@@ -286,7 +289,7 @@ def own_videos(folder: Path, split: str | None) -> Found:
 # ---- Readers of pictures ----
 
 
-def saliency(pairs: Sequence[tuple[str, str]], binary: bool = True) -> Reader:
+def saliency(pairs: Sequence[tuple[str, str]], binary: bool | None = True) -> Reader:
     """Reader of pictures with masks: in one of these pairs of folders, or next to each other (x.jpg + x.png, x_im.jpg + x_gt.png)."""
 
     def read(folder: Path, split: str | None) -> Found:
@@ -323,7 +326,7 @@ def coco(folder: Path, split: str | None) -> Found:
     )
 
 
-def _two_folders(images: Path, masks: Path, binary: bool) -> Found:
+def _two_folders(images: Path, masks: Path, binary: bool | None) -> Found:
     pictures, labels = _by_stem(images, PICTURES), _by_stem(masks, (".png",))
     found = Found(stills=[MaskedPicture(pictures[stem], labels[stem], binary) for stem in pictures if stem in labels])
     found.problems += [
@@ -333,7 +336,7 @@ def _two_folders(images: Path, masks: Path, binary: bool) -> Found:
     return found
 
 
-def _one_folder(folder: Path, binary: bool) -> Found:
+def _one_folder(folder: Path, binary: bool | None) -> Found:
     found = Found()
     for picture in sorted(p for p in folder.rglob("*") if p.suffix.lower() in (".jpg", ".jpeg")):
         stem = picture.stem

@@ -12,17 +12,18 @@ from PIL import UnidentifiedImageError
 
 from vosformer.data.types import Image, Labels
 from vosformer.errors import DataError
+from vosformer.io.images import image_size
 
 _PILLOW_FAILURES = (OSError, SyntaxError, ValueError, UnidentifiedImageError, PILImage.DecompressionBombError)
 
 
 def read_image(path: Path) -> Image:
-    """A picture as uint8 RGB [H,W,3].
+    """A picture as uint8 RGB [H,W,3], turned as its EXIF data say (as tracking sees it).
 
     Raises:
         DataError: it is missing or cannot be decoded.
     """
-    pixels = _decode(path, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    pixels = _decode(path, cv2.IMREAD_COLOR)
     return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB))
 
 
@@ -43,22 +44,29 @@ def read_sprite(path: Path) -> NDArray[np.uint8]:
     return trimmed
 
 
-def read_labels(path: Path, binary: bool = False) -> Labels:
+def read_labels(path: Path, binary: bool | None = False) -> Labels:
     """A label map as uint8 [H,W]: the palette index or the grey value of each pixel.
 
     Args:
         path: a PNG (indexed, grey or black and white; a colour picture only if it is grey in fact).
-        binary: every value above 0 becomes object 1 (saliency masks, DAVIS 2016).
+        binary: every value above 0 becomes object 1 (saliency masks, DAVIS 2016); None: in a mask of nothing but 0 and 255.
 
     Raises:
         DataError: missing, undecodable, in colour, or with labels above 255.
     """
     values = read_values(path)
+    if binary is None:
+        binary = is_black_and_white(values)
     if binary:
         values = (values > 0).astype(np.int64)
     if values.max(initial=0) > 255:
         raise DataError(f"{path}: the mask has the label {values.max()}; labels of 0 to 255 are expected")
     return values.astype(np.uint8)
+
+
+def is_black_and_white(values: NDArray[np.int64]) -> bool:
+    """Whether a mask holds 255 and besides it nothing but 0."""
+    return bool((values == 255).any() and ((values == 0) | (values == 255)).all())
 
 
 def read_values(path: Path) -> NDArray[np.int64]:
@@ -87,7 +95,7 @@ def read_values(path: Path) -> NDArray[np.int64]:
 
 
 def verify_image(path: Path) -> tuple[int, int]:
-    """(height, width) of a picture that was decoded to its last byte.
+    """(height, width) of a picture that was decoded to its last byte, as `read_image` turns it.
 
     Raises:
         DataError: it is missing, cut short or not a picture.
@@ -95,7 +103,7 @@ def verify_image(path: Path) -> tuple[int, int]:
     try:
         with PILImage.open(path) as picture:
             picture.load()
-            return picture.height, picture.width
+            return image_size(path) or (picture.height, picture.width)
     except FileNotFoundError:
         raise DataError(f"{path}: there is no such picture") from None
     except _PILLOW_FAILURES as error:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vosformer.data.media import read_image, read_labels, read_values
+from vosformer.data.media import is_black_and_white, read_image, read_labels, read_values
 from vosformer.data.types import Image, Labels
 from vosformer.errors import DataError
 
@@ -21,7 +21,7 @@ class Video:
         name: as the data set names it.
         frames: picture files in order; only frames that have labels.
         masks: the label map of each frame.
-        binary: every label above 0 means object 1.
+        binary: every label above 0 means object 1; None: if no mask of the video holds anything but 0 and 255.
         stride: how many frames of the source lie between two of these (5 for YouTube-VOS, labelled at 6 of 30 frames a second).
         things_from: only values from this one on are objects, numbered 1, 2, ... through the whole video (125 in VIPSeg's panoptic
             masks, where lower values are regions without instances).
@@ -30,7 +30,7 @@ class Video:
     name: str
     frames: tuple[Path, ...]
     masks: tuple[Path, ...]
-    binary: bool = False
+    binary: bool | None = False
     stride: int = 1
     things_from: int | None = None
 
@@ -54,12 +54,28 @@ class Video:
     def labels(self, index: int) -> Labels:
         """Labels uint8 [H,W] of one frame."""
         if self.things_from is None:
-            return read_labels(self.masks[index], self.binary)
+            return read_labels(self.masks[index], _is_binary(self) if self.binary is None else self.binary)
         values = read_values(self.masks[index])
         labels = np.zeros(values.shape, np.uint8)
         for number, thing in enumerate(_things(self), 1):
             labels[values == thing] = number
         return labels
+
+
+@lru_cache(maxsize=4096)
+def _is_binary(video: Video) -> bool:
+    """Whether all masks are black and white or empty; a file that cannot be read is left to those who need it."""
+    found = False
+    for path in video.masks:
+        try:
+            values = read_values(path)
+        except DataError:
+            continue
+        if is_black_and_white(values):
+            found = True
+        elif values.any():
+            return False
+    return found
 
 
 @lru_cache(maxsize=4096)
