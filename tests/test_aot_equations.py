@@ -12,7 +12,7 @@ from vosformer.memory import Memory
 from vosformer.models import aost, aot, deaot
 from vosformer.nn.attention import attend, attend_locally
 from vosformer.nn.gpm import GPM, CoupledGPM, GatedPropagation
-from vosformer.nn.identity import IdentityBank, assign_identities, one_hot, random_identities, recall_places
+from vosformer.nn.identity import IdentityBank, one_hot
 from vosformer.nn.lstt import LSTTBlock, RelativeBias, ScalableLSTTBlock
 from vosformer.nn.maps import Grid
 from vosformer.nn.positions import sine_positions
@@ -169,21 +169,6 @@ def test_identification_embedding_eq_2(aligned: bool) -> None:
                 if 0 <= top + i < side and 0 <= left + j < side:
                     vector = vector + bank.weight[:, labels[top + i, left + j], i, j]
         close(ours[p], vector)
-
-
-def test_permutation_eq_2_and_4() -> None:
-    """Object k takes identity P(k), and its logits come back from there."""
-    identities = random_identities(2, 5, torch.Generator().manual_seed(3))
-    assert all(sorted(row.tolist()) == list(range(5)) for row in identities)
-    own = noise(2, 5, 2, 2)
-    assigned = assign_identities(own, identities)
-    for s in range(2):
-        for k in range(5):
-            assert torch.equal(assigned[s, identities[s, k]], own[s, k])
-    logits = torch.cat([noise(2, 1, 2, 2), assigned], 1)
-    back = recall_places(logits, identities)
-    assert torch.equal(back[:, 1:], own)
-    assert torch.equal(back[:, :1], logits[:, :1])
 
 
 def test_background_and_unknown_pixels() -> None:

@@ -21,11 +21,10 @@ from vosformer.data.compose import (
     clips_of_videos,
     settle,
 )
-from vosformer.data.mixture import Mixture, StreamSampler
+from vosformer.data.mixture import Mixture
 from vosformer.data.motion import Curve, Motion, object_motion, still
 from vosformer.data.patches import draw_patch
 from vosformer.data.scene import Layer, Light, Scene, StillBackdrop, paste
-from vosformer.data.types import Batch, collate
 from vosformer.data.video import Curriculum, frame_times, reflect
 from vosformer.errors import DataError
 
@@ -189,21 +188,6 @@ def test_what_a_part_of_a_mixture_draws_does_not_depend_on_the_choice():
     first = np.array([item for i in range(400) if (item := mixture[i]) == parts[0][i]])
     assert 150 < len(first) < 250
     assert abs(first.mean(0) - 0.5).max() < 0.07
-
-
-def test_ranks_share_a_stream():
-    items = [list(StreamSampler(10, 20, rank, 2)) for rank in (0, 1)]
-    assert items == [[10, 12, 14, 16, 18], [11, 13, 15, 17, 19]]
-
-
-def test_collate():
-    dataset = ComposedDataset(Assets(), SMALL, 0)
-    batch = collate([dataset[0], dataset[1]])
-    assert isinstance(batch, Batch)
-    assert batch.images.shape == (2, 3, 3, 64, 80)
-    assert batch.counts.tolist() == [dataset[0].count, dataset[1].count]
-    with pytest.raises(DataError, match="one length and size"):
-        collate([dataset[0], ComposedDataset(Assets(), ComposeConfig(size=(32, 32), frames=3), 0)[0]])
 
 
 def test_crowds_hold_more_objects_and_smaller_ones():

@@ -1,11 +1,10 @@
-"""Several clip streams as one, and picking a stream's items for training."""
+"""Several clip streams as one."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
-from torch.utils.data import Sampler
 
 from vosformer.data.types import Clip, ClipDataset
 from vosformer.errors import DataError
@@ -37,23 +36,3 @@ class Mixture(ClipDataset):
         # Numbers of its own: a part with the same seed would draw `rng`'s again, and what it draws would depend on being chosen.
         choice = np.random.default_rng([self.seed, index, _CHOICE])
         return self.parts[int(choice.choice(len(self.parts), p=self._shares))][index]
-
-
-class StreamSampler(Sampler[int]):
-    """The indices start, start + step, ... below `stop`, so that a run goes on exactly where it stopped, and ranks share a stream.
-
-    Args:
-        start: first index.
-        stop: the indices stay below.
-        rank: of this process.
-        ranks: how many processes share the stream.
-    """
-
-    def __init__(self, start: int, stop: int, rank: int = 0, ranks: int = 1) -> None:
-        self._indices = range(start + rank, stop, ranks)
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self._indices)
-
-    def __len__(self) -> int:
-        return len(self._indices)

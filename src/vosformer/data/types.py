@@ -1,4 +1,4 @@
-"""One training sample, a batch of them, and the data sets that make them."""
+"""One training sample, and the data sets that make them."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
-
-from vosformer.errors import DataError
 
 IGNORE = 255  # label of pixels that no loss and no score counts
 
@@ -31,24 +29,6 @@ class Clip(NamedTuple):
     images: Tensor
     labels: Tensor
     count: int  # type: ignore[assignment]  # `tuple.count` is not missed
-
-
-class Batch(NamedTuple):
-    """Clips of the same length and size.
-
-    Attributes:
-        images: uint8 [B,T,3,H,W], RGB.
-        labels: uint8 [B,T,H,W].
-        counts: int64 [B], number of objects of each sample.
-    """
-
-    images: Tensor
-    labels: Tensor
-    counts: Tensor
-
-    def to(self, device: torch.device | str) -> Batch:
-        """The same batch on `device`."""
-        return Batch(*(tensor.to(device, non_blocking=True) for tensor in self))
 
 
 class ClipDataset(Dataset[Clip]):
@@ -82,16 +62,3 @@ def to_clip(images: Sequence[Image], labels: Sequence[Labels], count: int) -> Cl
     """Frames uint8 [H,W,3] and labels uint8 [H,W] -> a clip."""
     stacked = np.ascontiguousarray(np.stack(images).transpose(0, 3, 1, 2))
     return Clip(torch.from_numpy(stacked), torch.from_numpy(np.ascontiguousarray(np.stack(labels))), count)
-
-
-def collate(clips: Sequence[Clip]) -> Batch:
-    """Stack clips into a batch.
-
-    Raises:
-        DataError: the clips differ in length or size.
-    """
-    shapes = {tuple(clip.images.shape) for clip in clips}
-    if len(shapes) > 1:
-        raise DataError(f"clips of one batch must have one length and size, found [T,3,H,W] = {sorted(shapes)}")
-    counts = torch.tensor([clip.count for clip in clips], dtype=torch.int64)
-    return Batch(torch.stack([clip.images for clip in clips]), torch.stack([clip.labels for clip in clips]), counts)

@@ -68,23 +68,3 @@ class IdentityBank(nn.Conv2d):
             return background.expand(own.shape[0], -1, -1, -1)
         change = self.weight[:, seen + 1] - self.weight[:, :1]
         return F.conv2d(own[:, seen], change, None, 16, self.padding) + background
-
-
-def random_identities(samples: int, identities: int, generator: torch.Generator | None = None) -> Tensor:
-    """One random permutation a sample (AOT's P): int64 [samples,K], the identity that each place uses.
-
-    AOT draws one per sample and iteration in training, and uses none at inference.
-    """
-    return torch.rand(samples, identities, generator=generator).argsort(1)
-
-
-def assign_identities(own: Tensor, identities: Tensor) -> Tensor:
-    """Masks [S,K,H,W] by place -> by identity, given `random_identities` [S,K]."""
-    places = identities.argsort(1).to(own.device)
-    return own.gather(1, places[:, :, None, None].expand_as(own))
-
-
-def recall_places(logits: Tensor, identities: Tensor) -> Tensor:
-    """Logits [S,1+K,h,w] by identity -> by place (AOT Eq. 4); the inverse of `assign_identities`, the background stays."""
-    order = torch.cat([torch.zeros_like(identities[:, :1]), identities + 1], 1).to(logits.device)
-    return logits.gather(1, order[:, :, None, None].expand_as(logits))
