@@ -103,6 +103,45 @@ def test_accumulated_parts_give_the_same_gradients(tmp_path, uninterrupted):
         torch.testing.assert_close(value, uninterrupted[name], atol=2e-4, rtol=2e-3)
 
 
+def test_a_run_in_bf16_stays_near_that_in_fp32(tmp_path, uninterrupted):
+    run = trainer(tmp_path, precision="bf16")
+    formats = set()
+    run.model.head.register_forward_hook(lambda module, inputs, output: formats.add(output.dtype))
+    assert run.run().finished
+    assert formats == {torch.bfloat16}
+    found = weights(tmp_path)
+    assert all(tensor.dtype == torch.float32 for tensor in found.values())
+    torch.manual_seed(0)
+    fresh = Dummy().state_dict()
+    for name, start in fresh.items():
+        assert 0 < (found[name] - uninterrupted[name]).norm() < 0.5 * (uninterrupted[name] - start).norm(), name
+
+
+def test_fp16_scales_its_loss_and_passes_over_steps_that_overflow(tmp_path, monkeypatch):
+    monkeypatch.setattr("vosformer.train.loop.precision", lambda recipe, device: "fp16")  # which asks for a GPU
+    run = trainer(tmp_path, steps=8, save_every=4)
+    run.scaler = torch.amp.GradScaler("cpu", 2.0**22)  # far too large: gradients overflow until it has come down
+    scales, moved = [], []
+
+    def one(*arguments, step=run._one):
+        before = run.model.head.weight.detach().clone()
+        result = step(*arguments)
+        scales.append(run.scaler.get_scale())
+        moved.append(not torch.equal(before, run.model.head.weight))
+        return result
+
+    run._one = one
+    assert run.run().finished
+    assert scales == sorted(scales, reverse=True)
+    assert scales[-1] < 2.0**22
+    # A step counts if it did not lower the scale.
+    assert moved == [after == before for before, after in zip([2.0**22, *scales], scales, strict=False)]
+    assert any(moved)
+    assert all(tensor.isfinite().all() for tensor in weights(tmp_path).values())
+    again = trainer(tmp_path, steps=8, save_every=4)
+    assert again.scaler.get_scale() == scales[-1]
+
+
 def test_a_killed_run_goes_on_exactly(tmp_path):
     steps = 60
     whole = tmp_path / "whole"
