@@ -278,21 +278,25 @@ def test_variants_lists_costs(capsys):
     assert "onevos-b" in capsys.readouterr().out
 
 
-def test_variants_of_installed_packages_are_known(tmp_path):
+def test_variants_and_recipes_of_installed_packages_are_known(tmp_path):
     (tmp_path / "mine.py").write_text(
         "from functools import partial\n"
         "from vosformer import register, variants\n"
         "from vosformer.registry import Variant, variant\n"
+        "from vosformer.train import recipes\n"
+        "from dataclasses import replace\n"
         "register(Variant('mine-t', 'aot', partial(variant('aot-t').build, tiny=True), 'of my own'))\n"
+        "recipes.register(replace(recipes.recipe('aot-pre'), name='mine-pre', paper='a paper of my own'))\n"
     )
     about = tmp_path / "mine-1.0.dist-info"
     about.mkdir()
     (about / "METADATA").write_text("Metadata-Version: 2.1\nName: mine\nVersion: 1.0\n")
     (about / "entry_points.txt").write_text("[vosformer.variants]\nmine = mine\nbroken = not_there\n")
-    command = [sys.executable, "-m", "vosformer", "train", "aot-pre", "--variant", "mine-t", "--dry-run", "--device", "cpu"]
+    command = [sys.executable, "-m", "vosformer", "train", "mine-pre", "--variant", "mine-t", "--dry-run", "--device", "cpu"]
     done = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(tmp_path)}, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "mine-t" in done.stdout
+    assert "a paper of my own" in done.stdout
     assert "not_there, an entry point of vosformer.variants, cannot be loaded" in done.stderr
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import random
 import signal
@@ -357,8 +358,20 @@ def test_an_error_of_the_data_is_told_as_it_is(tmp_path, workers):
             return super().__getitem__(index)
 
     run = Trainer(Dummy(), recipe(3, workers=workers), Broken(vary=True), tmp_path, join("cpu"))
-    with pytest.raises(DataError, match=r"^a\.jpg: cut short$"):
+    with pytest.raises(DataError, match=r"^a\.jpg: cut short$") as caught:
         run.run()
+    # The error's traceback, which `caught` keeps, must not keep workers: they would hold up the end of the program.
+    assert caught.tb is not None
+    assert multiprocessing.active_children() == []
+
+
+def test_no_worker_outlives_a_run_that_fails(tmp_path):
+    run = trainer(tmp_path, workers=1)
+    run._update = lambda used: run._fail(used, float("nan"))
+    with pytest.raises(TrainingError) as caught:
+        run.run()
+    assert caught.tb is not None
+    assert multiprocessing.active_children() == []
 
 
 def test_precision_and_parts_follow_the_device():

@@ -382,8 +382,12 @@ def test_saved_weights_come_back(tmp_path: Path, state: dict[str, Tensor]) -> No
 
 def test_the_options_of_a_model_are_kept_in_its_file(tmp_path: Path) -> None:
     model = registry.new_model(TINY, identities=4, window=5)
-    path = save_weights(model, TINY, tmp_path / "w.safetensors", overrides={"identities": 4, "window": 5})
+    path = save_weights(model, TINY, tmp_path / "w.safetensors")
     assert build(TINY, path).slot_size == 4
+    again = save_weights(build(TINY, path, gap=3), TINY, tmp_path / "again.safetensors")
+    assert json.loads(read_weights(again).metadata["overrides"]) == {"identities": 4, "window": 5, "gap": 3}
+    stated = save_weights(model, TINY, tmp_path / "stated.safetensors", overrides={"identities": 4})
+    assert json.loads(read_weights(stated).metadata["overrides"]) == {"identities": 4}
     assert load_weights(TINY, path).slot_size == 4
     assert inspect(path).fits == (TINY,)
     with pytest.raises(WeightsError, match="does not fit"):

@@ -31,6 +31,9 @@ M = TypeVar("M", bound=nn.Module)
 _SYSTEMS = ("aot", "aost", "deaot", "simvos", "jointformer", "onevos")
 _EXTRA: dict[str, Variant] = {}
 
+BUILT_WITH = "built_with"
+"""The attribute of a model that says with which overrides `new_model` built it."""
+
 
 @dataclass(frozen=True)
 class Variant:
@@ -56,7 +59,7 @@ def register(variant: Variant) -> None:
 
 def variants() -> tuple[Variant, ...]:
     """All known variants, in the order of the systems."""
-    _load_plugins()
+    load_plugins()
     return tuple({**_built_in(), **_EXTRA}.values())
 
 
@@ -94,12 +97,14 @@ def build_from(model: Callable[[C], M], preset: C, small: Mapping[str, Any], *, 
 
 
 def new_model(name: str, **overrides: Any) -> nn.Module:
-    """A model of that variant with fresh (untrained) weights, in training mode."""
-    return variant(name).build(**overrides)
+    """A model of that variant with fresh (untrained) weights, in training mode; `built_with` of it are the overrides."""
+    model = variant(name).build(**overrides)
+    setattr(model, BUILT_WITH, overrides)
+    return model
 
 
 @cache
-def _load_plugins() -> None:
+def load_plugins() -> None:
     """Import what installed packages name as entry points, once."""
     for point in entry_points(group="vosformer.variants"):
         try:

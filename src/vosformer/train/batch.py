@@ -151,8 +151,8 @@ def torch_seed(seed: int, *path: int) -> int:
     return int(np.random.SeedSequence((seed, *path)).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
-_GRACE_S = 60
-"""How long a worker outlives SIGTERM, if the training process does not end it before."""
+_GRACE_S = 900
+"""How long a worker outlives SIGTERM: longer than a step takes. The training process ends it before; without one it ends itself."""
 
 
 def _start_worker(_: int) -> None:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Iterator
-from contextlib import nullcontext
+from collections.abc import Generator, Iterator
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -147,7 +147,9 @@ class Trainer:
         total = self.recipe.run.steps
         with Journal(self.folder, total, self.step, self.processes.leads) as journal, _Signals(self):
             journal.note(event="start", step=self.step, **{k: str(v) for k, v in self.recipe.flat()})
-            self._loop(journal, total, end)
+            # Closed here, so that its workers end with it, whatever happens.
+            with closing(self._batches(total)) as batches:
+                self._loop(journal, batches, total, end)
             self._save(journal, final=True)
             weights = self._export() if self.step >= total else None
             journal.note(event="finished" if weights else "stopped", step=self.step)
@@ -159,11 +161,10 @@ class Trainer:
         """Ask for a checkpoint and an end after the step under way."""
         self._stop = True
 
-    def _loop(self, journal: Journal, total: int, end: float | None) -> None:
+    def _loop(self, journal: Journal, batches: Iterator[Batch], total: int, end: float | None) -> None:
         run = self.recipe.run
         timing = Timing()
         timing.restart()
-        batches = self._batches(total)
         while self.step < total:
             picture = run.picture_every > 0 and self.step % run.picture_every == 0
             values, last, predicted = self._one(batches, timing, picture)
@@ -182,7 +183,7 @@ class Trainer:
             if end is not None and time.monotonic() > end:
                 self._stop = True
 
-    def _batches(self, total: int) -> Iterator[Batch]:
+    def _batches(self, total: int) -> Generator[Batch]:
         run = self.recipe.run
         prepared = loader(
             self.clips,
@@ -194,10 +195,13 @@ class Trainer:
             workers=run.workers,
             pin=self.processes.device.type == "cuda",
         )
-        for batch in prepared:
-            if isinstance(batch, VOSError):
-                raise batch
-            yield batch
+        try:
+            for batch in prepared:
+                if isinstance(batch, VOSError):
+                    raise batch
+                yield batch
+        finally:
+            del prepared  # and with it its workers, even if an error's traceback keeps this frame
 
     def _one(self, batches: Iterator[Batch], timing: Timing, picture: bool) -> tuple[dict[str, float], Batch, Tensor | None]:
         """One optimiser step; returns what is to be logged, the last batch and its predictions."""
@@ -304,14 +308,14 @@ class Trainer:
         best = self.folder / "weights.safetensors"
         if not self.processes.leads:
             return best
-        name, options = self.recipe.model.variant, dict(self.recipe.model.options)
+        name = self.recipe.model.variant
         about = {"recipe": self.recipe.name, "steps": str(self.step), "seed": str(self.recipe.run.seed)}
         if self.average is None:
-            return save_weights(self.model, name, best, about, dtype=torch.float32, overrides=options)
+            return save_weights(self.model, name, best, about, dtype=torch.float32)
         live = self.folder / "weights-live.safetensors"
-        save_weights(self.model, name, live, about, dtype=torch.float32, overrides=options)
+        save_weights(self.model, name, live, about, dtype=torch.float32)
         with self.average.in_place(self.model):
-            return save_weights(self.model, name, best, {**about, "average": "yes"}, dtype=torch.float32, overrides=options)
+            return save_weights(self.model, name, best, {**about, "average": "yes"}, dtype=torch.float32)
 
 
 class _Signals:

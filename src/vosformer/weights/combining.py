@@ -50,7 +50,7 @@ def average(
     model = new_model(name, **options)
     model.load_state_dict({key: _mean([state[key] for state in states]) for key in states[0]})
     about = {"mean_of": [Path(source).name for source in sources]}
-    save_weights(model, name, target, about, dtype=dtype, overrides=options)
+    save_weights(model, name, target, about, dtype=dtype)
     return name
 
 

@@ -48,7 +48,8 @@ def save_weights(
         path: should end in .safetensors.
         metadata: further entries; what is not a string is written as JSON.
         dtype: float16, bfloat16 or float32.
-        overrides: the options that the model was built with; JSON values.
+        overrides: the options that the model was built with, JSON values; None = those that `vosformer.build` (or
+            `registry.new_model`) was given or found in a file.
 
     Returns:
         The path.
@@ -66,7 +67,7 @@ def save_weights(
     tensors = {name: _stored(name, tensor, dtype) for name, tensor in model.state_dict().items()}
     try:
         entries = {key: value if isinstance(value, str) else json.dumps(value) for key, value in (metadata or {}).items()}
-        options = json.dumps(dict(overrides or {}))
+        options = json.dumps(dict(getattr(model, registry.BUILT_WITH, {}) if overrides is None else overrides))
     except TypeError as error:
         raise InputError(f"metadata and overrides must be JSON values: {error}") from None
     entries |= {
@@ -117,7 +118,7 @@ def convert(
     if target.suffix == ".safetensors":
         kept = {key: value for key, value in file.metadata.items() if key not in _RESERVED}
         kept.setdefault("source", Path(source).name)
-        save_weights(model, name, target, kept, dtype=dtype, overrides=file_overrides(file))
+        save_weights(model, name, target, kept, dtype=dtype)
         return name
     rules = adapter(registry.variant(name).system)
     if options := file_overrides(file):

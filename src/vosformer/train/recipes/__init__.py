@@ -1,4 +1,4 @@
-"""The recipes by name: one file for each paper, each with a tuple `RECIPES`."""
+"""The recipes by name: one file for each paper, each with a tuple `RECIPES`; and those of others, see `register`."""
 
 from __future__ import annotations
 
@@ -8,12 +8,29 @@ import pkgutil
 from functools import cache
 
 from vosformer.errors import InputError
+from vosformer.registry import load_plugins
 from vosformer.train.recipe import Recipe
+
+_EXTRA: dict[str, Recipe] = {}
+
+
+def register(recipe: Recipe) -> None:
+    """Make a recipe of your own known by its name (it wins over a built-in one of the same name).
+
+    A module that an installed package names as an entry point of the group `vosformer.variants` may call this, too: then the command
+    line knows the recipe.
+    """
+    _EXTRA[recipe.name] = recipe
+
+
+def recipes() -> dict[str, Recipe]:
+    """All recipes, in the order of the files."""
+    load_plugins()
+    return {**_built_in(), **_EXTRA}
 
 
 @cache
-def recipes() -> dict[str, Recipe]:
-    """All recipes, in the order of the files."""
+def _built_in() -> dict[str, Recipe]:
     found: dict[str, Recipe] = {}
     for module in pkgutil.iter_modules(__path__):
         for recipe in importlib.import_module(f"{__name__}.{module.name}").RECIPES:
