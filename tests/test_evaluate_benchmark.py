@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from vosformer.errors import DataError, InputError
+from vosformer.evaluate import evaluate
 from vosformer.evaluate.benchmark import benchmark
 from vosformer.evaluate.protocols import PROTOCOLS
 
@@ -215,6 +216,25 @@ def test_own_clips(tmp_path):
     assert session.clips[0][:3] == [(2, [7]), (3, None), (4, [9])]
     assert result.report.jf == 1
     assert {o.id: len(o.frames) for o in result.report.sequences[0].objects} == {7: 5, 9: 3}
+
+
+def test_own_clips_may_lie_as_for_training(tmp_path):
+    root = tmp_path / "mine"
+    for name, ids in (("a", (7,)), ("b", (7, 9))):
+        write(root, "images", "masks", name, dict.fromkeys(range(5), ids))
+        for kind, place in (("images", "frames"), ("masks", "masks")):
+            (root / name / place).parent.mkdir(exist_ok=True)
+            (root / kind / name).rename(root / name / place)
+    for kind in ("images", "masks"):
+        (root / kind).rmdir()
+    session, result = run("folder", root, tmp_path / "out")
+    assert [clip[0] for clip in session.clips] == [(0, [7]), (0, [7, 9])]
+    assert result.report.jf == 1
+    assert [len(sequence.objects) for sequence in result.report.sequences] == [1, 2]
+    assert evaluate(root, root).jf == 1  # so may results, as several runs of `vosformer track` leave them
+    (root / "b" / "frames").rename(root / "b" / "pictures")
+    with pytest.raises(DataError, match=r"b/frames is missing: a clip has its frames in frames/"):
+        run("folder", root, tmp_path / "other")
 
 
 def test_own_clips_are_scored_where_they_have_true_masks(tmp_path):

@@ -34,7 +34,7 @@ def find_masks(root: Path) -> MaskFolders:
     """The sequences of a data set, a result folder or a single sequence.
 
     A sequence is a folder of PNG files. The root may be one, hold them, or be laid out like DAVIS (``Annotations/480p/NAME``),
-    YouTube-VOS and MOSE (``[valid/]Annotations/NAME``) or one run of `vosformer track` (``masks/``).
+    YouTube-VOS and MOSE (``[valid/]Annotations/NAME``), one run of `vosformer track` (``masks/``) or several (``NAME/masks/``).
 
     Raises:
         DataError: it does not exist, or no PNG is where one could be expected.
@@ -57,7 +57,8 @@ def find_masks(root: Path) -> MaskFolders:
             names = ", ".join(child.name for child in resolutions)
             raise DataError(f"{folder} holds several sets of masks ({names}); name one of these folders instead of {root}")
     raise DataError(
-        f"{root} holds no PNG masks: expected NAME/*.png, Annotations/NAME/*.png or Annotations/480p/NAME/*.png in it"
+        f"{root} holds no PNG masks: expected NAME/*.png, NAME/masks/*.png, Annotations/NAME/*.png or Annotations/480p/NAME/*.png"
+        " in it"
     )
 
 
@@ -196,7 +197,15 @@ def _folders(folder: Path) -> list[Path]:
     return sorted(children, key=lambda path: natural_key(path.name))
 
 
+def own_clips(folder: Path) -> dict[str, Path]:
+    """Name -> masks of the clips in a folder that have them in a folder ``masks`` of their own; in natural order."""
+    inside = {path.name: path / "masks" for path in _folders(folder)}
+    return {name: masks for name, masks in inside.items() if masks.is_dir() and _has_masks(masks)}
+
+
 def _sequences(folder: Path) -> dict[str, Path]:
     children = _folders(folder)
+    if clips := own_clips(folder):
+        return clips
     # Folders without masks belong to the sequences, too, if others have some: their frames are missing.
     return {path.name: path for path in children} if any(_has_masks(path) for path in children) else {}

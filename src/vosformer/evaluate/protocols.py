@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vosformer.errors import DataError, InputError
-from vosformer.evaluate.layout import first_of, mask_files, read_meta, read_split
+from vosformer.evaluate.layout import first_of, mask_files, own_clips, read_meta, read_split
 from vosformer.evaluate.masks import labels_present, read_labels
 from vosformer.evaluate.rules import RULES, VOID, Rules
 from vosformer.io.images import SUFFIXES, natural_key
@@ -26,6 +26,7 @@ class Protocol:
         summary: one line for the help.
         images: where the frames may be, below the data set's root: folders of one folder a video.
         masks: where the masks may be.
+        clips: the root may also hold a folder for each video, with its frames and masks in ``frames`` and ``masks``.
         rules: of its scorer, see `RULES`.
         split: list of videos in ImageSets; None = every video that has masks.
         meta_frames: only the frames that meta.json names are asked for (YouTube-VOS: 6 a second).
@@ -44,6 +45,7 @@ class Protocol:
     public_truth: bool = True
     gives_later: bool = False
     zip_prefix: str = ""
+    clips: bool = False
 
     @property
     def scoring(self) -> Rules:
@@ -55,6 +57,7 @@ _DAVIS = (("JPEGImages/480p",), ("Annotations/480p",))
 _VALID = (("valid/JPEGImages", "JPEGImages"), ("valid/Annotations", "Annotations"))
 _ALL_FRAMES = (("valid_all_frames/JPEGImages", "../valid_all_frames/JPEGImages"), _VALID[1])
 _FLAT = (("JPEGImages", "images"), ("Annotations", "masks"))
+_OWN = (("JPEGImages", "images", "frames"), _FLAT[1])
 
 
 def _youtube(year: int) -> tuple[Protocol, Protocol]:
@@ -81,7 +84,13 @@ PROTOCOLS = {
         Protocol("mose-val", "MOSE validation", *_VALID, rules="mose", public_truth=False),
         Protocol("lvos-val", "LVOS validation, objects may enter later", *_VALID, rules="lvos", gives_later=True),
         Protocol("vost-val", "VOST validation", *_FLAT, rules="vost", split="val"),
-        Protocol("folder", "own clips: JPEGImages/CLIP and Annotations/CLIP", *_FLAT, rules="plain"),
+        Protocol(
+            "folder",
+            "own clips: CLIP/frames and CLIP/masks, or JPEGImages/CLIP and Annotations/CLIP",
+            *_OWN,
+            rules="plain",
+            clips=True,
+        ),
     )
 }
 
@@ -154,6 +163,9 @@ def find_videos(protocol: Protocol, root: Path, split: str | Path | None = None)
     Raises:
         DataError: folders, lists, frames or first masks are missing.
     """
+    if protocol.clips and root.is_dir() and (own := own_clips(root)):
+        names = list(own) if split is None else read_split(root, split)
+        return [_video(protocol, name, _there(root / name / "frames"), _there(root / name / "masks"), None) for name in names]
     images, masks = _folder(root, protocol.images, "frames", protocol), _folder(root, protocol.masks, "masks", protocol)
     chosen = split if split is not None else protocol.split
     if chosen is not None:
@@ -183,7 +195,15 @@ def scorable(protocol: Protocol, videos: list[Video]) -> list[str]:
 
 def masks_folder(protocol: Protocol, root: Path) -> Path:
     """Where the data set keeps its masks."""
+    if protocol.clips and own_clips(root):
+        return root
     return _folder(root, protocol.masks, "masks", protocol)
+
+
+def _there(folder: Path) -> Path:
+    if not folder.is_dir():
+        raise DataError(f"{folder} is missing: a clip has its frames in frames/ and its masks in masks/")
+    return folder
 
 
 def _folder(root: Path, places: tuple[str, ...], what: str, protocol: Protocol) -> Path:
