@@ -75,6 +75,8 @@ def test_held_out_assets_are_not_trained_on():
     kept, held = Assets(sprites=sprites).split()
     assert held.sprites == (sprites[0], sprites[10], sprites[20])
     assert set(kept.sprites) == set(sprites) - set(held.sprites)
+    few = Assets(sprites=sprites[:9])
+    assert few.split() == (few, Assets(sprites=sprites[:1]))  # nothing can be spared
 
 
 def test_only_the_training_list_of_davis_is_used(tmp_path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -58,10 +60,32 @@ def test_who_is_served() -> None:
             assert onednn.serves(torch.zeros(1)) == torch.backends.mkldnn.is_available()
 
 
+@pytest.fixture
+def forgetful() -> Iterator[None]:
+    """What the machine can do is found out anew in this test, and after it."""
+    onednn._available.cache_clear()
+    yield
+    onednn._available.cache_clear()
+
+
+@pytest.mark.usefixtures("forgetful")
 def test_without_the_private_operators(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(onednn, "_found", None)
     monkeypatch.setattr(torch.ops.mkldnn, "_linear_pointwise", None)
     assert not onednn.serves(torch.zeros(1))
+
+
+@pytest.mark.usefixtures("forgetful")
+def test_on_a_processor_whose_operators_know_no_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    def picky(x: Tensor, *others: object, convolve=torch.ops.mkldnn._convolution_pointwise) -> Tensor:
+        if x.dtype is torch.bfloat16:
+            raise RuntimeError("mkldnn_convolution: bf16 path needs the cpu support avx512bw")
+        return convolve(x, *others)
+
+    monkeypatch.setattr(torch.ops.mkldnn, "_convolution_pointwise", picky)
+    assert onednn.serves(torch.zeros(1)) == torch.backends.mkldnn.is_available()
+    assert not onednn.serves(torch.zeros(1, dtype=torch.bfloat16))
+    layer, x = nn.Conv2d(8, 12, 3, padding=1).bfloat16(), torch.randn(1, 8, 9, 7).bfloat16()
+    close(convolve(x, layer), F.conv2d(x, layer.weight, layer.bias, padding=1), torch.bfloat16)
 
 
 @kinds

@@ -403,8 +403,11 @@ def test_other_mistakes_are_refused_and_change_nothing():
     assert np.array_equal(s.step(images[1]).labels, a)
     with pytest.raises(DeviceError, match="GPUs"):
         Session(ColourModel(), device="cuda:77")
-    with pytest.raises(DeviceError, match="no device"):
-        Session(ColourModel(), device="abacus")
+    for device in ("abacus", None):
+        with pytest.raises(DeviceError, match="no device"):
+            Session(ColourModel(), device=device)
+    with pytest.raises(InputError, match="max_memory_mb is '3'"):
+        session(ColourModel, max_memory_mb="3")
     with pytest.raises(DeviceError, match="fp16"):
         Session(ColourModel(), device="cpu", dtype="fp16")
     for memory in ("elephant", "every-0", "queue-3-every-5"):

@@ -195,6 +195,13 @@ def test_a_stopped_run_resumes_to_the_same_result(tmp_path, monkeypatch, stop_at
     assert sorted(p.name for p in (tmp_path / "part" / "state").iterdir()) == ["run.json"]
 
 
+@pytest.mark.parametrize("sinks", [None, "masks", ["masks"]])
+def test_sinks_that_are_none_are_refused(sinks):
+    images, labels = flat_clip((1,), frames=2)
+    with pytest.raises(InputError, match=r"sinks are .*expected a list of sinks"):
+        track(Arrays(images), {0: labels[0]}, Session(ColourModel(), device="cpu", dtype="fp32"), sinks)
+
+
 def test_a_run_goes_on_with_its_own_sinks_and_memory(tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.import_module("vosformer.track"), "CHECKPOINT_FRAMES", 3)
     images, labels = flat_clip((1,), 10)

@@ -24,7 +24,7 @@ def choose_device(wanted: str | torch.device) -> torch.device:
         wanted = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
         device = torch.device(wanted)
-    except RuntimeError:
+    except (RuntimeError, TypeError):
         raise DeviceError(f"{wanted!r} is no device; expected auto, cpu, cuda, cuda:N or mps") from None
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise DeviceError(f"device {str(device)!r} was asked for, but this machine has {torch.cuda.device_count()} CUDA GPUs")

@@ -82,9 +82,9 @@ class Session:
             raise InputError(f"size is {size!r}, expected a whole number of at least 16 pixels, or None")
         if not isinstance(scales, Sequence) or not scales or not all(isinstance(s, Real) and 0 < s <= 8 for s in scales):
             raise InputError(f"scales are {scales!r}, expected a list of numbers above 0 and up to 8")
-        if max_memory_mb is not None and not 0 < max_memory_mb < math.inf:
+        if max_memory_mb is not None and not (isinstance(max_memory_mb, Real) and 0 < max_memory_mb < math.inf):
             raise InputError(
-                f"max_memory_mb is {max_memory_mb}, expected a number above 0, or None for no other bound than the policy's"
+                f"max_memory_mb is {max_memory_mb!r}, expected a number above 0, or None for no other bound than the policy's"
             )
         place = choose_device(device)
         kind = choose_dtype(dtype, place)

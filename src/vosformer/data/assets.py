@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from vosformer.data.media import has_alpha, read_image, read_labels
 from vosformer.data.types import Image, Labels
 from vosformer.data.video import Video
 from vosformer.errors import DataError
+
+T = TypeVar("T")
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
@@ -76,13 +78,16 @@ class Assets:
     sprites: tuple[Path, ...] = ()
 
     def split(self, every: int = 10) -> tuple[Assets, Assets]:
-        """(for training, held out for evaluation): every `every`-th still and sprite is held out; videos are in both."""
-        kept = Assets(
-            self.videos,
-            tuple(s for i, s in enumerate(self.stills) if i % every),
-            tuple(s for i, s in enumerate(self.sprites) if i % every),
-        )
-        return kept, Assets(self.videos, self.stills[::every], self.sprites[::every])
+        """(for training, held out for evaluation): every `every`-th still and sprite is held out; videos are in both.
+
+        So are the stills or sprites of a set of fewer than `every`: too few to do without one.
+        """
+
+        def kept(things: tuple[T, ...]) -> tuple[T, ...]:
+            return tuple(thing for i, thing in enumerate(things) if i % every or len(things) < every)
+
+        held = Assets(self.videos, self.stills[::every], self.sprites[::every])
+        return Assets(self.videos, kept(self.stills), kept(self.sprites)), held
 
 
 def find_assets(root: Path) -> Assets:

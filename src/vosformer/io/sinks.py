@@ -104,6 +104,8 @@ class Sinks(Sink):
     name = "sinks"
 
     def __init__(self, sinks: Sequence[Sink]) -> None:
+        if not isinstance(sinks, Sequence) or not all(isinstance(sink, Sink) for sink in sinks):
+            raise InputError(f"sinks are {sinks!r}, expected a list of sinks, e.g. [vosformer.io.LabelImages(folder)]")
         self._sinks = tuple(sinks)
         names = [sink.name for sink in self._sinks]
         if len(set(names)) < len(names):
