@@ -169,23 +169,14 @@ NO_DAVIS_LARGE = replace(
     run=replace(LARGE.run, steps=860, batch=2, seed=12),
 )
 
-NO_DAVIS_LONG = replace(
-    NO_DAVIS_LARGE,
-    name="default-no-davis-long",
-    paper="one of two branches on from there, whose weights are averaged: longer clips, many objects",
-    model=Model("deaot-t", start="default-no-davis-large"),
-    data=replace(NO_DAVIS_LARGE.data, sources=_pictures(35, 30, 35, gap=8), frames=5, crop=305),
-    optim=replace(NO_DAVIS_LARGE.optim, lr=3e-4, warmup=40),
-    run=replace(NO_DAVIS_LARGE.run, steps=880, seed=13),
-)
-
 NO_DAVIS_FINE = replace(
-    NO_DAVIS_LONG,
+    NO_DAVIS_LARGE,
     name="default-no-davis-fine",
-    paper="the other branch: larger crops, more photographs",
+    paper="its third stage: larger crops, more photographs",
+    model=Model("deaot-t", start="default-no-davis-large"),
     data=replace(NO_DAVIS_LARGE.data, sources=_pictures(50, 25, 25, gap=7), crop=401),
-    optim=replace(NO_DAVIS_LONG.optim, lr=2.5e-4),
-    run=replace(NO_DAVIS_LONG.run, steps=580, seed=14),
+    optim=replace(NO_DAVIS_LARGE.optim, warmup=40),
+    run=replace(NO_DAVIS_LARGE.run, steps=580, seed=14),
 )
 
 FINETUNE = replace(
@@ -212,7 +203,6 @@ RECIPES = (
     SHARP_WIDE,
     NO_DAVIS_SMALL,
     NO_DAVIS_LARGE,
-    NO_DAVIS_LONG,
     NO_DAVIS_FINE,
     FINETUNE,
 )
