@@ -20,7 +20,7 @@ from vosformer.data.layouts import read_stills, read_videos
 from vosformer.data.mixture import Mixture
 from vosformer.data.sampling import EpochOrder, GapSampling, PairSampling, SpreadSampling, keep_objects, merge
 from vosformer.data.streams import Selection, StillClips, VideoClips, VideoSource
-from vosformer.data.types import Clip, ClipDataset, collate
+from vosformer.data.types import Clip, ClipDataset
 from vosformer.data.video import Curriculum, Video
 from vosformer.errors import DataError
 
@@ -161,14 +161,14 @@ JOINTFORMER = (SpreadSampling(4), replace(augment.JOINTFORMER_VIDEO, crop=64), S
 @pytest.mark.parametrize("paper", [AOT, DEAOT, SIMVOS, JOINTFORMER])
 def test_streams_of_videos(paper, root):
     stream = VideoClips(sources(root), *paper, seed=3)
-    batch = collate([stream[i] for i in range(4)])
-    assert batch.images.shape == (4, paper[0].frames, 3, 64, 64)
-    for labels, count in zip(batch.labels, batch.counts.tolist(), strict=True):
-        assert 1 <= count <= paper[2].max_objects
-        assert set(labels[0].unique().tolist()) - {0} == set(range(1, count + 1))
+    clips = [stream[i] for i in range(4)]
+    for clip in clips:
+        assert clip.images.shape == (paper[0].frames, 3, 64, 64)
+        assert 1 <= clip.count <= paper[2].max_objects
+        assert set(clip.labels[0].unique().tolist()) - {0} == set(range(1, clip.count + 1))
     again = VideoClips(sources(root), *paper, seed=3)[2]
-    assert (again.images == batch.images[2]).all()
-    assert (again.labels == batch.labels[2]).all()
+    assert (again.images == clips[2].images).all()
+    assert (again.labels == clips[2].labels).all()
 
 
 def test_an_epoch_repeats_the_sets_as_asked(root):
