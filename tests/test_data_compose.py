@@ -238,6 +238,13 @@ def test_look_alikes_of_what_the_backdrop_shows(twins, red):
     assert (np.median(shares) > 0.7) == red
 
 
+@pytest.mark.parametrize("outlined", [True, False])
+def test_what_people_outlined_in_a_photograph_may_be_left_out(outlined):
+    config = ComposeConfig((96, 96), 1, backdrops={"still": 1.0}, outlined=outlined, objects=(0.0, 1.0), sources={"shape": 1.0})
+    dataset = ComposedDataset(Assets(stills=(RedSquare(),)), config, 1)
+    assert max(clip.count for clip in (dataset[i] for i in range(20))) == 1 + outlined
+
+
 def test_bars_are_long_and_thin():
     rng = np.random.default_rng(0)
 

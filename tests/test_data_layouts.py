@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from data_folders import clip, coco, davis, folders, grey, mask, picture, squares, youtube
+from data_folders import SIZE, clip, coco, davis, folders, grey, mask, picture, squares, youtube
 from PIL import Image
 
 from vosformer.cli.data import check as check_command
@@ -16,6 +16,7 @@ from vosformer.data.layouts import read_stills, read_videos, recognise
 from vosformer.data.media import read_image, read_labels, read_sprite
 from vosformer.errors import DataError
 from vosformer.io.images import read_image as read_frame
+from vosformer.io.palette import DAVIS_PALETTE
 
 VIDEO_SETS = {
     "davis2017": ("DAVIS", davis),
@@ -118,6 +119,17 @@ def test_own_clips(folders_of, tmp_path):
     folders_of(tmp_path)
     (video,) = read_videos("folder", tmp_path)
     assert (video.name, len(video)) == ("a", 4)
+
+
+def test_masks_painted_in_the_colours_of_the_palette(tmp_path):
+    ids = squares((1, 7, 255))
+    path = grey(tmp_path / "mask.png", DAVIS_PALETTE[ids])
+    assert np.array_equal(read_labels(path), ids)
+    see_through = np.dstack([DAVIS_PALETTE[ids], np.full(SIZE, 255, np.uint8)])
+    assert np.array_equal(read_labels(grey(path, see_through)), ids)
+    grey(path, np.where(ids[..., None] == 7, np.array([255, 255, 254], np.uint8), DAVIS_PALETTE[ids]))
+    with pytest.raises(DataError, match="1 of its colours are not in the DAVIS palette"):
+        read_labels(path)
 
 
 def test_own_clip_alone_and_frames_without_masks(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,10 @@ from data_folders import clip, davis, grey, mask, picture, squares
 from PIL import Image
 
 from vosformer.cli.data import compose, parse_size
-from vosformer.data.assets import Assets, find_assets
+from vosformer.data.assets import Assets, MaskedPicture, find_assets
 from vosformer.data.compose import ComposeConfig, ComposedDataset
 from vosformer.data.preview import contact_sheet
-from vosformer.data.render import composed_clip, render_clips, write_picture
+from vosformer.data.render import EVALUATION, composed_clip, render_clips, write_picture
 from vosformer.data.types import Clip, to_clip
 from vosformer.errors import DataError, InputError
 from vosformer.io.palette import DAVIS_PALETTE
@@ -93,6 +94,16 @@ def test_all_objects_are_in_the_first_frame():
         assert len(first) >= 2
         assert first == set(range(1, len(first) + 1))
         assert all(set(np.unique(labels)) <= {0, *first} for _, labels in frames)
+
+
+def test_only_what_was_pasted_on_a_photograph_is_an_object(tmp_path):
+    picture(tmp_path / "photo.jpg")
+    mask(tmp_path / "photo.png", np.ones_like(squares()))
+    assets = Assets(stills=(MaskedPicture(tmp_path / "photo.jpg", tmp_path / "photo.png"),))
+    config = replace(EVALUATION, size=(64, 96), backdrops={"still": 1.0}, distractors=(1.0,), sources={"shape": 1.0})
+    for index in range(4):
+        first = next(iter(composed_clip(assets, 1, 5, index, config)))[1]
+        assert (first == 0).any()  # else the photograph's object, which fills it, would lie everywhere
 
 
 def test_sheet_paints_masks():

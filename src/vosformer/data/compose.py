@@ -48,6 +48,7 @@ class ComposeConfig:
         distractors: probabilities of 0, 1, 2, ... unlabelled things, look-alikes of an object in half of the cases.
         sources: weights of what is pasted: "sprite", "still" (instances of pictures), "video" (objects of clips), "shape".
         look_alike: probability that an object is a copy of an earlier one.
+        outlined: whether the instances of a still backdrop are objects; people outlined them, roughly where they are small.
         backdrop_twins: whether look-alikes may be copies of the backdrop's own objects, too.
         bars: probability that a "shape" is drawn out into a long thin bar.
         extent: (smallest, largest) long side of a pasted object, as share of the canvas' short side.
@@ -67,6 +68,7 @@ class ComposeConfig:
     distractors: tuple[float, ...] = (0.45, 0.3, 0.15, 0.1)
     sources: dict[str, float] = field(default_factory=lambda: {"sprite": 0.35, "still": 0.25, "video": 0.2, "shape": 0.2})
     look_alike: float = 0.2
+    outlined: bool = True
     backdrop_twins: bool = False
     bars: float = 0.2
     extent: tuple[float, float] = (0.12, 0.7)
@@ -220,6 +222,7 @@ def _backdrop(rng: np.random.Generator, assets: Assets, config: ComposeConfig) -
     if kind == "still":
         image, labels = assets.stills[int(rng.integers(len(assets.stills)))].load()
         image, labels = _still_window(rng, image, labels, config.size)
+        labels = labels if config.outlined else np.zeros_like(labels)
         return StillBackdrop(image, labels, camera, config.size, float(rng.uniform(1.05, 1.4))), _largest(labels)
     height, width = (side * 5 // 4 for side in config.size)
     image = texture(rng, height, width)

@@ -13,6 +13,7 @@ from PIL import UnidentifiedImageError
 from vosformer.data.types import Image, Labels
 from vosformer.errors import DataError
 from vosformer.io.images import image_size
+from vosformer.io.palette import painted_ids
 
 _PILLOW_FAILURES = (OSError, SyntaxError, ValueError, UnidentifiedImageError, PILImage.DecompressionBombError)
 
@@ -48,11 +49,11 @@ def read_labels(path: Path, binary: bool | None = False) -> Labels:
     """A label map as uint8 [H,W]: the palette index or the grey value of each pixel.
 
     Args:
-        path: a PNG (indexed, grey or black and white; a colour picture only if it is grey in fact).
+        path: a PNG (indexed, grey or black and white; a colour picture if it is grey in fact, or in colours of the DAVIS palette).
         binary: every value above 0 becomes object 1 (saliency masks, DAVIS 2016); None: in a mask of nothing but 0 and 255.
 
     Raises:
-        DataError: missing, undecodable, in colour, or with labels above 255.
+        DataError: missing, undecodable, in colours that stand for no label, or with labels above 255.
     """
     values = read_values(path)
     if binary is None:
@@ -70,10 +71,10 @@ def is_black_and_white(values: NDArray[np.int64]) -> bool:
 
 
 def read_values(path: Path) -> NDArray[np.int64]:
-    """A label map's values [H,W], whatever the depth it is stored with.
+    """A label map's values [H,W], whatever the depth it is stored with; a picture in colours of the DAVIS palette counts as indexed.
 
     Raises:
-        DataError: missing, undecodable, or in colour.
+        DataError: missing, undecodable, or in colours that the palette lacks.
     """
     try:
         with PILImage.open(path) as picture:
@@ -86,11 +87,15 @@ def read_values(path: Path) -> NDArray[np.int64]:
         raise DataError(f"{path}: the mask cannot be read ({error})") from None
     if values.ndim == 3:
         colours = values[..., :3] if mode in ("RGB", "RGBA") else values[..., :1]
-        if (colours != colours[..., :1]).any():
-            raise DataError(
-                f"{path}: the mask is a colour picture; an indexed or grey PNG with one number an object is expected"
-            )
-        values = colours[..., 0]
+        if (colours == colours[..., :1]).all():
+            values = colours[..., 0]
+        else:
+            values, missing = painted_ids(colours)
+            if missing:
+                raise DataError(
+                    f"{path}: the mask is a colour picture, and {missing} of its colours are not in the DAVIS palette; an indexed or"
+                    " grey PNG with one number an object is expected"
+                )
     return values.astype(np.int64)
 
 

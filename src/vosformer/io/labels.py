@@ -14,7 +14,7 @@ from PIL import Image as Pillow
 
 from vosformer.errors import InputError
 from vosformer.io.images import natural_key
-from vosformer.io.palette import DAVIS_PALETTE
+from vosformer.io.palette import DAVIS_PALETTE, pack, painted_ids
 
 SUFFIXES = frozenset({".png", ".npy", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".pgm", ".jpg", ".jpeg"})
 
@@ -177,20 +177,10 @@ def _from_colours(path: Path, pixels: NDArray[np.uint8]) -> NDArray[np.int32]:
     rgb = np.where(alpha[:, :, None] > 0, pixels[:, :, :3], 0).astype(np.uint8)
     if (rgb == rgb[:, :, :1]).all():
         return _from_grey(path, rgb[:, :, 0])
-    packed = _pack(rgb)
-    known = _pack(DAVIS_PALETTE)
-    used, places = np.unique(packed, return_inverse=True)
-    missing = int((~np.isin(used, known)).sum())
+    ids, missing = painted_ids(rgb)
     if missing:
-        _refuse(path, "colours", packed, f"and {missing} of them are not in the DAVIS palette")
-    order = np.argsort(known)
-    ids = order[np.searchsorted(known[order], used)]
-    return ids[places].reshape(packed.shape).astype(np.int32)
-
-
-def _pack(rgb: NDArray[np.uint8]) -> NDArray[np.int32]:
-    wide = rgb.astype(np.int32)
-    return wide[..., 0] << 16 | wide[..., 1] << 8 | wide[..., 2]
+        _refuse(path, "colours", pack(rgb), f"and {missing} of them are not in the DAVIS palette")
+    return ids
 
 
 def _refuse_soft(path: Path, labels: NDArray[np.generic], brightness: NDArray[np.uint16], limit: int) -> None:

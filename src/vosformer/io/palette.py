@@ -25,3 +25,25 @@ def colours(ids: NDArray[np.int64], palette: NDArray[np.uint8] | None = None) ->
     """uint8 RGB [n,3] for any ids >= 0; ids above 255 repeat the colours of 1 to 255."""
     table = DAVIS_PALETTE if palette is None else palette
     return np.asarray(table[np.where(ids > 255, (ids - 1) % 255 + 1, ids)])
+
+
+def pack(rgb: NDArray[np.uint8]) -> NDArray[np.int32]:
+    """Colours uint8 RGB [...,3] as one number each, int32 [...]: red << 16 | green << 8 | blue."""
+    wide = rgb.astype(np.int32)
+    return np.asarray(wide[..., 0] << 16 | wide[..., 1] << 8 | wide[..., 2])
+
+
+def painted_ids(rgb: NDArray[np.uint8]) -> tuple[NDArray[np.int32], int]:
+    """The ids of a label map that was saved as a colour picture, and how many of its colours `DAVIS_PALETTE` lacks.
+
+    Args:
+        rgb: uint8 [H,W,3].
+
+    Returns:
+        int32 [H,W], the index of each pixel's colour in the palette (anything where it lacks that), and the number of colours it lacks.
+    """
+    known = pack(DAVIS_PALETTE)
+    order = np.argsort(known)
+    used, places = np.unique(pack(rgb), return_inverse=True)
+    ids = order[np.searchsorted(known[order], used).clip(max=len(order) - 1)]
+    return ids[places].reshape(rgb.shape[:2]).astype(np.int32), int((known[ids] != used).sum())
