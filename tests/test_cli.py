@@ -96,6 +96,31 @@ def test_results_are_not_written_over_what_is_read(clip, weights, capsys):
     assert "masks holds 2 more PNGs than this run wrote" in " ".join(capsys.readouterr().err.split())
 
 
+def test_a_frame_that_is_marked_in_colours_can_be_tracked(clip, weights, capsys):
+    assert main(["frame", str(clip / "frames"), "-n", "2", "-o", str(clip / "shown.png")]) == 0
+    with Image.open(clip / "shown.png") as shown, Image.open(clip / "frames/00002.png") as frame:
+        assert np.array_equal(shown, frame)
+    said = " ".join(capsys.readouterr().err.split())
+    assert "(128, 0, 0), (0, 128, 0)" in said
+    assert "--mask-frame 2" in said
+    painted = np.zeros((66, 98, 4), np.uint8)
+    painted[10:30, 10:30], painted[10:30, 50:70] = (128, 0, 0, 255), (0, 128, 0, 255)
+    Image.fromarray(painted).save(clip / "mask.png")
+    assert track(clip, weights, "--mask-frame", "2") == 0
+    assert read_labels(clip / "out/masks/00002.png").ids == (1, 2)
+
+
+def test_frames_that_cannot_be_handed_out(clip, capsys):
+    frames = str(clip / "frames")
+    assert "99" in fails(capsys, "frame", frames, "-n", "99", "-o", str(clip / "a.png"))
+    assert "names no picture format" in fails(capsys, "frame", frames, "-o", str(clip / "a.xyz"))
+    before = (clip / "frames/00001.png").read_bytes()
+    assert "would become part of the video" in fails(capsys, "frame", frames, "-o", f"{frames}/00001.png")
+    (clip / "frames/00001.png").write_bytes(before[:90])
+    assert "frame 1 cannot be shown" in fails(capsys, "frame", frames, "-n", "1", "-o", str(clip / "a.png"))
+    assert not list(clip.glob("a.*"))
+
+
 def test_evaluate_scores_results(clip, weights, capsys):
     track(clip, weights)
     assert main(["evaluate", str(clip / "out/masks"), "--truth", str(clip / "out/masks"), "--json", str(clip / "s.json")]) == 0

@@ -14,9 +14,10 @@ from vosformer.cli.data import compose, parse_size
 from vosformer.data.assets import Assets, MaskedPicture, find_assets
 from vosformer.data.compose import ComposeConfig, ComposedDataset
 from vosformer.data.preview import contact_sheet
-from vosformer.data.render import EVALUATION, composed_clip, render_clips, write_picture
+from vosformer.data.render import EVALUATION, composed_clip, render_clips
 from vosformer.data.types import Clip, to_clip
 from vosformer.errors import DataError, InputError
+from vosformer.io.images import write_picture
 from vosformer.io.palette import DAVIS_PALETTE
 
 

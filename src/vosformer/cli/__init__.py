@@ -29,6 +29,7 @@ class _Command(NamedTuple):
 
 COMMANDS = {
     "track": _Command("vosformer.cli.track", "track", "follow marked objects through a video: masks, overlay video, more"),
+    "frame": _Command("vosformer.cli.frame", "frame", "write one frame of a video as a picture, to mark objects on"),
     "demo": _Command("vosformer.cli.demo", "demo", "make a clip with exact masks, track it, score it"),
     "evaluate": _Command("vosformer.cli.evaluate", "evaluate", "score result masks against true ones: J, F, J&F"),
     "benchmark": _Command("vosformer.cli.evaluate", "benchmark", "run a model over a data set by its protocol, and score it"),

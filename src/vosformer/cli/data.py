@@ -61,7 +61,8 @@ def compose(
     from vosformer.data.assets import Assets, find_assets
     from vosformer.data.layouts import read_videos
     from vosformer.data.preview import sheet_of_videos
-    from vosformer.data.render import render_clips, write_picture
+    from vosformer.data.render import render_clips
+    from vosformer.io.images import write_picture
 
     height, width = parse_size(size)
     # Evaluation clips are made of what `Assets.split` keeps out of training.

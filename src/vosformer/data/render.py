@@ -120,21 +120,6 @@ def indexed_png(labels: Labels) -> bytes:
     return buffer.getvalue()
 
 
-def write_picture(path: Path, image: Image) -> None:
-    """Write uint8 [H,W,3] as the format that the suffix names.
-
-    Raises:
-        OutputError: it cannot be written.
-        InputError: the suffix names no format.
-    """
-    kind = PILImage.registered_extensions().get(path.suffix.lower())
-    if kind is None:
-        raise InputError(f"{path}: {path.suffix!r} names no picture format; expected .png or .jpg")
-    buffer = io.BytesIO()
-    PILImage.fromarray(image).save(buffer, kind)
-    write_bytes(path, buffer.getvalue())
-
-
 def _jpeg(image: Image, quality: int) -> bytes:
     buffer = io.BytesIO()
     PILImage.fromarray(image).save(buffer, "JPEG", quality=quality)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from vosformer.io.background import BackgroundSink, Prefetch
 from vosformer.io.files import write_bytes
 from vosformer.io.frames import Frame, Source
+from vosformer.io.images import write_picture
 from vosformer.io.labels import LabelMap, check_size, read_labels
 from vosformer.io.live import LiveStream
 from vosformer.io.mask_folder import MaskFolder, read_mask_folder, read_masks
@@ -47,4 +48,5 @@ __all__ = [
     "read_mask_folder",
     "read_masks",
     "write_bytes",
+    "write_picture",
 ]

@@ -1,7 +1,8 @@
-"""Single images and arrays, of whatever kind, as uint8 RGB."""
+"""Single images and arrays, of whatever kind, as uint8 RGB, and back to files."""
 
 from __future__ import annotations
 
+import io
 import re
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from PIL import Image as Pillow
 from PIL import ImageOps
 
 from vosformer.errors import InputError
+from vosformer.io.files import write_bytes
 from vosformer.io.frames import Image
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"})
@@ -59,6 +61,21 @@ def read_image(path: Path) -> Image:
         if values is None:
             raise InputError(f"{path} does not decode: {error}") from error
         return to_rgb(values, str(path))
+
+
+def write_picture(path: Path, image: Image) -> None:
+    """Write uint8 [H,W,3] as the format that the suffix names.
+
+    Raises:
+        OutputError: it cannot be written.
+        InputError: the suffix names no format.
+    """
+    kind = Pillow.registered_extensions().get(path.suffix.lower())
+    if kind is None:
+        raise InputError(f"{path}: {path.suffix!r} names no picture format; expected .png or .jpg")
+    buffer = io.BytesIO()
+    Pillow.fromarray(image).save(buffer, kind)
+    write_bytes(path, buffer.getvalue())
 
 
 def to_rgb(values: NDArray[np.generic], name: str) -> Image:

@@ -40,7 +40,7 @@ def painted_ids(rgb: NDArray[np.uint8]) -> tuple[NDArray[np.int32], int]:
         rgb: uint8 [H,W,3].
 
     Returns:
-        int32 [H,W], the place of each pixel's colour in the palette (anything where it has none), and the number of colours without one.
+        The place in the palette of each pixel's colour, int32 [H,W] (anything where it has none); the number of colours without one.
     """
     known = pack(DAVIS_PALETTE)
     order = np.argsort(known)

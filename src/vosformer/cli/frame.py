@@ -1,0 +1,44 @@
+"""`vosformer frame`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+
+from vosformer.errors import InputError
+from vosformer.io import DAVIS_PALETTE, open_source, write_picture
+
+
+def frame(
+    video: Annotated[str, tyro.conf.Positional],
+    /,
+    out: Annotated[Path, tyro.conf.arg(aliases=("-o",))],
+    number: Annotated[int, tyro.conf.arg(aliases=("-n",))] = 0,
+) -> None:
+    """Write one frame of a video as a picture, to mark objects on: turned and numbered as `track` sees it.
+
+    Args:
+        video: video file, folder of images, stream (rtsp://..., http://...), or camera:0.
+        out: picture to write, .png or any other kind.
+        number: of the frame; the first is 0.
+    """
+    with open_source(video) as source:
+        found = source.read(number)
+        if found.image is None:
+            raise InputError(f"{source.name}: frame {number} cannot be shown: {found.problem}")
+        if Path(video).resolve() in (out.resolve(), out.resolve().parent):
+            raise InputError(f"{out} would become part of the video; choose another place with -o")
+        write_picture(out, found.image)
+    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    height, width = found.image.shape[:2]
+    console.print(f"frame {number} of {source.name}, {width} x {height} pixels: {out}", markup=False)
+    colours = ", ".join(f"({red}, {green}, {blue})" for red, green, blue in DAVIS_PALETTE[1:5].tolist())
+    console.print(
+        f"Mark objects on a black or transparent layer above it, without anti-aliasing: white for a single one, or {colours}, ... "
+        f"for objects 1, 2, 3, 4, ...; save that layer as a PNG of {width} x {height} pixels. Then:\n"
+        f"vosformer track {video} --mask THAT.png{f' --mask-frame {number}' if number else ''} -o OUT/",
+        markup=False,
+    )
