@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from vosformer.data.render import indexed_png
+from vosformer.io import indexed_png
 
 SIZE = (24, 32)
 

@@ -16,7 +16,7 @@ from dummy_models import flat_clip
 from PIL import Image
 
 from vosformer.cli import COMMANDS, main
-from vosformer.io import indexed_png, read_labels
+from vosformer.io import indexed_png, open_source, read_labels
 from vosformer.registry import variant
 from vosformer.weights import save_weights
 
@@ -68,13 +68,14 @@ def test_track_writes_masks_overlay_and_scores(clip, weights):
 
 
 def test_every_output_and_both_ways(clip, weights):
-    outputs = ("masks16", "objects", "rgba", "rle", "scores-json")
+    outputs = ("masks16", "objects", "rgba", "cutout", "rle", "scores-json")
     more = ("--outputs", *outputs, "--mask-frame", "2", "--direction", "both", "--max-memory", "5", "--flip")
     assert track(clip, weights, *more) == 0
     out = clip / "out"
     assert len(list((out / "masks16").glob("*.png"))) == 5
     assert len(list((out / "objects/1").glob("*.png"))) == 5
     assert Image.open(out / "rgba/2/00003.png").mode == "RGBA"
+    assert open_source(out / "cutout.mov").count == 5
     assert len(json.loads((out / "scores.json").read_text())) == 5
     assert json.loads((out / "rle.json").read_text())
 

@@ -26,6 +26,7 @@ from vosformer.io import (
     DAVIS_PALETTE,
     CocoRLE,
     CutOuts,
+    CutOutVideo,
     Frame,
     LabelImages,
     ObjectImages,
@@ -154,6 +155,37 @@ def test_an_empty_run_leaves_valid_files(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "b.json").read_text()) == []
 
 
+@pytest.mark.parametrize("size", [(64, 96), (65, 97)])
+def test_cut_out_video_has_soft_alpha_and_true_colours(tmp_path: Path, size: tuple[int, int]) -> None:
+    ramp = np.zeros(size, np.float32)
+    ramp[:, 40:60] = np.linspace(0, 1, 20)
+    ramp[:, 60:] = 1
+    times = [0.5, 0.54, 0.7]
+    with CutOutVideo(tmp_path / "c.mov") as sink:
+        assert sink.soft
+        for number in (2, 1, 0):  # backwards
+            found = frame(number, times[number], size)._replace(
+                image=np.full((*size, 3), (200, 60, 20 + 90 * number), np.uint8)
+            )
+            sink.write(found, (ramp >= 0.5).astype(np.int32), {1: 1.0, 8: 0.1}, lambda i: ramp * (0.75 if i == 1 else 0.25))
+        sink.write(frame(3, 0.8, size)._replace(image=None), np.ones(size, np.int32), {1: 1.0}, lambda i: ramp)
+    with av.open(str(tmp_path / "c.mov")) as container:
+        assert container.streams.video[0].codec_context.name == "prores"
+        shown = list(container.decode(video=0))
+    assert [found.time for found in shown] == pytest.approx([0, 0.04, 0.2, 0.3], abs=2e-5)
+    for number, found in enumerate(shown):
+        rgba = found.reformat(format="rgba", src_colorspace="ITU709", threads=1).to_ndarray()[: size[0], : size[1]].astype(int)
+        assert np.abs(rgba[..., 3] - ramp * 255).max() <= 2
+        wanted = (200, 60, 20 + 90 * number) if number < 3 else (0, 0, 0)
+        assert np.abs(rgba[:, 45:, :3] - wanted).max() <= 6
+        assert rgba[:, :16, :3].max() <= 3  # far from any object
+
+
+def test_cut_out_video_needs_a_mov(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match=r"c\.mp4: ProRes video goes into a \.mov"):
+        CutOutVideo(tmp_path / "c.mp4")
+
+
 def everything(folder: Path) -> Sinks:
     return Sinks(
         [
@@ -161,6 +193,7 @@ def everything(folder: Path) -> Sinks:
             CocoRLE(folder / "masks.json"),
             Scores(folder / "scores.csv"),
             OverlayVideo(folder / "overlay.mp4"),
+            CutOutVideo(folder / "cutout.mov"),
         ]
     )
 

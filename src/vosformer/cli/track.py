@@ -18,6 +18,7 @@ from vosformer.errors import InputError
 from vosformer.io import (
     CocoRLE,
     CutOuts,
+    CutOutVideo,
     LabelImages,
     ObjectImages,
     OverlayVideo,
@@ -31,7 +32,7 @@ from vosformer.session import Session
 from vosformer.track import TrackReport
 from vosformer.track import track as follow
 
-Output = Literal["masks", "masks16", "overlay", "scores", "scores-json", "objects", "rgba", "rle"]
+Output = Literal["masks", "masks16", "overlay", "scores", "scores-json", "objects", "rgba", "cutout", "rle"]
 
 _PLACES: dict[Output, str] = {
     "masks": "masks",
@@ -41,6 +42,7 @@ _PLACES: dict[Output, str] = {
     "scores-json": "scores.json",
     "objects": "objects",
     "rgba": "rgba",
+    "cutout": "cutout.mov",
     "rle": "rle.json",
 }
 
@@ -78,8 +80,8 @@ def track(
         out: folder for the results.
         mask_frame: the frame that a single mask belongs to; the first is 0.
         outputs: what to write. masks: indexed PNG; masks16: 16-bit PNG for ids above 255; overlay: overlay.mp4; scores, scores-json:
-            how surely each object is in each frame; objects: a black and white PNG an object; rgba: cut-outs with soft edges; rle:
-            COCO run-length JSON.
+            how surely each object is in each frame; objects: a black and white PNG an object; rgba: cut-outs with soft edges;
+            cutout: cutout.mov, a ProRes 4444 video of all objects on a transparent ground; rle: COCO run-length JSON.
         direction: from the masks to the end, to the start, or both ways.
         start: first frame to write.
         stop: the frame to stop before.
@@ -160,6 +162,7 @@ def _sinks(outputs: tuple[Output, ...], out: Path, source: Source, palette: NDAr
         "scores-json": Scores,
         "objects": ObjectImages,
         "rgba": CutOuts,
+        "cutout": lambda path: CutOutVideo(path, source.fps),
         "rle": CocoRLE,
     }
     return [make[output](out / _PLACES[output]) for output in dict.fromkeys(outputs)]

@@ -17,7 +17,7 @@ from vosformer.data.scene import Size
 from vosformer.data.types import Image, Labels
 from vosformer.errors import InputError
 from vosformer.io.files import make_folder, write_bytes
-from vosformer.io.palette import DAVIS_PALETTE
+from vosformer.io.sinks import indexed_png
 
 _TRIES = 50
 
@@ -109,15 +109,6 @@ def _begin(out: Path, about: bytes) -> None:
     if not note.exists() and (out / "JPEGImages").exists():
         raise InputError(f"{out} holds clips that were not composed here: give an empty folder")
     write_bytes(note, about)
-
-
-def indexed_png(labels: Labels) -> bytes:
-    """Labels uint8 [H,W] as an indexed PNG with the DAVIS palette."""
-    picture = PILImage.fromarray(labels)
-    picture.putpalette(DAVIS_PALETTE.ravel().tolist())
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG", optimize=False)
-    return buffer.getvalue()
 
 
 def _jpeg(image: Image, quality: int) -> bytes:

@@ -9,7 +9,7 @@ from vosformer.io.images import write_picture
 from vosformer.io.labels import LabelMap, check_size, read_labels
 from vosformer.io.live import LiveStream
 from vosformer.io.mask_folder import MaskFolder, read_mask_folder, read_masks
-from vosformer.io.overlay import OverlayVideo, draw
+from vosformer.io.overlay import CutOutVideo, OverlayVideo, draw
 from vosformer.io.palette import DAVIS_PALETTE, colours
 from vosformer.io.records import CocoRLE, Scores
 from vosformer.io.sinks import CutOuts, LabelImages, ObjectImages, Sink, Sinks, indexed_png
@@ -22,6 +22,7 @@ __all__ = [
     "Arrays",
     "BackgroundSink",
     "CocoRLE",
+    "CutOutVideo",
     "CutOuts",
     "Frame",
     "ImageFiles",
