@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from rich.console import Console
 
-from vosformer.evaluate import evaluate
+from vosformer.evaluation import evaluate
 from vosformer.io import image_folder, indexed_png, read_labels, write_bytes
 
 

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from vosformer.evaluate import evaluate, frame_scores
+from vosformer.evaluation import evaluate, frame_scores
 
 HEIGHT, WIDTH, FRAMES = 480, 854, 48
 TASK_FRAMES = 4  # as `evaluate` hands frames to its threads

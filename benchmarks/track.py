@@ -169,7 +169,7 @@ def main() -> None:
     if options.child:
         print(json.dumps(measure(*options.child, options)))
         return
-    from vosformer.cli.variants import cost
+    from vosformer.inspection.cost import cost
     from vosformer.registry import variant, variants
 
     console = Console(width=130)

@@ -3,11 +3,11 @@
 from importlib.metadata import version
 
 from vosformer.errors import DataError, DeviceError, InputError, OutputError, VOSError, WeightsError
-from vosformer.evaluate import evaluate
-from vosformer.prediction import Prediction
+from vosformer.evaluation import evaluate
+from vosformer.inference.prediction import Prediction
+from vosformer.inference.session import Session
+from vosformer.inference.tracking import track
 from vosformer.registry import Variant, register, variants
-from vosformer.session import Session
-from vosformer.track import track
 from vosformer.weights import build
 
 __version__ = version("vosformer")

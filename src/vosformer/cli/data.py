@@ -18,7 +18,7 @@ def check(root: Annotated[Path, tyro.conf.Positional], /, jobs: int = 4, show: i
         jobs: Threads that read files.
         show: Problems printed for each data set; 0 = all.
     """
-    from vosformer.data.check import check as check_folder
+    from vosformer.data.datasets.check import check as check_folder
 
     reports = check_folder(root, jobs)
     for report in reports:
@@ -58,10 +58,10 @@ def compose(
         split: Name of the list in ImageSets/2017.
         sheet: Picture file (PNG or JPEG) for a contact sheet: six frames of each clip with their masks.
     """
-    from vosformer.data.assets import Assets, find_assets
-    from vosformer.data.layouts import read_videos
-    from vosformer.data.preview import sheet_of_videos
-    from vosformer.data.render import render_clips
+    from vosformer.data.datasets.find import read_videos
+    from vosformer.data.synthetic.assets import Assets, find_assets
+    from vosformer.data.synthetic.preview import sheet_of_videos
+    from vosformer.data.synthetic.render import render_clips
     from vosformer.io.images import write_picture
 
     height, width = parse_size(size)

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from vosformer.cli.track import track
-from vosformer.data.assets import Assets
-from vosformer.data.render import composed_clip
+from vosformer.data.synthetic.assets import Assets
+from vosformer.data.synthetic.render import composed_clip
 from vosformer.errors import InputError
-from vosformer.evaluate import evaluate
+from vosformer.evaluation import evaluate
 from vosformer.io import LabelImages
 from vosformer.io.frames import Frame, frame_name
 from vosformer.io.overlay import OverlayVideo

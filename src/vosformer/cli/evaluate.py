@@ -12,10 +12,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from vosformer.cli.common import need_weights, prepare_machine, show_table
-from vosformer.evaluate.protocols import named_protocol
-from vosformer.evaluate.report import Report
-from vosformer.evaluate.runner import Progress as Advance
-from vosformer.evaluate.runner import evaluate as score
+from vosformer.evaluation.protocols import named_protocol
+from vosformer.evaluation.report import Report
+from vosformer.evaluation.runner import Progress as Advance
+from vosformer.evaluation.runner import evaluate as score
 
 RuleName = Literal["davis", "davis2016", "youtube", "mose", "lvos", "vost", "plain", "all"]
 Dataset = Literal[
@@ -125,8 +125,8 @@ def benchmark(
         resume: go on with a run that was stopped.
         objects: show the scores of every object.
     """
-    from vosformer.evaluate.benchmark import benchmark as run
-    from vosformer.session import Session
+    from vosformer.evaluation.benchmark import benchmark as run
+    from vosformer.inference.session import Session
 
     need_weights(model, weights)
     prepare_machine(threads)

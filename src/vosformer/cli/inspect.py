@@ -14,10 +14,10 @@ from rich.table import Table
 
 from vosformer.cli.common import need_weights
 from vosformer.errors import InputError
-from vosformer.inspect import GROUPS, Inspection, inspect_clip
-from vosformer.inspect_plots import draw
+from vosformer.inference.session import Session
+from vosformer.inspection.onevos_attention import GROUPS, Inspection, inspect_clip
+from vosformer.inspection.plots import draw
 from vosformer.io import MaskFolder, Source, open_source, read_masks
-from vosformer.session import Session
 
 Labels = NDArray[np.int32]
 

@@ -15,6 +15,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from vosformer.cli.common import need_weights, prepare_machine
 from vosformer.errors import InputError
+from vosformer.inference.session import Session
+from vosformer.inference.tracking import TrackReport
+from vosformer.inference.tracking import track as follow
 from vosformer.io import (
     CocoRLE,
     CutOuts,
@@ -28,9 +31,6 @@ from vosformer.io import (
     open_source,
     read_masks,
 )
-from vosformer.session import Session
-from vosformer.track import TrackReport
-from vosformer.track import track as follow
 
 Output = Literal["masks", "masks16", "overlay", "scores", "scores-json", "objects", "rgba", "cutout", "rle"]
 

@@ -12,15 +12,13 @@ from rich.table import Table
 from torch import nn
 
 from vosformer.errors import InputError
-from vosformer.train.checks import checked
 from vosformer.train.data import PROCEDURAL, training_clips
-from vosformer.train.loop import Trainer
-from vosformer.train.machine import precision, shares
-from vosformer.train.processes import Processes, join
-from vosformer.train.recipe import Recipe
+from vosformer.train.distributed import Processes, join, precision, shares
+from vosformer.train.overrides import with_settings
+from vosformer.train.recipe import Recipe, checked
 from vosformer.train.recipes import recipe as find_recipe
-from vosformer.train.settings import with_settings
 from vosformer.train.start import fitted, resolved, starting_model
+from vosformer.train.trainer import Trainer
 
 
 def train(

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from vosformer.data.datasets.video import Video, reflect
 from vosformer.data.types import IGNORE, Image, Labels
-from vosformer.data.video import Video, reflect
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vosformer.data.assets import Still
-from vosformer.data.augment import StillAugment, VideoAugment
+from vosformer.data.augmentation.pipelines import StillAugment, VideoAugment
+from vosformer.data.datasets.picture import Still
+from vosformer.data.datasets.video import Curriculum, Video
 from vosformer.data.sampling import EpochOrder, Sampling, keep_objects, merge
 from vosformer.data.types import IGNORE, Clip, ClipDataset, Image, Labels, to_clip
-from vosformer.data.video import Curriculum, Video
 from vosformer.errors import DataError
 
 _TRIES = 20

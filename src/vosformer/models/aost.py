@@ -13,8 +13,8 @@ from vosformer.errors import InputError
 from vosformer.memory import Memory
 from vosformer.models.identity_system import Carry, EncoderName, IdentitySystem, build_encoder, check_sizes
 from vosformer.nn.lstt import LSTT, ScalableLSTTBlock
+from vosformer.protocol import Features, Reading
 from vosformer.registry import Variant, build_from
-from vosformer.types import Features, Reading
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from torch import Tensor
 from vosformer.models.identity_system import EncoderName, IdentitySystem, build_encoder, check_sizes
 from vosformer.nn.gpm import GPM, CoupledGPM, GPMStack, Maps
 from vosformer.nn.propagation import Block
+from vosformer.protocol import Features
 from vosformer.registry import Variant, build_from
-from vosformer.types import Features
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from vosformer.nn.identity import IdentityBank
 from vosformer.nn.maps import Grid, per_slot, to_map, to_tokens
 from vosformer.nn.propagation import Past, Stack, State
 from vosformer.policy import EveryK, GivenOnly
-from vosformer.types import Entry, Features, Layer, Reading, Targets
+from vosformer.protocol import Entry, Features, Layer, Reading, Targets
 
 EncoderName = Literal["mobilenet_v2", "resnet50", "swin_base", "tiny"]
 

@@ -30,8 +30,8 @@ from vosformer.nn.small_objects import dilate_small
 from vosformer.nn.token_selector import TokenSelector, attend_gated, rate_loss, received_attention, take
 from vosformer.nn.vit_blocks import initialise
 from vosformer.policy import DynamicTokens, OneVOSQueue, Policy
+from vosformer.protocol import Entry, Features, Layer, Reading, Targets
 from vosformer.registry import Variant, build_from
-from vosformer.types import Entry, Features, Layer, Reading, Targets
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Lengths(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """The attention of one layer of a `read`, as a probe is shown it (`vosformer.inspect` has one).
+    """The attention of one layer of a `read`, as a probe is shown it (`vosformer.inspection.onevos_attention` has one).
 
     Attributes:
         layer: its number, from 0.

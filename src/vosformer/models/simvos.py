@@ -26,8 +26,8 @@ from vosformer.nn.parts import Gatherer, in_parts
 from vosformer.nn.stm_decoder import DeconvPyramid, STMDecoder
 from vosformer.nn.vit_blocks import EPS, Block, PatchEmbed, Projected, initialise, make_blocks, resize_positions, sine_table
 from vosformer.policy import FirstAndPrevious, Policy
+from vosformer.protocol import Entry, Features, Layer, Reading, Targets
 from vosformer.registry import Variant, build_from
-from vosformer.types import Entry, Features, Layer, Reading, Targets
 
 _GRID = 24  # side of the position table: 384 pixels, the crop of the training
 

@@ -16,7 +16,7 @@ from vosformer.nn.linear import TokenLinear, token_product
 from vosformer.nn.lstt import RelativeBias
 from vosformer.nn.maps import Grid, to_map, to_tokens
 from vosformer.nn.propagation import Block, Past, Stack, State, Stream, initialise
-from vosformer.types import Layer
+from vosformer.protocol import Layer
 
 Maps = Literal["visual", "both"]
 """Which embeddings build the attention maps: the visual ones, or visual and ID ones."""

@@ -10,7 +10,7 @@ from torch import Tensor
 from vosformer.nn.linear import TokenLinear
 from vosformer.nn.token_selector import TokenSelector
 from vosformer.nn.vit_blocks import Attention, Block
-from vosformer.types import Layer
+from vosformer.protocol import Layer
 
 IdentityForm = Literal["gated", "added", "none"]
 

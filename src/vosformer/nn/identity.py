@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from vosformer.nn import onednn
 from vosformer.nn.conv import convolve
 from vosformer.nn.maps import to_tokens
-from vosformer.types import Targets
+from vosformer.protocol import Targets
 
 
 def one_hot(targets: Targets) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from vosformer.nn.attention import attend
 from vosformer.nn.vit_blocks import Block
-from vosformer.types import Layer
+from vosformer.protocol import Layer
 
 
 def absorb(

@@ -17,7 +17,7 @@ from vosformer.nn.linear import TokenLinear
 from vosformer.nn.maps import Grid, to_map, to_tokens
 from vosformer.nn.positions import sine_positions
 from vosformer.nn.propagation import Block, Past, Stack, State, Stream, initialise
-from vosformer.types import Layer
+from vosformer.protocol import Layer
 
 
 class SelfAttention(nn.Module):

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from vosformer.types import Layer
+from vosformer.protocol import Layer
 
 
 class Part(NamedTuple):

@@ -14,7 +14,7 @@ from typing import NamedTuple, cast
 from torch import Tensor, nn
 
 from vosformer.nn.maps import Grid, per_slot
-from vosformer.types import Layer
+from vosformer.protocol import Layer
 
 Stream = tuple[Tensor, ...]
 """The tokens [S,N,C] that flow through the blocks: one in AOT, visual and ID ones in DeAOT."""

@@ -9,15 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from vosformer.data import augment
-from vosformer.data.assets import Assets, Still, find_assets
-from vosformer.data.compose import ComposeConfig, ComposedDataset, clips_of_crowds, clips_of_stills, clips_of_videos
-from vosformer.data.layouts import find_layout, read_stills, read_videos
+from vosformer.data.augmentation import pipelines as augment
+from vosformer.data.datasets.find import find_layout, read_stills, read_videos
+from vosformer.data.datasets.picture import Still
+from vosformer.data.datasets.video import Curriculum, Video
 from vosformer.data.mixture import Mixture
 from vosformer.data.sampling import GapSampling, PairSampling, Sampling, SpreadSampling
 from vosformer.data.streams import Selection, StillClips, VideoClips, VideoSource
+from vosformer.data.synthetic.assets import Assets, find_assets
+from vosformer.data.synthetic.compose import ComposeConfig, ComposedDataset, clips_of_crowds, clips_of_stills, clips_of_videos
 from vosformer.data.types import Clip, ClipDataset
-from vosformer.data.video import Curriculum, Video
 from vosformer.errors import DataError, InputError
 from vosformer.train.recipe import Data, Recipe, Source
 

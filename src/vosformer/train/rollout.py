@@ -7,8 +7,7 @@ a sample of the batch).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import fields, is_dataclass, replace
+from collections.abc import Callable
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -18,13 +17,14 @@ from torch.utils.checkpoint import checkpoint
 
 from vosformer.errors import TrainingError
 from vosformer.geometry import MEAN, STD
+from vosformer.inference.objects import merge_slots
 from vosformer.memory import Memory
-from vosformer.objects import merge_slots
-from vosformer.policy import Frame, Plan, Policy
-from vosformer.train.batch import Batch, generator
-from vosformer.train.losses import IGNORE, Values, auxiliary_weight, depth_weights, segmentation_loss, top_share
+from vosformer.protocol import Entry, Features, Reading, Targets, VOSModel
+from vosformer.train.batch import Batch
+from vosformer.train.clip_memory import ClipMemory
+from vosformer.train.losses import Values, auxiliary_weight, depth_weights, segmentation_loss, top_share
 from vosformer.train.recipe import Recipe
-from vosformer.types import Entry, Features, Reading, Targets, VOSModel
+from vosformer.train.slots import Places
 
 TERMS = ("loss", "ce", "jaccard", "dice", "auxiliary")
 
@@ -74,7 +74,7 @@ class Rollout(nn.Module):
         samples, frames = images.shape[:2]
         features = self._encode(images)
         places = Places(batch, self.system.slot_size, self.recipe)
-        memory = _Memories(self.system, self.recipe, step)
+        memory = ClipMemory(self.system, self.recipe, step)
         own = self._own_masks(step)
         values: list[Values] = []
         predicted = [labels[:, 0]]
@@ -104,7 +104,7 @@ class Rollout(nn.Module):
             flat = flat.contiguous(memory_format=torch.channels_last)
         return cast(Features, self._call(self.system.encode, flat))
 
-    def _begin(self, features: Features, labels: Tensor, places: Places, memory: _Memories, step: int) -> Values | None:
+    def _begin(self, features: Features, labels: Tensor, places: Places, memory: ClipMemory, step: int) -> Values | None:
         """Write the first frame; its own decoding gives the auxiliary loss while that counts (AOT)."""
         targets = places.hard(labels, given=True)
         weight = auxiliary_weight(self.recipe.loss, step)
@@ -181,143 +181,6 @@ class Rollout(nn.Module):
         terms = torch.stack([total, ce, jaccard, overlap, extra]).detach()
         labels = None if predicted is None else torch.stack(predicted, 1)
         return Rolled(total + extra, terms, labels)
-
-
-class Places:
-    """Which object lies where in the slots of a batch."""
-
-    def __init__(self, batch: Batch, slot_size: int, recipe: Recipe) -> None:
-        self.counts = batch.counts
-        self.samples = len(batch.counts)
-        self.most = max(1, int(batch.counts.max()))
-        self.per_object = slot_size == 1
-        self.slots = self.most if self.per_object else 1
-        self.slot_size = slot_size
-        if not self.per_object and self.most > slot_size:
-            raise TrainingError(
-                f"a clip has {self.most} objects, the model holds {slot_size}: set data.max_objects={slot_size}"
-            )
-        device = batch.images.device
-        order = torch.arange(slot_size).repeat(self.samples, 1)
-        if recipe.rollout.permute and not self.per_object:
-            # The identities of a clip depend on the clip alone, not on who computes it.
-            for row, index in enumerate(batch.indices.tolist()):
-                order[row] = torch.from_numpy(generator(recipe.run.seed, 2, index).permutation(slot_size))
-        self._order = order[:, : self.most].to(device)
-        self._rows = torch.arange(self.samples, device=device)[:, None]
-        self._ids = torch.arange(1, self.most + 1, device=device).view(1, -1, 1, 1)
-        self._absent = torch.arange(1, self.most + 1, device=device)[None] > batch.counts[:, None].to(device)
-
-    def hard(self, labels: Tensor, given: bool) -> Targets:
-        """Masks out of labels [B,H,W]."""
-        targets = self._place((labels[:, None] == self._ids).float(), given)
-        unknown = labels == IGNORE
-        if not bool(unknown.any()):
-            return targets
-        return targets._replace(ignore=unknown[:, None].float().repeat_interleave(self.slots, 0))
-
-    def soft(self, probabilities: Tensor) -> Targets:
-        """Masks out of probabilities [B,1+n,H,W]; gradients flow."""
-        return self._place(probabilities[:, 1:] * ~self._absent[..., None, None], False)
-
-    def ordered(self, logits: Tensor) -> Tensor:
-        """Logits of slots [S,1+K,h,w] in the order of the labels and with absent objects out of the race: [S,1+n,h,w]."""
-        if self.per_object:
-            absent = self._absent.reshape(-1, 1, 1, 1)
-            ruled = logits.new_tensor([1e4, -1e4]).view(1, 2, 1, 1)
-            return torch.where(absent, ruled, logits) if bool(absent.any()) else logits
-        channels = torch.cat([torch.zeros_like(self._order[:, :1]), self._order + 1], 1)
-        logits = logits[self._rows, channels]
-        if bool(self._absent.any()):
-            absent = F.pad(self._absent, (1, 0))
-            logits = logits.masked_fill(absent[..., None, None], -1e10)
-        return logits
-
-    def _place(self, masks: Tensor, given: bool) -> Targets:
-        """[B,n,H,W] -> the slots' masks."""
-        if self.per_object:
-            own = masks.flatten(0, 1)[:, None]
-            others = (masks.sum(1, keepdim=True) - masks).flatten(0, 1)[:, None]
-            return Targets(own, others, given)
-        if self.most == self.slot_size and not masks.requires_grad:
-            own = torch.empty_like(masks)
-        else:
-            own = masks.new_zeros(self.samples, self.slot_size, *masks.shape[2:])
-        own[self._rows, self._order] = masks
-        return Targets(own, torch.zeros_like(masks[:, :1]), given)
-
-
-class _Chosen:
-    """Keeps every pinned frame, and the last other one: the bank and the last frame never hold the same frame."""
-
-    capacity: int | None = None
-
-    def plan(self, bank: Sequence[Frame], last: Frame | None, new: Frame) -> Plan:
-        return Plan((), "new" if new.pinned else None, replace_last=not new.pinned)
-
-    def limited(self, capacity: int) -> _Chosen:
-        return self
-
-
-class _Memories:
-    """The memory of a batch in training, under the model's policy or made anew for each frame (JointFormer)."""
-
-    def __init__(self, model: VOSModel, recipe: Recipe, step: int) -> None:
-        self._model = model
-        self._rollout = recipe.rollout
-        self._entries: list[Entry] = []
-        self._token: Tensor | None = None
-        self._memory = Memory(training_policy(model.policy, recipe.rollout.gap))
-        # One draw for the whole batch (JointFormer), whoever computes parts of it.
-        self._random = generator(recipe.run.seed, 3, step)
-
-    def add(self, entry: Entry, number: int) -> None:
-        """Take in a frame."""
-        self._entries.append(entry)
-        if entry.token is not None:
-            self._token = entry.token
-        if self._rollout.memory == "policy":
-            self._memory.add(entry, number, pinned=number == 0)
-
-    def penalty(self) -> Tensor | None:
-        """What the model itself asks of what was remembered (OneVOS's DTS-Lr: a fixed share of tokens); most ask nothing."""
-        ask = getattr(self._model, "entry_loss", None)
-        found = [] if ask is None else [loss for loss in map(ask, self._entries) if loss is not None]
-        return torch.stack(found).mean() if found else None
-
-    def updates(self, number: int) -> bool:
-        """Whether the frame is written with the recurrent token."""
-        share = self._rollout.update_probability
-        return share >= 1 or bool(self._random.random() < share)
-
-    def at(self, number: int) -> Memory:
-        """What frame `number` is read with."""
-        if self._rollout.memory == "policy":
-            return self._memory
-        chosen = list(range(number))
-        if number > self._rollout.references:
-            later = self._random.choice(number - 1, self._rollout.references - 1, replace=False) + 1
-            chosen = [0, *sorted(later.tolist())]
-        memory = Memory(_Chosen())
-        for place in chosen:
-            memory.add(self._entries[place], place, pinned=place != chosen[-1] or place == 0)
-        memory.token = self._token
-        return memory
-
-
-def training_policy(policy: Policy, gap: int | None) -> Policy:
-    """The model's policy for short clips: without bound, and with another gap where the policy has one."""
-    if not is_dataclass(policy):
-        return policy
-    names = {entry.name for entry in fields(policy)}
-    changes: dict[str, Any] = {}
-    if "capacity" in names:
-        changes["capacity"] = None
-    if "cap" in names:
-        changes["cap"] = 1 << 20
-    if gap is not None and "gap" in names:
-        changes["gap"] = gap
-    return cast(Policy, replace(policy, **changes))
 
 
 def argmax(scores: Tensor) -> Tensor:

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from vosformer.errors import InputError, WeightsError
+from vosformer.protocol import VOSModel
 from vosformer.registry import new_model, variants
 from vosformer.train.recipe import Recipe
-from vosformer.types import VOSModel
 from vosformer.weights.combining import load_deepened
 from vosformer.weights.files import read_weights
 from vosformer.weights.loading import file_overrides, load_weights, packaged

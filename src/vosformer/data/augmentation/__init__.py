@@ -1,0 +1,1 @@
+"""Changing clips and pictures at random while training."""

@@ -1,0 +1,103 @@
+"""Finding data sets in folders, and reading them by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vosformer.data.datasets.catalogue import LAYOUTS
+from vosformer.data.datasets.layout import Found, Layout
+from vosformer.data.datasets.picture import Still
+from vosformer.data.datasets.video import Video
+from vosformer.errors import DataError
+
+
+def read_videos(name: str, root: Path, split: str | None = "train") -> tuple[Video, ...]:
+    """The labelled videos of a data set.
+
+    Args:
+        name: of the layout, e.g. "davis2017".
+        root: the set's own folder, or the folder that holds it under a usual name.
+        split: the list of sequences; None = all that are there.
+
+    Raises:
+        DataError: unknown name, set not found, or its files are incomplete.
+    """
+    return tuple(_read(name, root, split, "video").videos)
+
+
+def read_stills(name: str, root: Path) -> tuple[Still, ...]:
+    """The labelled pictures of a data set.
+
+    Raises:
+        DataError: unknown name, set not found, or its files are incomplete.
+    """
+    return tuple(_read(name, root, "train", "still").stills)
+
+
+def find_layout(name: str) -> Layout:
+    """The layout of that name.
+
+    Raises:
+        DataError: there is none.
+    """
+    if name not in LAYOUTS:
+        raise DataError(f"there is no data set {name!r}; known are {', '.join(LAYOUTS)}")
+    return LAYOUTS[name]
+
+
+def recognise(root: Path) -> list[tuple[Layout, Path]]:
+    """The data sets in a folder: those with a known name below it, what the folder itself is, and what its own folders are.
+
+    Raises:
+        DataError: `root` is missing.
+    """
+    if not root.is_dir():
+        raise DataError(f"{root}: there is no such folder of data")
+    places: dict[Path, Layout] = {}
+    for candidate in LAYOUTS.values():
+        folder = candidate.locate(root)
+        if folder is not None and not any(folder == other or folder in other.parents for other in places):
+            places.setdefault(folder, candidate)
+    if root not in places:
+        for child in sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith(".")):
+            known = any(child == place or child in place.parents for place in places)
+            layout = next((x for x in LAYOUTS.values() if x.distinct and x.fits(child)), None)
+            if layout is not None and not known:
+                places[child] = layout
+    return [(layout, folder) for folder, layout in places.items()]
+
+
+def expectations() -> str:
+    """The most common layouts in words, for messages."""
+    return "; ".join(LAYOUTS[name].expected for name in ("davis2017", "youtube2019", "folder", "folder-stills"))
+
+
+def read_training(layout: Layout, folder: Path) -> Found:
+    """The training part of a data set that lies in `folder`.
+
+    Raises:
+        DataError: its files are incomplete.
+    """
+    return _complete(layout.read(folder, "train"), folder)
+
+
+def _read(name: str, root: Path, split: str | None, kind: str) -> Found:
+    layout = find_layout(name)
+    if layout.kind != kind:
+        raise DataError(f"data set {name!r} holds {layout.kind}s, but {kind}s were asked for")
+    folder = layout.locate(root)
+    if folder is None:
+        raise DataError(f"{root}: data set {name!r} is not there; expected {layout.expected}")
+    found = _complete(layout.read(folder, split), root)
+    if not (found.videos or found.stills):
+        raise DataError(f"{folder}: data set {name!r} is empty; expected {layout.expected}")
+    return found
+
+
+def _complete(found: Found, root: Path) -> Found:
+    """The same, if no file is missing."""
+    wrong = [problem for problem in found.problems if problem.severity == "error"]
+    if wrong:
+        more = f"; {len(wrong) - 1} more problems: see `vosformer data check {root}`" if len(wrong) > 1 else ""
+        raise DataError(f"{wrong[0].path}: {wrong[0].text}{more}")
+    return found

@@ -1,0 +1,224 @@
+"""The folder layouts of the standard data sets, and reading them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from vosformer.data.datasets.coco import coco_pictures
+from vosformer.data.datasets.layout import Found, Problem, Reader
+from vosformer.data.datasets.picture import PICTURES, MaskedPicture
+from vosformer.data.datasets.video import Video
+from vosformer.errors import DataError
+from vosformer.io.images import natural_key
+
+# ---- Readers of videos ----
+
+
+def paired_videos(
+    images: Path,
+    masks: Path,
+    names: Iterable[str] | None,
+    binary: bool | None = False,
+    stride: int = 1,
+    things_from: int | None = None,
+) -> Found:
+    """Videos of which `images`/NAME holds the frames and `masks`/NAME the PNG label maps of all or some of them."""
+    found = Found()
+    listed = names is not None
+    chosen = list(names) if names is not None else sorted((p.name for p in images.iterdir() if p.is_dir()), key=natural_key)
+    for name in chosen:
+        frames, labels = _by_stem(images / name, PICTURES), _by_stem(masks / name, (".png",))
+        both = [stem for stem in frames if stem in labels]
+        found.problems += [
+            Problem(labels[stem], f"this mask has no frame of the same name in {images / name}")
+            for stem in labels
+            if stem not in frames
+        ]
+        if both:
+            pairs = [(frames[stem], labels[stem]) for stem in both]
+            video = Video(name, tuple(f for f, _ in pairs), tuple(m for _, m in pairs), binary, stride, things_from)
+            found.videos.append(video)
+        elif listed and not frames:
+            found.problems.append(Problem(images / name, "this sequence is listed, but has no frames"))
+        else:
+            found.problems.append(Problem(masks / name, _no_masks(masks / name)))
+    return found
+
+
+def folder_videos(stride: int = 1) -> Reader:
+    """Reader of `JPEGImages/NAME/*.jpg` and `Annotations/NAME/*.png`; lists in ImageSets/SPLIT.txt are followed if they exist."""
+
+    def read(folder: Path, split: str | None) -> Found:
+        listed = folder / "ImageSets" / f"{split}.txt"
+        names = listed.read_text().split() if split and listed.is_file() else None
+        return paired_videos(folder / "JPEGImages", folder / "Annotations", names, stride=stride)
+
+    return read
+
+
+def davis(year: str, binary: bool = False) -> Reader:
+    """Reader of DAVIS (and VISOR): `JPEGImages/480p/NAME`, `Annotations/480p/NAME`, `ImageSets/YEAR/SPLIT.txt`."""
+
+    def read(folder: Path, split: str | None) -> Found:
+        lists = folder / "ImageSets" / year
+        wanted = sorted(lists.glob("*.txt")) if split is None else [lists / f"{split}.txt"]
+        missing = [path for path in wanted if not path.is_file()]
+        if missing:
+            return Found(problems=[Problem(missing[0], "this list of sequences is missing")])
+        names = list(dict.fromkeys(name for path in wanted for name in path.read_text().split()))
+        found = Found()
+        for name in names:
+            resolution = _resolution(folder, name)
+            part = paired_videos(folder / "JPEGImages" / resolution, folder / "Annotations" / resolution, [name], binary)
+            found.videos += part.videos
+            found.problems += part.problems
+        return found
+
+    return read
+
+
+def youtube(folder: Path, split: str | None) -> Found:
+    """Reader of YouTube-VOS: `JPEGImages/NAME`, `Annotations/NAME` and `meta.json`; every fifth frame is labelled."""
+    try:
+        meta = json.loads((folder / "meta.json").read_text())["videos"]
+        listed = {name: {i: about["frames"] for i, about in entry["objects"].items()} for name, entry in meta.items()}
+        names = sorted(listed)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return Found(problems=[Problem(folder / "meta.json", f'not a list {{"videos": {{...}}}} that can be read ({error})')])
+    found = paired_videos(folder / "JPEGImages", folder / "Annotations", names, stride=5)
+    for video in found.videos:
+        found.problems += _listed_frames(video, listed[video.name], folder)
+    return found
+
+
+def vipseg(folder: Path, split: str | None) -> Found:
+    """Reader of VIPSeg: `imgs/NAME` (or `images/NAME`), `panomasks/NAME` and `SPLIT.txt`."""
+    images = folder / "imgs" if (folder / "imgs").is_dir() else folder / "images"
+    listed = folder / f"{split}.txt"
+    names = listed.read_text().split() if split and listed.is_file() else None
+    return paired_videos(images, folder / "panomasks", names, things_from=125)
+
+
+def own_videos(folder: Path, split: str | None) -> Found:
+    """Reader of a user's clips: CLIP/frames + CLIP/masks, or frames/CLIP + masks/CLIP, or frames + masks of one clip.
+
+    Black and white masks (0 and 255) are those of one object.
+    """
+    for frames, masks in (("JPEGImages", "Annotations"), ("frames", "masks")):
+        images = folder / frames
+        if images.is_dir() and (folder / masks).is_dir():
+            if any(p.is_dir() for p in images.iterdir()):
+                return paired_videos(images, folder / masks, None, binary=None)
+            return _renamed(paired_videos(images, folder / masks, ["."], binary=None), folder.name)
+    found = Found()
+    for clip in sorted((p for p in folder.iterdir() if (p / "frames").is_dir()), key=lambda p: natural_key(p.name)):
+        part = _renamed(paired_videos(clip / "frames", clip / "masks", ["."], binary=None), clip.name)
+        found.videos += part.videos
+        found.problems += part.problems
+    return found
+
+
+# ---- Readers of pictures ----
+
+
+def saliency(pairs: Sequence[tuple[str, str]], binary: bool | None = True) -> Reader:
+    """Reader of pictures with masks: in one of these pairs of folders, or next to each other (x.jpg + x.png, x_im.jpg + x_gt.png)."""
+
+    def read(folder: Path, split: str | None) -> Found:
+        for images, masks in pairs:
+            if (folder / images).is_dir() and (folder / masks).is_dir():
+                return _two_folders(folder / images, folder / masks, binary)
+        return _one_folder(folder, binary)
+
+    return read
+
+
+def voc(folder: Path, split: str | None) -> Found:
+    """Reader of VOC 2012: `JPEGImages/*.jpg` for each of `SegmentationObject/*.png` (255 = ignored border)."""
+    found = Found()
+    for mask in sorted((folder / "SegmentationObject").glob("*.png")):
+        image = folder / "JPEGImages" / f"{mask.stem}.jpg"
+        if image.is_file():
+            found.stills.append(MaskedPicture(image, mask))
+        else:
+            found.problems.append(Problem(image, f"the picture of {mask} is missing"))
+    return found
+
+
+def coco(folder: Path, split: str | None) -> Found:
+    """Reader of COCO: `train2017/*.jpg` and `annotations/instances_train2017.json`."""
+    try:
+        pictures = coco_pictures(folder / "train2017", folder / "annotations" / "instances_train2017.json")
+    except DataError as error:
+        return Found(problems=[Problem(folder / "annotations", str(error))])
+    missing = [picture for picture in pictures if not picture.image.is_file()]
+    return Found(
+        stills=[picture for picture in pictures if picture.image.is_file()],
+        problems=[Problem(p.image, "this picture has annotations, but is missing") for p in missing],
+    )
+
+
+def _two_folders(images: Path, masks: Path, binary: bool | None) -> Found:
+    pictures, labels = _by_stem(images, PICTURES), _by_stem(masks, (".png",))
+    found = Found(stills=[MaskedPicture(pictures[stem], labels[stem], binary) for stem in pictures if stem in labels])
+    found.problems += [
+        Problem(labels[s], f"this mask has no picture of the same name in {images}") for s in labels if s not in pictures
+    ]
+    found.problems += [Problem(pictures[s], f"this picture has no PNG mask in {masks}") for s in pictures if s not in labels]
+    return found
+
+
+def _one_folder(folder: Path, binary: bool | None) -> Found:
+    found = Found()
+    for picture in sorted(p for p in folder.rglob("*") if p.suffix.lower() in (".jpg", ".jpeg")):
+        stem = picture.stem
+        masks = [picture.with_name(f"{stem}.png"), picture.with_name(f"{stem.removesuffix('_im')}_gt.png")]
+        mask = next((m for m in masks if m.is_file()), None)
+        if mask is None:
+            found.problems.append(Problem(picture, f"this picture has no mask {masks[0].name} next to it"))
+        else:
+            found.stills.append(MaskedPicture(picture, mask, binary))
+    return found
+
+
+# ---- Small helpers ----
+
+
+def _by_stem(folder: Path, suffixes: Sequence[str]) -> dict[str, Path]:
+    """Files of these kinds in natural order; empty if the folder is missing. Hidden files are no data."""
+    if not folder.is_dir():
+        return {}
+    files = [p for p in folder.iterdir() if p.suffix.lower() in suffixes and not p.name.startswith(".")]
+    return {p.stem: p for p in sorted(files, key=lambda p: natural_key(p.name))}
+
+
+def _no_masks(folder: Path) -> str:
+    if any(folder.glob("*.jp*g")):
+        return "the masks are JPEG, whose compression changes labels; PNG label maps are expected"
+    return "no frame of this sequence has a PNG mask of the same name"
+
+
+def _resolution(folder: Path, name: str) -> str:
+    """The resolution of DAVIS that has this sequence: 480p, else the first one."""
+    there = sorted(p.name for p in (folder / "JPEGImages").iterdir() if (p / name).is_dir())
+    return "480p" if "480p" in there or not there else there[0]
+
+
+def _renamed(found: Found, name: str) -> Found:
+    found.videos = [replace(video, name=name) for video in found.videos]
+    return found
+
+
+def _listed_frames(video: Video, objects: dict[str, list[str]], folder: Path) -> list[Problem]:
+    """Frames that meta.json lists for an object, but that are not there."""
+    stems = {path.stem for path in video.masks}
+    problems = []
+    for number, frames in objects.items():
+        gone = [frame for frame in frames if frame not in stems]
+        if gone:
+            text = f"meta.json lists object {number} in this mask of {video.name}, but frame and mask are not both there"
+            problems.append(Problem(folder / "Annotations" / video.name / f"{gone[0]}.png", text))
+    return problems

@@ -1,0 +1,1 @@
+"""Composed video: scenes of cut-outs with exact masks."""

@@ -1,0 +1,72 @@
+"""What composed video is made of: labelled videos, pictures with instance masks, and sprites with transparency."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from vosformer.data.datasets.find import expectations, read_training, recognise
+from vosformer.data.datasets.media import has_alpha
+from vosformer.data.datasets.picture import Still
+from vosformer.data.datasets.video import Video
+from vosformer.errors import DataError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Assets:
+    """Everything that scenes may be composed of; all may be empty, then procedural textures and shapes do.
+
+    Attributes:
+        videos: labelled clips, backdrops as well as a source of moving cut-outs.
+        stills: photographs with instance masks, backdrops as well as a source of cut-outs.
+        sprites: pictures with transparency.
+    """
+
+    videos: tuple[Video, ...] = ()
+    stills: tuple[Still, ...] = ()
+    sprites: tuple[Path, ...] = ()
+
+    def split(self, every: int = 10) -> tuple[Assets, Assets]:
+        """(for training, held out for evaluation): every `every`-th still and sprite is held out; videos are in both.
+
+        So are the stills or sprites of a set of fewer than `every`: too few to do without one.
+        """
+
+        def kept(things: tuple[T, ...]) -> tuple[T, ...]:
+            return tuple(thing for i, thing in enumerate(things) if i % every or len(things) < every)
+
+        held = Assets(self.videos, self.stills[::every], self.sprites[::every])
+        return Assets(self.videos, kept(self.stills), kept(self.sprites)), held
+
+
+def find_assets(root: Path) -> Assets:
+    """Look for assets in `root`: the training parts of all data sets that are recognised there, and folders of sprites.
+
+    Sprites are PNG or WebP pictures with transparency, in `root` or in a folder directly inside it.
+
+    Raises:
+        DataError: `root` is missing, nothing in it is recognised, or a data set is incomplete.
+    """
+    if not root.is_dir():
+        raise DataError(f"{root}: there is no such folder of assets")
+    found = [read_training(layout, folder) for layout, folder in recognise(root)]
+    folders = [root, *sorted(p for p in root.iterdir() if p.is_dir())]
+    assets = Assets(
+        tuple(video for part in found for video in part.videos),
+        tuple(still for part in found for still in part.stills),
+        tuple(sprite for folder in folders for sprite in _sprites(folder)),
+    )
+    if not (assets.videos or assets.stills or assets.sprites):
+        raise DataError(
+            f"{root}: no assets found; expected {expectations()}, or a folder of PNG or WebP sprites with transparency"
+        )
+    return assets
+
+
+def _sprites(folder: Path) -> list[Path]:
+    """The pictures of a folder, if the first one has transparency (frames and masks have none)."""
+    files = sorted(p for p in folder.iterdir() if p.suffix.lower() in (".webp", ".png"))
+    return files if files and has_alpha(files[0]) else []

@@ -1,0 +1,232 @@
+"""Scores of objects, sequences and a whole set; as a table, JSON and CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from vosformer.evaluation.metrics import FrameScores, Statistics, mean_statistics
+from vosformer.io.files import write_bytes
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+_COLUMNS = ("J&F-Mean", "J-Mean", "J-Recall", "J-Decay", "F-Mean", "F-Recall", "F-Decay")
+
+
+@dataclass(frozen=True)
+class Scores:
+    """J and F of an object, or their means over several objects.
+
+    Attributes:
+        j: region similarity.
+        f: boundary accuracy.
+    """
+
+    j: Statistics
+    f: Statistics
+
+    @property
+    def jf(self) -> float:
+        """J&F: the mean of the means of J and F, in [0,1]."""
+        return (self.j.mean + self.f.mean) / 2
+
+    def row(self) -> tuple[float, ...]:
+        """The values of the official scorer's table: J&F, then mean, recall and decay of J and of F."""
+        return (self.jf, self.j.mean, self.j.recall, self.j.decay, self.f.mean, self.f.recall, self.f.decay)
+
+    def to_dict(self) -> dict[str, Any]:
+        """{"J&F": ..., "J": {"mean", "recall", "decay", "last_quarter"}, "F": {...}}."""
+        return {"J&F": self.jf, "J": vars(self.j).copy(), "F": vars(self.f).copy()}
+
+    @staticmethod
+    def mean(parts: list[Scores]) -> Scores:
+        """The plain mean of several objects' scores."""
+        return Scores(mean_statistics([p.j for p in parts]), mean_statistics([p.f for p in parts]))
+
+
+@dataclass(frozen=True)
+class ObjectScore:
+    """The scores of one object.
+
+    Attributes:
+        id: its label in the true masks (1 where all labels are merged).
+        frames: names of the frames that count, in order.
+        per_frame: J and F on each of them.
+        scores: their statistics.
+        category: of the object, where meta.json names it.
+        seen: the category occurs in training; None = not known.
+    """
+
+    id: int
+    frames: tuple[str, ...]
+    per_frame: FrameScores
+    scores: Scores
+    category: str | None = None
+    seen: bool | None = None
+
+
+@dataclass(frozen=True)
+class SequenceScore:
+    """The scores of one sequence.
+
+    Attributes:
+        name: of the sequence.
+        objects: in the order of their ids.
+        scores: mean over the objects.
+    """
+
+    name: str
+    objects: tuple[ObjectScore, ...]
+    scores: Scores
+
+
+class _Row(NamedTuple):
+    level: str
+    name: str
+    id: int | str
+    objects: int
+    frames: int | str
+    scores: Scores
+
+
+@dataclass(frozen=True)
+class Report:
+    """All scores of a result.
+
+    Attributes:
+        rules: name of the rules.
+        results: folder of the result masks.
+        truth: folder of the true masks.
+        split: the list of sequences, if one was used.
+        sequences: in the order they were scored.
+        overall: mean over all objects of all sequences (every object weighs the same, as in the official scorer).
+        groups: "seen" and "unseen" -> mean over these objects; empty where categories are not known.
+        warnings: what a reader should know, e.g. ids in the results that the true masks do not have.
+    """
+
+    rules: str
+    results: str
+    truth: str
+    split: str | None
+    sequences: tuple[SequenceScore, ...]
+    overall: Scores
+    groups: dict[str, Scores] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def jf(self) -> float:
+        """J&F over all objects, in [0,1]."""
+        return self.overall.jf
+
+    @property
+    def score(self) -> float:
+        """The benchmark's main number, in [0,1]: with groups the mean of J and F over seen and unseen (YouTube-VOS's G), else J&F."""
+        return sum(group.jf for group in self.groups.values()) / len(self.groups) if self.groups else self.jf
+
+    def to_dict(self, *, per_frame: bool = False) -> dict[str, Any]:
+        """Everything as plain values.
+
+        Args:
+            per_frame: J and F of every frame, too.
+        """
+        return {
+            "rules": self.rules,
+            "results": self.results,
+            "truth": self.truth,
+            "split": self.split,
+            "score": self.score,
+            "objects": sum(len(s.objects) for s in self.sequences),
+            "overall": self.overall.to_dict(),
+            "groups": {name: group.to_dict() for name, group in self.groups.items()},
+            "sequences": [
+                {"name": s.name, **s.scores.to_dict(), "objects": [_object_dict(o, per_frame) for o in s.objects]}
+                for s in self.sequences
+            ],
+            "warnings": list(self.warnings),
+        }
+
+    def write_json(self, path: str | Path, *, per_frame: bool = False) -> None:
+        """Write `to_dict` to a file, whole or not at all.
+
+        Raises:
+            OutputError: it could not be written.
+        """
+        text = json.dumps(self.to_dict(per_frame=per_frame), indent=1, ensure_ascii=False)
+        write_bytes(Path(path), (text + "\n").encode())
+
+    def write_csv(self, path: str | Path) -> None:
+        """Write one line for each object, sequence and group and one over all, whole or not at all.
+
+        Raises:
+            OutputError: it could not be written.
+        """
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(("level", "name", "object", "objects", "frames", *_COLUMNS))
+        for row in self._rows():
+            writer.writerow(
+                (row.level, row.name, row.id, row.objects, row.frames, *(repr(value) for value in row.scores.row()))
+            )
+        write_bytes(Path(path), text.getvalue().encode())
+
+    def table(self, *, objects: bool = False) -> Table:
+        """For the screen: values in percent.
+
+        Args:
+            objects: a line for each object, too.
+        """
+        from rich import box
+        from rich.markup import escape
+        from rich.table import Table
+
+        table = Table(
+            title=escape(f"{self.results} against {self.truth} ({self.rules} rules)"),
+            title_justify="left",
+            box=box.SIMPLE,
+            padding=(0, 1, 0, 0),
+        )
+        table.add_column("sequence", overflow="fold")
+        table.add_column("objects", justify="right", no_wrap=True)
+        table.add_column("frames", justify="right", no_wrap=True)
+        for column in _COLUMNS:
+            table.add_column(column.replace("-", "\n"), justify="right", no_wrap=True)
+        for row in self._rows():
+            if row.level == "object" and not objects:
+                continue
+            if row.level == "overall":
+                table.add_section()
+            name, count = (row.name, str(row.objects)) if row.id == "" else ("", f"id {row.id}")
+            values = (f"{100 * value:.1f}" for value in row.scores.row())
+            table.add_row(name, count, str(row.frames), *values, style="bold" if row.level == "overall" else None)
+        if self.groups:
+            table.add_row("mean of the groups", "", "", f"{100 * self.score:.1f}", *[""] * (len(_COLUMNS) - 1), style="bold")
+        return table
+
+    def _rows(self) -> Iterator[_Row]:
+        for sequence in self.sequences:
+            for one in sequence.objects:
+                yield _Row("object", sequence.name, one.id, 1, len(one.frames), one.scores)
+            frames = max(len(one.frames) for one in sequence.objects)
+            yield _Row("sequence", sequence.name, "", len(sequence.objects), frames, sequence.scores)
+        everything = [one for sequence in self.sequences for one in sequence.objects]
+        for name, group in self.groups.items():
+            yield _Row("group", name, "", sum(one.seen is (name == "seen") for one in everything), "", group)
+        yield _Row("overall", "all", "", len(everything), "", self.overall)
+
+
+def _object_dict(one: ObjectScore, per_frame: bool) -> dict[str, Any]:
+    known = {"category": one.category, "seen": one.seen} if one.category is not None or one.seen is not None else {}
+    detail = {"names": list(one.frames), "J": one.per_frame.j.tolist(), "F": one.per_frame.f.tolist()} if per_frame else {}
+    return {
+        "id": one.id,
+        "frames": len(one.frames),
+        **known,
+        **one.scores.to_dict(),
+        **({"per_frame": detail} if detail else {}),
+    }

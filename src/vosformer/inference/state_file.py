@@ -1,0 +1,81 @@
+"""A session's state as one safetensors file: written atomically, read without running any code of the file's."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from vosformer.errors import InputError, OutputError
+from vosformer.inference.objects import Cohort
+from vosformer.inference.step import State
+from vosformer.memory import Memory
+from vosformer.policy import Policy
+
+_FORMAT = "vosformer-state-1"
+
+
+def save_state(state: State, path: Path) -> None:
+    """Write `state` to `path`.
+
+    Raises:
+        OutputError: it could not be written; a file that was there before is untouched.
+    """
+    tensors: dict[str, Tensor] = {}
+    views = []
+    for v, cohorts in enumerate(state.views):
+        known = []
+        for c, cohort in enumerate(cohorts):
+            held, about = cohort.memory.export()
+            tensors.update(
+                {f"{v}/{c}/{name}": tensor.clone(memory_format=torch.contiguous_format) for name, tensor in held.items()}
+            )
+            known.append({"began": cohort.began, "slots": cohort.slots, "memory": about})
+        views.append(known)
+    about_all = {"frames": state.frames, "source": state.source, "views": views, "origin": dict(state.origin)}
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        save_file(tensors, part, {"format": _FORMAT, "state": json.dumps(about_all)})
+        os.replace(part, path)
+    except (OSError, SafetensorError) as error:
+        part.unlink(missing_ok=True)
+        raise OutputError(f"{path}: the session could not be saved: {error}") from None
+
+
+def load_state(path: Path, policy: Policy, device: torch.device) -> State:
+    """Read what `save_state` wrote.
+
+    Args:
+        path: the file.
+        policy: of the session that takes the state over.
+        device: where its tensors go.
+
+    Raises:
+        InputError: the file is missing, broken or something else.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name).to(device) for name in file.keys()}  # noqa: SIM118 (no mapping)
+        if metadata.get("format") != _FORMAT:
+            raise InputError(f"{path}: a session's state was expected, found format {metadata.get('format')!r}")
+        about: dict[str, Any] = json.loads(metadata["state"])
+        views = tuple(
+            [_cohort(known, f"{v}/{c}/", tensors, policy) for c, known in enumerate(view)]
+            for v, view in enumerate(about["views"])
+        )
+        source = about["source"]
+        return State(about["frames"], None if source is None else (source[0], source[1]), views, dict(about["origin"]))
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: no session can be read from it: {error}") from None
+
+
+def _cohort(known: dict[str, Any], prefix: str, tensors: dict[str, Tensor], policy: Policy) -> Cohort:
+    held = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+    return Cohort(Memory.restore(policy, held, known["memory"]), known["began"], known["slots"])

@@ -1,0 +1,222 @@
+"""One frame's journey, for every system: `step`, the one inference path of vosformer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vosformer.geometry import Placement
+from vosformer.inference import objects
+from vosformer.inference.objects import Cohort, all_ids, merge_slots
+from vosformer.inference.prediction import Answer, Prediction, hard_answer, labels_of, presence, soft_answer
+from vosformer.policy import Policy
+from vosformer.protocol import Features, Reading, VOSModel
+
+
+class View(NamedTuple):
+    """One way of looking at every frame (test-time augmentation): a factor on the size, and whether it is mirrored."""
+
+    scale: float = 1.0
+    flip: bool = False
+
+
+class Given(NamedTuple):
+    """What the user says about a frame.
+
+    Attributes:
+        labels: int32 [height,width] at source size, 0 where nothing is said.
+        ids: the ids whose masks on this frame are exactly these; all others are left to the model.
+    """
+
+    labels: Tensor
+    ids: tuple[int, ...]
+
+
+@dataclass
+class State:
+    """All that a session knows after some frames; `step` consumes it and returns the next, `clone` branches it.
+
+    Attributes:
+        frames: how many frames were seen.
+        source: (height, width) of the frames, None before the first.
+        views: for each view its cohorts.
+        origin: model and settings that it only fits, by name (`Session.origin`); empty inside a session.
+    """
+
+    frames: int = 0
+    source: tuple[int, int] | None = None
+    views: tuple[list[Cohort], ...] = ([],)
+    origin: Mapping[str, str] = field(default_factory=dict)
+
+    def clone(self) -> State:
+        """A copy that can go its own way."""
+        return replace(self, views=tuple([cohort.clone() for cohort in cohorts] for cohorts in self.views))
+
+    def to(self, device: torch.device) -> State:
+        """A copy on a device that can go its own way."""
+        return replace(self, views=tuple([cohort.to(device) for cohort in cohorts] for cohorts in self.views))
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What stays the same over a whole session."""
+
+    model: VOSModel
+    policy: Policy
+    views: tuple[View, ...]
+    size: int | None
+    device: torch.device
+    dtype: torch.dtype
+
+
+class _Seen(NamedTuple):
+    """One view of one frame, between reading and writing."""
+
+    placement: Placement
+    features: Features
+    readings: list[Reading]
+    answer: Answer | None
+    probabilities: Tensor | None  # [1,1+n,H,W] at network size, only where they are fed back
+
+
+@torch.inference_mode()
+def step(
+    setup: Setup, state: State, frame: NDArray[np.uint8], given: Given | None, options: dict[str, Any]
+) -> tuple[Prediction, State]:
+    """Follow every object one frame further.
+
+    Args:
+        setup: model and settings.
+        state: consumed; use the returned one, and `State.clone` before to branch.
+        frame: uint8 RGB [height,width,3].
+        given: the user's masks on this frame, if any; they win over the prediction and are pinned in memory.
+        options: passed to the model's `read`.
+    """
+    height, width = frame.shape[:2]
+    seen = [_look(setup, view, cohorts, frame, options) for view, cohorts in zip(setup.views, state.views, strict=True)]
+    answers = [view.answer for view in seen if view.answer is not None]
+    labels = labels_of(answers) if answers else torch.zeros(height, width, dtype=torch.int32, device="cpu")
+    if given is not None:
+        labels = _overlay(labels, given)
+    for view, cohorts, look in zip(setup.views, state.views, seen, strict=True):
+        own = labels
+        if len(seen) > 1 and look.answer is not None:
+            # Every view remembers its own prediction, not the merged one.
+            own = labels_of([look.answer])
+            own = _overlay(own, given) if given is not None else own
+        _remember(setup, view, cohorts, look, own, given, state.frames)
+    ids = tuple(sorted(all_ids(state.views[0])))
+    fixed = frozenset(given.ids) if given is not None else frozenset()
+    prediction = Prediction(labels.numpy(), ids, fixed, tuple(answers))
+    return prediction, State(state.frames + 1, (height, width), state.views)
+
+
+def _look(setup: Setup, view: View, cohorts: list[Cohort], frame: NDArray[np.uint8], options: dict[str, Any]) -> _Seen:
+    """Encode the frame and ask every cohort's memory about it."""
+    model = setup.model
+    placement = model.geometry.place(frame.shape[0], frame.shape[1], setup.size, view.scale)
+    image = model.geometry.image(frame, placement).to(setup.device, setup.dtype)
+    if view.flip:
+        image = image.flip(-1)
+    features = model.encode(image.contiguous(memory_format=torch.channels_last))
+    readings = [model.read(features, cohort.memory, **options) for cohort in cohorts]
+    if not readings:
+        return _Seen(placement, features, readings, None, None)
+    slots, ids = _live_slots(model, cohorts, readings, view.flip)
+
+    merge = partial(merge_slots, clamp=model.merge_clamp, merges_single=model.merges_single)  # predictions can be pickled
+    align = model.geometry.align_corners
+    if model.feedback == "hard":
+        return _Seen(placement, features, readings, hard_answer(slots, ids, merge, placement, align), None)
+    known = [i for i in ids if i is not None]
+    large = [F.interpolate(s, placement.network, mode="bilinear", align_corners=align) for s in slots]
+    probabilities = merge(large).softmax(1)
+    answer = soft_answer(probabilities, ids, placement, presence(merge(slots), known))
+    return _Seen(placement, features, readings, answer, probabilities)
+
+
+def _live_slots(
+    model: VOSModel, cohorts: list[Cohort], readings: list[Reading], flip: bool
+) -> tuple[list[Tensor], list[int | None]]:
+    """Each slot's logits [1,1+k,h,w] of the places that compete, and whose they are."""
+    parts: list[Tensor] = []
+    ids: list[int | None] = []
+    for cohort, reading in zip(cohorts, readings, strict=True):
+        logits = reading.logits.float()
+        logits = logits.flip(-1) if flip else logits
+        for s, slot in enumerate(cohort.slots):
+            places = [*slot, *[None] * (model.slot_size - len(slot))]
+            live = [k for k, i in enumerate(places) if i is not None or not model.masks_free_places]
+            parts.append(logits[s : s + 1, [0, *(k + 1 for k in live)]])
+            ids.extend(places[k] for k in live)
+    return parts, ids
+
+
+def _overlay(labels: Tensor, given: Given) -> Tensor:
+    """The user's masks win: ids that they speak for are exactly where they say."""
+    kept = labels
+    for i in given.ids:
+        kept = kept.masked_fill(kept == i, 0)
+    return torch.where(given.labels != 0, given.labels, kept)
+
+
+def _remember(
+    setup: Setup, view: View, cohorts: list[Cohort], seen: _Seen, labels: Tensor, given: Given | None, number: int
+) -> None:
+    """Write the frame, with its masks, to every cohort's memory; open places for ids that are new."""
+    model, geometry = setup.model, setup.model.geometry
+    was_read = len(cohorts)
+    if given is not None:
+        known = all_ids(cohorts)
+        objects.admit(cohorts, [i for i in given.ids if i not in known], model, setup.policy, number)
+    at_network = geometry.labels(labels.to(setup.device), seen.placement)
+    at_network = at_network.flip(-1) if view.flip else at_network
+    prepare = getattr(model, "prepare_given", None)
+    if prepare is not None and number == 0:
+        at_network = prepare(at_network)
+    mixed = _soft_masks(setup, view, cohorts, seen, at_network, given) if model.feedback == "soft" else {}
+    for c, cohort in enumerate(cohorts):
+        if model.feedback == "hard":
+            targets = objects.hard_targets(cohort, at_network, model.slot_size, given is not None)
+        else:
+            targets = objects.soft_targets(cohort, mixed, model.slot_size, given is not None)
+        targets = targets._replace(own=targets.own.to(setup.dtype), others=targets.others.to(setup.dtype))
+        reading = seen.readings[c] if c < was_read else None
+        if getattr(model, "write_ignores_memory", False):
+            cohort.memory.make_room(number - cohort.began, given is not None)
+        entry = model.write(seen.features, targets, reading, cohort.memory if c < was_read else None)
+        cohort.memory.add(entry, number - cohort.began, given is not None)
+
+
+def _soft_masks(
+    setup: Setup, view: View, cohorts: list[Cohort], seen: _Seen, labels: Tensor, given: Given | None
+) -> dict[int, Tensor]:
+    """Id -> probabilities [H,W] at network size, the user's masks put in and aggregated again."""
+    masks: dict[int, Tensor] = {}
+    if seen.answer is not None and seen.probabilities is not None:
+        predicted = seen.probabilities.flip(-1) if view.flip else seen.probabilities
+        channels = dict(zip(seen.answer.ids, predicted[0, 1:], strict=True))
+        masks = {i: channels[i] for i in all_ids(cohorts) if i in channels}
+    if given is None:
+        return masks
+    inside = setup.model.geometry.labels(given.labels.to(setup.device), seen.placement)
+    inside = inside.flip(-1) if view.flip else inside
+    for i in all_ids(cohorts):
+        if i in given.ids:
+            masks[i] = (inside == i).float()
+        else:
+            masks[i] = masks[i] * (inside == 0)
+    slots = []
+    for mask in masks.values():
+        chance = torch.stack([1 - mask, mask])[None]
+        slots.append(chance.clamp(1e-30, 1).log())
+    merged = merge_slots(slots, setup.model.merge_clamp, True).softmax(1)
+    return dict(zip(masks, merged[0, 1:], strict=True))

@@ -1,0 +1,1 @@
+"""Looking inside: attention pictures, and what a variant costs."""

@@ -1,0 +1,5 @@
+"""Memory: what a system keeps of the frames it has seen."""
+
+from vosformer.memory.memory import Memory
+
+__all__ = ["Memory"]

@@ -1,0 +1,89 @@
+"""What the frames of a training clip are read with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields, is_dataclass, replace
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from vosformer.memory import Memory
+from vosformer.policy import Frame, Plan, Policy
+from vosformer.protocol import Entry, VOSModel
+from vosformer.train.batch import generator
+from vosformer.train.recipe import Recipe
+
+
+class ChosenFrames:
+    """Keeps every pinned frame, and the last other one: the bank and the last frame never hold the same frame."""
+
+    capacity: int | None = None
+
+    def plan(self, bank: Sequence[Frame], last: Frame | None, new: Frame) -> Plan:
+        return Plan((), "new" if new.pinned else None, replace_last=not new.pinned)
+
+    def limited(self, capacity: int) -> ChosenFrames:
+        return self
+
+
+class ClipMemory:
+    """The memory of a batch in training, under the model's policy or made anew for each frame (JointFormer)."""
+
+    def __init__(self, model: VOSModel, recipe: Recipe, step: int) -> None:
+        self._model = model
+        self._rollout = recipe.rollout
+        self._entries: list[Entry] = []
+        self._token: Tensor | None = None
+        self._memory = Memory(training_policy(model.policy, recipe.rollout.gap))
+        # One draw for the whole batch (JointFormer), whoever computes parts of it.
+        self._random = generator(recipe.run.seed, 3, step)
+
+    def add(self, entry: Entry, number: int) -> None:
+        """Take in a frame."""
+        self._entries.append(entry)
+        if entry.token is not None:
+            self._token = entry.token
+        if self._rollout.memory == "policy":
+            self._memory.add(entry, number, pinned=number == 0)
+
+    def penalty(self) -> Tensor | None:
+        """What the model itself asks of what was remembered (OneVOS's DTS-Lr: a fixed share of tokens); most ask nothing."""
+        ask = getattr(self._model, "entry_loss", None)
+        found = [] if ask is None else [loss for loss in map(ask, self._entries) if loss is not None]
+        return torch.stack(found).mean() if found else None
+
+    def updates(self, number: int) -> bool:
+        """Whether the frame is written with the recurrent token."""
+        share = self._rollout.update_probability
+        return share >= 1 or bool(self._random.random() < share)
+
+    def at(self, number: int) -> Memory:
+        """What frame `number` is read with."""
+        if self._rollout.memory == "policy":
+            return self._memory
+        chosen = list(range(number))
+        if number > self._rollout.references:
+            later = self._random.choice(number - 1, self._rollout.references - 1, replace=False) + 1
+            chosen = [0, *sorted(later.tolist())]
+        memory = Memory(ChosenFrames())
+        for place in chosen:
+            memory.add(self._entries[place], place, pinned=place != chosen[-1] or place == 0)
+        memory.token = self._token
+        return memory
+
+
+def training_policy(policy: Policy, gap: int | None) -> Policy:
+    """The model's policy for short clips: without bound, and with another gap where the policy has one."""
+    if not is_dataclass(policy):
+        return policy
+    names = {entry.name for entry in fields(policy)}
+    changes: dict[str, Any] = {}
+    if "capacity" in names:
+        changes["capacity"] = None
+    if "cap" in names:
+        changes["cap"] = 1 << 20
+    if gap is not None and "gap" in names:
+        changes["gap"] = gap
+    return cast(Policy, replace(policy, **changes))

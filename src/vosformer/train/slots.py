@@ -1,0 +1,77 @@
+"""Which object of a clip lies where in the slots of a batch."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vosformer.errors import TrainingError
+from vosformer.protocol import Targets
+from vosformer.train.batch import Batch, generator
+from vosformer.train.losses import IGNORE
+from vosformer.train.recipe import Recipe
+
+
+class Places:
+    """Which object lies where in the slots of a batch."""
+
+    def __init__(self, batch: Batch, slot_size: int, recipe: Recipe) -> None:
+        self.counts = batch.counts
+        self.samples = len(batch.counts)
+        self.most = max(1, int(batch.counts.max()))
+        self.per_object = slot_size == 1
+        self.slots = self.most if self.per_object else 1
+        self.slot_size = slot_size
+        if not self.per_object and self.most > slot_size:
+            raise TrainingError(
+                f"a clip has {self.most} objects, the model holds {slot_size}: set data.max_objects={slot_size}"
+            )
+        device = batch.images.device
+        order = torch.arange(slot_size).repeat(self.samples, 1)
+        if recipe.rollout.permute and not self.per_object:
+            # The identities of a clip depend on the clip alone, not on who computes it.
+            for row, index in enumerate(batch.indices.tolist()):
+                order[row] = torch.from_numpy(generator(recipe.run.seed, 2, index).permutation(slot_size))
+        self._order = order[:, : self.most].to(device)
+        self._rows = torch.arange(self.samples, device=device)[:, None]
+        self._ids = torch.arange(1, self.most + 1, device=device).view(1, -1, 1, 1)
+        self._absent = torch.arange(1, self.most + 1, device=device)[None] > batch.counts[:, None].to(device)
+
+    def hard(self, labels: Tensor, given: bool) -> Targets:
+        """Masks out of labels [B,H,W]."""
+        targets = self._place((labels[:, None] == self._ids).float(), given)
+        unknown = labels == IGNORE
+        if not bool(unknown.any()):
+            return targets
+        return targets._replace(ignore=unknown[:, None].float().repeat_interleave(self.slots, 0))
+
+    def soft(self, probabilities: Tensor) -> Targets:
+        """Masks out of probabilities [B,1+n,H,W]; gradients flow."""
+        return self._place(probabilities[:, 1:] * ~self._absent[..., None, None], False)
+
+    def ordered(self, logits: Tensor) -> Tensor:
+        """Logits of slots [S,1+K,h,w] in the order of the labels and with absent objects out of the race: [S,1+n,h,w]."""
+        if self.per_object:
+            absent = self._absent.reshape(-1, 1, 1, 1)
+            ruled = logits.new_tensor([1e4, -1e4]).view(1, 2, 1, 1)
+            return torch.where(absent, ruled, logits) if bool(absent.any()) else logits
+        channels = torch.cat([torch.zeros_like(self._order[:, :1]), self._order + 1], 1)
+        logits = logits[self._rows, channels]
+        if bool(self._absent.any()):
+            absent = F.pad(self._absent, (1, 0))
+            logits = logits.masked_fill(absent[..., None, None], -1e10)
+        return logits
+
+    def _place(self, masks: Tensor, given: bool) -> Targets:
+        """[B,n,H,W] -> the slots' masks."""
+        if self.per_object:
+            own = masks.flatten(0, 1)[:, None]
+            others = (masks.sum(1, keepdim=True) - masks).flatten(0, 1)[:, None]
+            return Targets(own, others, given)
+        if self.most == self.slot_size and not masks.requires_grad:
+            own = torch.empty_like(masks)
+        else:
+            own = masks.new_zeros(self.samples, self.slot_size, *masks.shape[2:])
+        own[self._rows, self._order] = masks
+        return Targets(own, torch.zeros_like(masks[:, :1]), given)

@@ -1,0 +1,132 @@
+"""Composed clips on disk: the DAVIS layout, the same files for the same seed, ids from the first frame on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from data_folders import clip, davis, grey, mask, picture, squares
+from PIL import Image
+
+from vosformer.cli.data import compose, parse_size
+from vosformer.data.datasets.picture import MaskedPicture
+from vosformer.data.synthetic.assets import Assets, find_assets
+from vosformer.data.synthetic.compose import ComposeConfig, ComposedDataset
+from vosformer.data.synthetic.preview import contact_sheet
+from vosformer.data.synthetic.render import EVALUATION, composed_clip, render_clips
+from vosformer.data.types import Clip, to_clip
+from vosformer.errors import DataError, InputError
+from vosformer.io.images import write_picture
+from vosformer.io.palette import DAVIS_PALETTE
+
+
+def files(root):
+    return {str(p.relative_to(root)): p.read_bytes() for p in sorted(root.rglob("*")) if p.is_file()}
+
+
+def test_same_seed_same_files(tmp_path):
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        render_clips(tmp_path / name, Assets(), 1, 3, (48, 64), seed)
+    assert files(tmp_path / "a") == files(tmp_path / "b")
+    assert files(tmp_path / "a") != files(tmp_path / "c")
+
+
+def test_other_clips_are_not_mixed_with_these(tmp_path):
+    render_clips(tmp_path, Assets(), 1, 3, (48, 64), 1)
+    before = files(tmp_path)
+    render_clips(tmp_path, Assets(), 1, 3, (48, 64), 1)
+    assert files(tmp_path) == before
+    with pytest.raises(InputError, match="other composed clips"):
+        render_clips(tmp_path, Assets(), 1, 2, (48, 64), 1)
+    (tmp_path / "composed.json").unlink()
+    with pytest.raises(InputError, match="not composed here"):
+        render_clips(tmp_path, Assets(), 1, 3, (48, 64), 1)
+
+
+def test_layout_is_that_of_davis(tmp_path):
+    compose(tmp_path, clips=2, frames=4, size="64x96", split="train", sheet=tmp_path / "sheet.png")
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.size == (6 * 240, 2 * 160)
+    assert (tmp_path / "ImageSets/2017/train.txt").read_text() == "composed-000\ncomposed-001\n"
+    with Image.open(tmp_path / "Annotations/64p/composed-001/00003.png") as mask:
+        assert mask.mode == "P"
+        assert mask.size == (96, 64)
+        assert mask.getpalette()[:12] == DAVIS_PALETTE.ravel()[:12].tolist()
+    videos = find_assets(tmp_path).videos
+    assert [len(video) for video in videos] == [4, 4]
+    assert videos[0].load(0)[0].shape == (64, 96, 3)
+
+
+def test_assets_of_every_kind_are_found(tmp_path):
+    compose(tmp_path / "clips", clips=1, frames=2, size="64x96", split="train")
+    picture(tmp_path / "pictures/images/a.jpg")
+    mask(tmp_path / "pictures/masks/a.png", squares())
+    clip(tmp_path / "mine/walk/frames", tmp_path / "mine/walk/masks")
+    grey(tmp_path / "sprites/dot.png", np.full((8, 8, 4), 200, np.uint8))
+    assets = find_assets(tmp_path)
+    assert sorted(video.name for video in assets.videos) == ["composed-000", "walk"]
+    assert [still.image.name for still in assets.stills] == ["a.jpg"]
+    assert [sprite.name for sprite in assets.sprites] == ["dot.png"]
+    made = ComposedDataset(assets, ComposeConfig((64, 64), 2))
+    assert all(made[i].count >= 1 for i in range(12))
+
+
+def test_held_out_assets_are_not_trained_on():
+    sprites = tuple(Path(f"{i}.png") for i in range(25))
+    kept, held = Assets(sprites=sprites).split()
+    assert held.sprites == (sprites[0], sprites[10], sprites[20])
+    assert set(kept.sprites) == set(sprites) - set(held.sprites)
+    few = Assets(sprites=sprites[:9])
+    assert few.split() == (few, Assets(sprites=sprites[:1]))  # nothing can be spared
+
+
+def test_only_the_training_list_of_davis_is_used(tmp_path):
+    davis(tmp_path, "2016", names=("bear", "dog", "swan"))
+    (tmp_path / "ImageSets/2016/train.txt").write_text("bear\n")
+    (tmp_path / "ImageSets/2016/dev.txt").write_text("dog\nswan\n")
+    assert [video.name for video in find_assets(tmp_path).videos] == ["bear"]
+
+
+def test_all_objects_are_in_the_first_frame():
+    for index in range(5):
+        frames = list(composed_clip(Assets(), 4, 3, index))
+        first = set(np.unique(frames[0][1])) - {0}
+        assert len(first) >= 2
+        assert first == set(range(1, len(first) + 1))
+        assert all(set(np.unique(labels)) <= {0, *first} for _, labels in frames)
+
+
+def test_only_what_was_pasted_on_a_photograph_is_an_object(tmp_path):
+    picture(tmp_path / "photo.jpg")
+    mask(tmp_path / "photo.png", np.ones_like(squares()))
+    assets = Assets(stills=(MaskedPicture(tmp_path / "photo.jpg", tmp_path / "photo.png"),))
+    config = replace(EVALUATION, size=(64, 96), backdrops={"still": 1.0}, distractors=(1.0,), sources={"shape": 1.0})
+    for index in range(4):
+        first = next(iter(composed_clip(assets, 1, 5, index, config)))[1]
+        assert (first == 0).any()  # else the photograph's object, which fills it, would lie everywhere
+
+
+def test_sheet_paints_masks():
+    image, labels = np.full((8, 10, 3), 100, np.uint8), np.zeros((8, 10), np.uint8)
+    labels[2, 3], labels[0, 0] = 1, 255
+    pair = to_clip([image, image], [labels, labels * 0], 1)
+    sheet = contact_sheet([pair, Clip(*pair)], opacity=0.5)
+    assert sheet.shape == (16, 20, 3)
+    assert sheet[2, 3].tolist() == [114, 50, 50]
+    assert sheet[0, 0].tolist() == [177] * 3
+    assert (sheet[:8, 10:] == 100).all()
+
+
+def test_bad_arguments_are_named(tmp_path):
+    with pytest.raises(InputError, match="'480' is not understood"):
+        parse_size("480")
+    with pytest.raises(InputError, match=r"'.xyz' names no picture format"):
+        write_picture(tmp_path / "a.xyz", np.zeros((2, 2, 3), np.uint8))
+    with pytest.raises(InputError, match="0 clips"):
+        render_clips(tmp_path, Assets(), 0, 3, (48, 64), 1)
+    with pytest.raises(DataError, match="no such folder"):
+        find_assets(tmp_path / "nothing")
+    with pytest.raises(DataError, match="no assets found"):
+        find_assets(tmp_path)

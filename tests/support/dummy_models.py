@@ -1,0 +1,99 @@
+"""Models without weights that really track: they match colours. What a session must do can be seen exactly with them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vosformer.geometry import Geometry
+from vosformer.memory import Memory
+from vosformer.policy import EveryK, Policy
+from vosformer.protocol import Entry, Features, Reading, Targets
+
+
+class ColourModel(nn.Module):
+    """Every pixel of stride 4 looks up, among all remembered pixels, whose colour it has."""
+
+    geometry = Geometry()
+    policy: Policy = EveryK(2, None)
+    merge_clamp = 1e-5
+    merges_single = False
+    masks_free_places = True
+    shares_memory = True
+    feedback = "hard"
+
+    def __init__(self, slot_size: int = 3) -> None:
+        super().__init__()
+        self.slot_size = slot_size
+        self.weight = nn.Parameter(torch.zeros(1))
+
+    def encode(self, image: Tensor) -> Features:
+        return Features(image, (self._sample(image),))
+
+    def _sample(self, values: Tensor) -> Tensor:
+        first = 0 if self.geometry.align_corners else 2
+        return values[..., first::4, first::4]
+
+    def read(self, features: Features, memory: Memory, sharpness: float = 50.0) -> Reading:
+        colours = features.pyramid[0].flatten(2).transpose(1, 2).float()
+        known = {**memory.last(0)}
+        for name, tensor in memory.bank(0).items():
+            known[name] = torch.cat([known[name], tensor], 1)
+        near = (-sharpness * torch.cdist(colours, known["colour"].float())).softmax(-1)
+        masks = (near @ known["mask"].float()).transpose(1, 2).unflatten(2, features.pyramid[0].shape[-2:])
+        return Reading(masks.clamp(1e-6, 1).log())
+
+    def write(self, features: Features, targets: Targets, reading: Reading | None, memory: Memory | None) -> Entry:
+        colours = features.pyramid[0].flatten(2).transpose(1, 2)
+        masks = torch.cat([1 - targets.own.sum(1, keepdim=True), targets.own], 1)
+        small = self._sample(masks).flatten(2).transpose(1, 2)
+        layer = {"colour": colours.expand(small.shape[0], -1, -1).clone(), "mask": small}
+        return Entry((layer,))
+
+    def check_options(self, sharpness: float = 50.0) -> None:
+        pass
+
+
+class PerObjectColourModel(ColourModel):
+    """The same with one object a slot, soft feedback and STM's aggregation."""
+
+    geometry = Geometry(fit="pad", align_corners=False, long_edge=None)
+    shares_memory = False
+    feedback = "soft"
+    merge_clamp = 1e-7
+    merges_single = True
+
+    def __init__(self) -> None:
+        super().__init__(1)
+
+    def read(self, features: Features, memory: Memory, sharpness: float = 50.0) -> Reading:
+        logits = super().read(features, memory, sharpness).logits
+        return Reading(torch.cat([torch.zeros_like(logits[:, :1]), logits[:, 1:] - logits[:, :1]], 1))
+
+
+COLOURS = ((200, 30, 30), (30, 200, 30), (30, 30, 200), (200, 200, 30), (200, 30, 200), (30, 200, 200), (230, 120, 30))
+
+
+def flat_clip(
+    ids: tuple[int, ...], frames: int = 6, size: tuple[int, int] = (129, 193), gone: dict[int, int] | None = None
+) -> tuple[list[Any], list[Any]]:
+    """Coloured squares that move over grey; `gone` maps an id to the frame from which it is missing."""
+    import numpy as np
+
+    high, wide = size[0] // 3, size[1] // 4
+    side = 7 * min(high, wide) // 10
+    images, labels = [], []
+    for t in range(frames):
+        image = np.full((*size, 3), 110, np.uint8)
+        label = np.zeros(size, np.int32)
+        for n, i in enumerate(ids):
+            if gone and t >= gone.get(i, frames):
+                continue
+            row, column = 2 + high * (n // 4), 2 + wide * (n % 4) + t
+            image[row : row + side, column : column + side] = COLOURS[n % len(COLOURS)]
+            label[row : row + side, column : column + side] = i
+        images.append(image)
+        labels.append(label)
+    return images, labels
