@@ -1,16 +1,43 @@
-"""Video object segmentation with AOT, AOST, DeAOT, SimVOS, JointFormer and OneVOS."""
+"""Video object segmentation with AOT, AOST, DeAOT, SimVOS, JointFormer and OneVOS.
 
-from importlib.metadata import version
+Names are imported when they are first used, so that `import vosformer` and `vosformer --help` do not load PyTorch.
+"""
 
-from vosformer.errors import DataError, DeviceError, InputError, OutputError, VOSError, WeightsError
-from vosformer.evaluation import evaluate
-from vosformer.inference.prediction import Prediction
-from vosformer.inference.session import Session
-from vosformer.inference.tracking import track
-from vosformer.registry import Variant, register, variants
-from vosformer.weights import build
+from __future__ import annotations
 
-__version__ = version("vosformer")
+from importlib import import_module
+from importlib.metadata import version as _version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vosformer.errors import DataError, DeviceError, InputError, OutputError, TrainingError, VOSError, WeightsError
+    from vosformer.evaluation import evaluate
+    from vosformer.inference.prediction import Prediction
+    from vosformer.inference.session import Session
+    from vosformer.inference.tracking import track
+    from vosformer.registry import Variant, register, variants
+    from vosformer.weights import build
+
+_HOMES = {
+    "DataError": "errors",
+    "DeviceError": "errors",
+    "InputError": "errors",
+    "OutputError": "errors",
+    "Prediction": "inference.prediction",
+    "Session": "inference.session",
+    "TrainingError": "errors",
+    "VOSError": "errors",
+    "Variant": "registry",
+    "WeightsError": "errors",
+    "build": "weights",
+    "evaluate": "evaluation",
+    "register": "registry",
+    "track": "inference.tracking",
+    "variants": "registry",
+}
+"""The public names, and the module that each of them lives in."""
+
+_PACKAGES = ("data", "evaluation", "inference", "inspection", "io", "models", "train", "weights")
 
 __all__ = [
     "DataError",
@@ -19,6 +46,7 @@ __all__ = [
     "OutputError",
     "Prediction",
     "Session",
+    "TrainingError",
     "VOSError",
     "Variant",
     "WeightsError",
@@ -28,3 +56,19 @@ __all__ = [
     "track",
     "variants",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return _version("vosformer")
+    if name in _PACKAGES:
+        return import_module(f"vosformer.{name}")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'vosformer' has no attribute {name!r}")
+    value = getattr(import_module(f"vosformer.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, *_PACKAGES, "__version__"})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import signal
 import subprocess
@@ -15,6 +14,7 @@ import pytest
 from dummy_models import ColourModel, flat_clip
 
 from vosformer.errors import InputError, OutputError
+from vosformer.inference import tracking
 from vosformer.inference.session import Session
 from vosformer.inference.tracking import track
 from vosformer.io import (
@@ -29,8 +29,6 @@ from vosformer.io import (
     read_masks,
     write_bytes,
 )
-
-tracking = importlib.import_module("vosformer.inference.tracking")  # the package shows the function under this name
 
 
 class Collect(Sink):
@@ -203,7 +201,7 @@ def test_sinks_that_are_none_are_refused(sinks):
 
 
 def test_a_run_goes_on_with_its_own_sinks_and_memory(tmp_path, monkeypatch):
-    monkeypatch.setattr(importlib.import_module("vosformer.inference.tracking"), "CHECKPOINT_FRAMES", 3)
+    monkeypatch.setattr(tracking, "CHECKPOINT_FRAMES", 3)
     images, labels = flat_clip((1,), 10)
 
     def go(sinks, memory="default", **more):
@@ -335,18 +333,18 @@ def test_what_was_written_stays_when_a_sink_fails(tmp_path):
 
 
 CHILD = """
-import importlib, sys, time
+import sys, time
 from pathlib import Path
-sys.path.insert(0, sys.argv[2])
 from dummy_models import ColourModel, flat_clip
 from vosformer.io import Arrays, LabelImages, Scores
+from vosformer.inference import tracking
 from vosformer.inference.session import Session
-tracking = importlib.import_module("vosformer.inference.tracking")
+from vosformer.inference import tracking
 tracking.CHECKPOINT_FRAMES = 4
 out = Path(sys.argv[1])
 images, labels = flat_clip((1, 2), 30)
 session = Session(ColourModel(), device="cpu", dtype="fp32")
-slow = float(sys.argv[3])
+slow = float(sys.argv[2])
 tracking.track(Arrays(images), {0: labels[0]}, session, [LabelImages(out / "masks"), Scores(out / "scores.csv")],
     state=out / "state", resume=True, progress=lambda done, total: (print(done, flush=True), time.sleep(slow)))
 """
@@ -356,7 +354,7 @@ def test_killed_by_force_and_resumed(tmp_path):
     """SIGKILL in the middle, then the same command again: the files are those of a run that was left alone."""
 
     def start(name, slow):
-        command = [sys.executable, "-c", CHILD, str(tmp_path / name), str(Path(__file__).parents[1] / "support"), str(slow)]
+        command = [sys.executable, "-c", CHILD, str(tmp_path / name), str(slow)]
         return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
     assert start("whole", 0).wait(120) == 0

@@ -16,6 +16,7 @@ from dummy_models import ColourModel, flat_clip
 from io_videos import encode, packets, spoil
 
 from vosformer.errors import InputError
+from vosformer.inference import tracking
 from vosformer.inference.session import Session
 from vosformer.inference.tracking import track
 from vosformer.io import (
@@ -93,19 +94,19 @@ def test_a_damaged_video_both_ways_into_every_sink(tmp_path: Path) -> None:
 
 
 CHILD = """
-import importlib, sys, time
+import sys, time
 from pathlib import Path
-sys.path.insert(0, sys.argv[1])
 import test_track_video
-importlib.import_module("vosformer.inference.tracking").CHECKPOINT_FRAMES = 3
-clip, out, slow = Path(sys.argv[2]), Path(sys.argv[3]), float(sys.argv[4])
+from vosformer.inference import tracking
+tracking.CHECKPOINT_FRAMES = 3
+clip, out, slow = Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3])
 test_track_video.run(clip, out, progress=lambda done, total: (print(done, flush=True), time.sleep(slow)))
 print("done", flush=True)
 """
 
 
 def child(clip: Path, out: Path, slow: float) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", CHILD, str(Path(__file__).parents[1] / "support"), str(clip), str(out), str(slow)]
+    command = [sys.executable, "-c", CHILD, str(clip), str(out), str(slow)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
@@ -168,15 +169,14 @@ def records(folder: Path, *more: Sink, resume: bool = False) -> None:
 KILLED = """
 import sys
 from pathlib import Path
-sys.path.insert(0, sys.argv[1])
 import test_track_video as here
-here.records(Path(sys.argv[2]), here.KillAt(sys.argv[3]))
+here.records(Path(sys.argv[1]), here.KillAt(sys.argv[2]))
 """
 
 
 @pytest.mark.parametrize("where", ["finish", "clean"])
 def test_a_run_killed_while_its_files_are_put_together(tmp_path: Path, where: str) -> None:
-    command = [sys.executable, "-c", KILLED, str(Path(__file__).parent), str(tmp_path), where]
+    command = [sys.executable, "-c", KILLED, str(tmp_path), where]
     assert subprocess.run(command, check=False, timeout=120).returncode == 9
     records(tmp_path, resume=True)
     assert len((tmp_path / "a.csv").read_text().splitlines()) == 13
@@ -185,9 +185,7 @@ def test_a_run_killed_while_its_files_are_put_together(tmp_path: Path, where: st
 
 
 def test_a_new_run_is_not_mixed_with_a_former_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import importlib
-
-    monkeypatch.setattr(importlib.import_module("vosformer.inference.tracking"), "CHECKPOINT_FRAMES", 4)
+    monkeypatch.setattr(tracking, "CHECKPOINT_FRAMES", 4)
     clip = make_clip(tmp_path / "clip.mp4")
 
     def stop_at(limit: int):
