@@ -2,8 +2,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export NO_MKDOCS_2_WARNING := 1
 
-.PHONY: demo test test-all lint bench clean
+.PHONY: demo test test-all lint docs bench clean
 
 demo: .venv/user
 	$(BIN)/vosformer demo --out demo-out
@@ -19,6 +20,10 @@ lint: .venv/dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/mkdocs build --strict --quiet --site-dir build/site
+
+docs: .venv/dev
+	$(BIN)/mkdocs build --strict
 
 bench: .venv/dev
 	$(BIN)/python benchmarks/track.py
@@ -37,4 +42,4 @@ CONSTRAINTS ?= -c constraints.txt
 	@touch $@ .venv/user
 
 clean:
-	rm -rf .venv demo-out runs build dist
+	rm -rf .venv demo-out runs build dist site
