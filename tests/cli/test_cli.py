@@ -45,7 +45,7 @@ def clip(tmp_path) -> Path:
 
 def track(clip: Path, weights: Path, *more: str) -> int:
     words = ["track", str(clip / "frames"), "--mask", str(clip / "mask.png"), "-o", str(clip / "out")]
-    settings = ["--model", "aot-t", "--weights", str(weights), "--device", "cpu", "--fp32", "--size", "64"]
+    settings = ["--model", "aot-t", "--weights", str(weights), "--device", "cpu", "--dtype", "fp32", "--size", "64"]
     return main([*words, *settings, *more])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import fields, is_dataclass
 from importlib import import_module
 from importlib.metadata import version
 from inspect import signature
@@ -82,9 +83,12 @@ def _run(name: str, rest: list[str], debug: bool) -> int:
 
 
 def _lists(command: Callable[..., Any]) -> set[str]:
-    """The flags of a command that take several values."""
-    parameters = signature(command).parameters.values()
-    return {f"--{p.name}" for p in parameters if str(p.annotation).startswith("tuple[")}
+    """The flags of a command that take several values; options that several commands share come as a dataclass."""
+    annotations = {p.name: str(p.annotation) for p in signature(command).parameters.values()}
+    for parameter in signature(command).parameters.values():
+        if is_dataclass(parameter.default):
+            annotations |= {field.name: str(field.type) for field in fields(parameter.default)}
+    return {f"--{name.replace('_', '-')}" for name, annotation in annotations.items() if annotation.startswith("tuple[")}
 
 
 def _gathered(words: Sequence[str], lists: Collection[str]) -> list[str]:

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from rich.console import Console
 
+from vosformer.cli.session_options import SessionOptions
 from vosformer.cli.track import track
 from vosformer.data.synthetic.assets import Assets
 from vosformer.data.synthetic.render import composed_clip
@@ -42,7 +43,12 @@ def demo(out: Path = Path("demo-out"), frames: int = 40, size: int = 480, model:
     video = make_clip(out, frames)
     console.print(f"[bold]vosformer track {video} --mask {truth / frame_name(0)}.png -o {out / 'result'}[/]")
     begin = time.perf_counter()
-    track(str(video), mask=truth / f"{frame_name(0)}.png", out=out / "result", size=size, model=model, dtype=dtype)
+    track(
+        str(video),
+        mask=truth / f"{frame_name(0)}.png",
+        out=out / "result",
+        run=SessionOptions(model=model, dtype=dtype, size=size),
+    )
     seconds = time.perf_counter() - begin
     report = evaluate(out / "result" / "masks", truth, rules="davis")
     console.print(report.table())

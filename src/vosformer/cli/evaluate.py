@@ -11,7 +11,8 @@ import tyro
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from vosformer.cli.common import need_weights, prepare_machine, show_table
+from vosformer.cli.common import show_table
+from vosformer.cli.session_options import SessionOptions
 from vosformer.evaluation.protocols import named_protocol
 from vosformer.evaluation.report import Report
 from vosformer.evaluation.runner import Progress as Advance
@@ -89,18 +90,8 @@ def benchmark(
     root: Annotated[Path, tyro.conf.Positional],
     /,
     out: Annotated[Path, tyro.conf.arg(aliases=("-o",))],
-    model: str = "default",
-    weights: Path | None = None,
     split: str | None = None,
-    device: str = "auto",
-    dtype: str = "auto",
-    memory: str = "default",
-    max_memory: float | None = None,
-    size: int | None = 480,
-    scales: tuple[float, ...] = (1.0,),
-    flip: bool = False,
-    depth: int | None = None,
-    threads: int | None = None,
+    run: Annotated[SessionOptions, tyro.conf.arg(name="")] = SessionOptions(),
     resume: bool = False,
     objects: bool = False,
 ) -> int:
@@ -110,55 +101,25 @@ def benchmark(
         dataset: the benchmark; "folder" for own clips.
         root: the data set's folder.
         out: folder for the masks, the zip file and the scores.
-        model: variant, see `vosformer variants`.
-        weights: weights file of the variant.
         split: another list of videos than the benchmark's: its name in ImageSets, or its file.
-        device: auto, cpu, cuda, ...
-        dtype: auto, fp32, bf16 or fp16.
-        memory: memory policy: default, paper, given-only, every-5, queue-3-every-5, ...
-        max_memory: most megabytes that the memory bank may hold.
-        size: short side in pixels that the model sees.
-        scales: factors of the size for multi-scale testing.
-        flip: look at the mirrored frame, too.
-        depth: layers to use (AOST).
-        threads: CPU threads (default: one a core, or 1 if other programs keep the cores busy).
+        run: how the model runs.
         resume: go on with a run that was stopped.
         objects: show the scores of every object.
     """
-    from vosformer.evaluation.benchmark import benchmark as run
-    from vosformer.inference.session import Session
+    from vosformer.evaluation.benchmark import benchmark as run_benchmark
 
-    need_weights(model, weights)
-    prepare_machine(threads)
-
-    def session() -> Session:
-        return Session(
-            model,
-            weights,
-            device=device,
-            dtype=dtype,
-            memory=memory,
-            max_memory_mb=max_memory,
-            size=size,
-            scales=scales,
-            flip=flip,
-        )
-
-    settings = {
-        "model": model,
-        "weights": _identity(weights),
-        "dtype": dtype,
-        "memory": memory,
-        "max_memory_mb": max_memory,
-        "size": size,
-        "scales": list(scales),
-        "flip": flip,
-        "depth": depth,
-    }
-    options = {} if depth is None else {"depth": depth}
+    run.prepare()
     with _bar("running") as progress:
-        result = run(
-            dataset, root, session, out, split=split, resume=resume, settings=settings, options=options, progress=progress
+        result = run_benchmark(
+            dataset,
+            root,
+            run.session,
+            out,
+            split=split,
+            resume=resume,
+            settings=run.decisive,
+            options=run.read_options,
+            progress=progress,
         )
     console = Console()
     if result.report is not None:
@@ -170,14 +131,6 @@ def benchmark(
     console.print(f"masks: {result.folder}\nzip file: {result.archive}", soft_wrap=True, markup=False, highlight=False)
     console.print(f"{result.frames} frames, {result.fps:.2f} frames a second")
     return 0
-
-
-def _identity(weights: Path | None) -> list[str | int] | None:
-    """What changes if another file is given, under the same name, too."""
-    if weights is None or not weights.exists():
-        return None
-    status = weights.stat()
-    return [str(weights), status.st_size, status.st_mtime_ns]
 
 
 def _show(report: Report, objects: bool) -> None:

@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from vosformer.cli.common import need_weights
+from vosformer.cli.session_options import SessionOptions
 from vosformer.errors import InputError
-from vosformer.inference.session import Session
 from vosformer.inspection.onevos_attention import GROUPS, Inspection, inspect_clip
 from vosformer.inspection.plots import draw
 from vosformer.io import MaskFolder, Source, open_source, read_masks
@@ -30,12 +29,7 @@ def inspect(
     mask_frame: int = 0,
     frames: int = 10,
     pictures: int = 3,
-    model: str = "onevos-b",
-    weights: Path | None = None,
-    device: str = "auto",
-    dtype: str = "auto",
-    size: int | None = 480,
-    memory: str = "default",
+    run: Annotated[SessionOptions, tyro.conf.arg(name="")] = SessionOptions(model="onevos-b"),
 ) -> None:
     """Plot what OneVOS attends to, layer by layer: its paper's Figures 3 to 5 for a clip.
 
@@ -46,18 +40,13 @@ def inspect(
         mask_frame: the frame that a single mask belongs to, where the clip begins; the first is 0.
         frames: how many frames to look at, from the first mask on.
         pictures: of how many of them the token maps are drawn.
-        model: a OneVOS variant, e.g. onevos-b-d for one with a Dynamic Token Selector.
-        weights: weights file of the variant, ours or an official checkpoint.
-        device: auto, cpu, cuda, cuda:N or mps.
-        dtype: auto (the fastest that agrees), fp32, bf16 or fp16.
-        size: short side in pixels that the model sees.
-        memory: memory policy: default, paper, given-only, every-5, queue-3-every-5, ...
+        run: how the model runs; the model is a OneVOS variant, e.g. onevos-b-d for one with a Dynamic Token Selector.
     """
     console = Console(stderr=True)
     if frames < 2:
         raise InputError(f"--frames is {frames}: at least 2 are needed, the one with the mask and one that is read")
-    need_weights(model, weights)
-    session = Session(model, weights, device=device, dtype=dtype, memory=memory, size=size)
+    run.prepare()
+    session = run.session()
     with open_source(video) as source:
         masks = read_masks(mask, source, frame=mask_frame)
         for note in masks.notes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import tyro
@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from vosformer.cli.common import need_weights, prepare_machine
+from vosformer.cli.session_options import SessionOptions
 from vosformer.errors import InputError
-from vosformer.inference.session import Session
 from vosformer.inference.tracking import TrackReport
 from vosformer.inference.tracking import track as follow
 from vosformer.io import (
@@ -57,18 +56,7 @@ def track(
     direction: Literal["forward", "backward", "both"] = "forward",
     start: int | None = None,
     stop: int | None = None,
-    model: str = "default",
-    weights: Path | None = None,
-    device: str = "auto",
-    dtype: str = "auto",
-    fp32: bool = False,
-    size: int | None = 480,
-    memory: str = "default",
-    max_memory: float | None = None,
-    scales: tuple[float, ...] = (1.0,),
-    flip: bool = False,
-    depth: int | None = None,
-    threads: int | None = None,
+    run: Annotated[SessionOptions, tyro.conf.arg(name="")] = SessionOptions(),
     resume: bool = False,
 ) -> None:
     """Follow marked objects through a video.
@@ -85,25 +73,12 @@ def track(
         direction: from the masks to the end, to the start, or both ways.
         start: first frame to write.
         stop: the frame to stop before.
-        model: variant, see `vosformer variants`.
-        weights: weights file of the variant, ours or an official checkpoint.
-        device: auto, cpu, cuda, cuda:N or mps.
-        dtype: auto (the fastest that agrees), fp32, bf16 or fp16.
-        fp32: exact arithmetic; the same as --dtype fp32.
-        size: short side in pixels that the model sees; masks come back at the video's size.
-        memory: memory policy: default, paper, given-only, every-5, queue-3-every-5, ...
-        max_memory: most megabytes that the memory bank may hold.
-        scales: look at every frame at these factors of the size and average.
-        flip: look at the mirrored frame, too.
-        depth: layers to use (AOST).
-        threads: CPU threads (default: one a core, or 1 if other programs keep the cores busy).
+        run: how the model runs.
         resume: go on with a run that was stopped, even by force; the result is the same as of a run that was not.
     """
     console = Console(stderr=True)
-    prepare_machine(threads)
+    run.prepare()
     begin = time.perf_counter()
-    need_weights(model, weights)
-    dtype = "fp32" if fp32 else dtype
     if not outputs:
         raise InputError("--outputs names nothing: the results would be lost")
     _check_places(out, outputs, (Path(video), mask))
@@ -111,10 +86,7 @@ def track(
         masks = read_masks(mask, source, frame=mask_frame)
         for note in masks.notes:
             console.print(f"note: {note}", markup=False)
-        looks: dict[str, Any] = {"size": size, "scales": scales, "flip": flip, "memory": memory, "max_memory_mb": max_memory}
-        session = Session(model, weights, device=device, dtype=dtype, **looks)
-        options = {} if depth is None else {"depth": depth}
-        decisive = {**options, "outputs": outputs}
+        session = run.session()
         with _Bar(console) as progress:
             report = follow(
                 source,
@@ -126,8 +98,8 @@ def track(
                 stop=stop,
                 state=None if source.live else out / ".vosformer",
                 resume=resume,
-                settings=decisive,
-                options=options,
+                settings={**run.read_options, "outputs": outputs},
+                options=run.read_options,
                 progress=progress,
             )
     _tell(report, out, time.perf_counter() - begin, console)

@@ -1,0 +1,92 @@
+"""The options of every command that runs a model, in one place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vosformer.cli.common import need_weights, prepare_machine
+from vosformer.inference.session import Session
+
+
+@dataclass(frozen=True)
+class SessionOptions:
+    """How the model runs.
+
+    Attributes:
+        model: variant, see `vosformer variants`, or packaged weights, see `vosformer weights info`.
+        weights: weights file of the variant, ours or an official checkpoint.
+        device: auto, cpu, cuda, cuda:N or mps.
+        dtype: auto (the fastest that agrees), fp32, bf16 or fp16.
+        size: short side in pixels that the model sees; masks come back at the video's size.
+        memory: memory policy: default, paper, given-only, every-5, queue-3-every-5, ...
+        max_memory: most megabytes that the memory bank may hold.
+        scales: look at every frame at these factors of the size and average.
+        flip: look at the mirrored frame, too.
+        depth: layers to use (AOST).
+        threads: CPU threads (default: one a core, or 1 if other programs keep the cores busy).
+    """
+
+    model: str = "default"
+    weights: Path | None = None
+    device: str = "auto"
+    dtype: str = "auto"
+    size: int | None = 480
+    memory: str = "default"
+    max_memory: float | None = None
+    scales: tuple[float, ...] = (1.0,)
+    flip: bool = False
+    depth: int | None = None
+    threads: int | None = None
+
+    def prepare(self) -> None:
+        """Set the process up, and refuse to go on without weights.
+
+        Raises:
+            InputError: there is no such variant, it has no weights, or fewer than one thread is asked for.
+        """
+        need_weights(self.model, self.weights)
+        prepare_machine(self.threads)
+
+    def session(self) -> Session:
+        """Build the session."""
+        return Session(
+            self.model,
+            self.weights,
+            device=self.device,
+            dtype=self.dtype,
+            size=self.size,
+            memory=self.memory,
+            max_memory_mb=self.max_memory,
+            scales=self.scales,
+            flip=self.flip,
+        )
+
+    @property
+    def read_options(self) -> dict[str, Any]:
+        """What the model's `read` is called with."""
+        return {} if self.depth is None else {"depth": self.depth}
+
+    @property
+    def decisive(self) -> dict[str, Any]:
+        """What changes the masks: two runs with the same of it may go on from each other."""
+        return {
+            "model": self.model,
+            "weights": _identity(self.weights),
+            "dtype": self.dtype,
+            "memory": self.memory,
+            "max_memory_mb": self.max_memory,
+            "size": self.size,
+            "scales": list(self.scales),
+            "flip": self.flip,
+            **self.read_options,
+        }
+
+
+def _identity(weights: Path | None) -> list[str | int] | None:
+    """What changes if another file is given, under the same name, too."""
+    if weights is None or not weights.exists():
+        return None
+    status = weights.stat()
+    return [str(weights), status.st_size, status.st_mtime_ns]
