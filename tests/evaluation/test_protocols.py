@@ -1,7 +1,7 @@
 """Scores that the benchmarks' own scorers gave for synthetic masks: every number of every recording that is found.
 
-The folder is ``$VOSFORMER_FIXTURES/protocols`` (default: the one beside these tests) with NAME/{data.npz,layout.json,expected.json} in
-it, as its README tells; further recordings can be dropped in without touching this file.
+The folder is ``$VOSFORMER_FIXTURES/protocols`` (default: the one beside these tests) with NAME/{data.npz,layout.json,expected.json}
+in it, as its README tells; further recordings can be dropped in without touching this file.
 """
 
 from __future__ import annotations
