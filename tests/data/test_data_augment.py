@@ -10,7 +10,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vosformer.data.augmentation import pipelines as augment
-from vosformer.data.augmentation.geometric import FILL, Affine, pad_to, random_area, random_box, remap, resize, thin_plate, warp
+from vosformer.data.augmentation.geometric import (
+    FILL,
+    Affine,
+    interpolate_plate,
+    pad_to,
+    random_area,
+    random_box,
+    remap,
+    resize,
+    thin_plate,
+    warp,
+)
 from vosformer.data.augmentation.photometric import Jitter, JitterValues, blur, greyscale
 
 VIDEO = [augment.AOT_VIDEO, augment.DEAOT_VIDEO, augment.ONEVOS_VIDEO, augment.SIMVOS_VIDEO, augment.JOINTFORMER_VIDEO]
@@ -248,6 +259,18 @@ def test_thin_plates_bend_a_little_and_invent_no_labels(seed):
     assert set(np.unique(remap(image, labels, field)[1])) <= {0, 1, 2}
     still = thin_plate(np.random.default_rng(seed), (90, 120), 0.0)
     np.testing.assert_allclose(still, rest, atol=0.07)  # OpenCV interpolates at 1/32 of a cell
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10**6))
+def test_a_plate_goes_through_its_points_and_is_a_plane_where_they_lie_in_one(seed):
+    rng = np.random.default_rng(seed)
+    lattice = np.stack(np.meshgrid(np.linspace(0, 1, 4), np.linspace(0, 1, 4)), -1).reshape(-1, 2)
+    centres = lattice + rng.uniform(-0.1, 0.1, lattice.shape)
+    values = rng.normal(size=(16, 3))
+    np.testing.assert_allclose(interpolate_plate(centres, values, centres), values, atol=1e-8)
+    plane, at = rng.normal(size=(2, 1)), rng.uniform(-1, 2, (5, 7, 2))
+    np.testing.assert_allclose(interpolate_plate(centres, centres @ plane, at), at @ plane, atol=1e-8)
 
 
 def test_resize_takes_labels_from_the_nearest_pixel():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from vosformer.data.synthetic.compose import (
     ComposeConfig,
     ComposedDataset,
     clips_of_crowds,
+    clips_of_groups,
     clips_of_stills,
     clips_of_videos,
     settle,
@@ -235,9 +237,48 @@ def test_look_alikes_of_what_the_backdrop_shows(twins, red):
     assert (np.median(shares) > 0.7) == red
 
 
+class TwoSquares(RedSquare):
+    """The red square and a second object beside it, which touches it."""
+
+    name = "two squares"
+
+    def load(self):
+        image, labels = super().load()
+        image[40:80, 100:120] = (20, 20, 220)
+        labels[40:80, 100:120] = 2
+        return image, labels
+
+
+def test_groups_are_pictures_with_several_objects():
+    assets = Assets(stills=(RedSquare(), RedSquare(), TwoSquares()))
+    groups = clips_of_groups(assets, ComposeConfig((96, 96), 2), 4)
+    groups.config = replace(groups.config, objects=(1.0,), distractors=(1.0,), min_area=0.0)
+    counts = [groups[i].count for i in range(40)]
+    assert np.mean(np.array(counts) == 2) > 0.7  # else one of them is outside the window
+
+
+def test_soft_things_bend_from_frame_to_frame():
+    def change(bends: float) -> float:
+        """How much the objects' shapes differ from the first to the last frame, without any other motion."""
+        config = ComposeConfig((96, 96), 4, Curriculum(((0, 6),)), backdrops={"still": 1.0}, objects=(1.0,), distractors=(1.0,))
+        dataset = ComposedDataset(Assets(stills=(TwoSquares(),)), replace(config, camera=0.0, light=0.0, bends=bends), 2)
+        clips = [dataset[i] for i in range(12)]
+        return float(np.mean([(clip.labels[0] != clip.labels[-1]).float().mean().item() for clip in clips]))
+
+    assert change(0.0) < 0.002
+    assert change(1.0) > 0.005
+
+
 @pytest.mark.parametrize("outlined", [True, False])
 def test_what_people_outlined_in_a_photograph_may_be_left_out(outlined):
-    config = ComposeConfig((96, 96), 1, backdrops={"still": 1.0}, outlined=outlined, objects=(0.0, 1.0), sources={"shape": 1.0})
+    config = ComposeConfig(
+        (96, 96),
+        1,
+        backdrops={"still": 1.0},
+        labeled=("video", "still") if outlined else ("video",),
+        objects=(0.0, 1.0),
+        sources={"shape": 1.0},
+    )
     dataset = ComposedDataset(Assets(stills=(RedSquare(),)), config, 1)
     assert max(clip.count for clip in (dataset[i] for i in range(20))) == 1 + outlined
 
@@ -258,3 +299,5 @@ def test_asked_for_assets_that_are_not_there():
         clips_of_videos(Assets(), ComposeConfig((32, 32), 2))
     with pytest.raises(DataError, match="no picture with masks"):
         clips_of_stills(Assets(), ComposeConfig((32, 32), 2))
+    with pytest.raises(DataError, match="no picture with masks"):
+        clips_of_groups(Assets(), ComposeConfig((32, 32), 2))

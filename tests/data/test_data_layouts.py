@@ -83,6 +83,18 @@ def test_pictures_are_turned_as_their_exif_data_say(tmp_path):
     assert problems(tmp_path) == []
 
 
+def test_pictures_are_there_a_second_time_cut_into_their_parts(tmp_path):
+    for name in ("a", "b"):
+        picture(tmp_path / f"clothing/images/{name}.jpg")
+        mask(tmp_path / f"clothing/masks/{name}.png", squares(ids=(1,)))
+    mask(tmp_path / "clothing/parts/b.png", squares(ids=(1, 2, 3)))
+    found = read_stills("folder-stills", tmp_path / "clothing")
+    assert [(still.image.stem, int(still.load()[1].max())) for still in found] == [("a", 1), ("b", 1), ("b", 3)]
+    mask(tmp_path / "clothing/parts/c.png", squares(ids=(1, 2, 3)))
+    with pytest.raises(DataError, match=r"c.png: this mask has no picture of the same name"):
+        read_stills("folder-stills", tmp_path / "clothing")
+
+
 def test_lists_are_followed(tmp_path):
     davis(tmp_path / "DAVIS", names=("bear", "dog", "swan"))
     (tmp_path / "DAVIS/ImageSets/2017/train.txt").write_text("swan\nbear\n")

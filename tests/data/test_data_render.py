@@ -12,12 +12,13 @@ from PIL import Image
 
 from vosformer.cli.data import compose, parse_size
 from vosformer.data.datasets.picture import MaskedPicture
-from vosformer.data.synthetic.assets import Assets, find_assets
+from vosformer.data.synthetic.assets import Assets, find_assets, split_assets
 from vosformer.data.synthetic.compose import ComposeConfig, ComposedDataset
 from vosformer.data.synthetic.preview import contact_sheet
 from vosformer.data.synthetic.render import EVALUATION, composed_clip, render_clips
 from vosformer.data.types import Clip, to_clip
 from vosformer.errors import DataError, InputError
+from vosformer.io import read_labels
 from vosformer.io.images import write_picture
 from vosformer.io.palette import DAVIS_PALETTE
 
@@ -82,6 +83,24 @@ def test_held_out_assets_are_not_trained_on():
     assert few.split() == (few, Assets(sprites=sprites[:1]))  # nothing can be spared
 
 
+def test_a_picture_is_held_out_with_all_its_label_maps():
+    stills = [MaskedPicture(Path(f"{i}.jpg"), Path(f"masks/{i}.png")) for i in range(20)]
+    parts = [MaskedPicture(Path(f"{i}.jpg"), Path(f"parts/{i}.png")) for i in range(0, 20, 2)]
+    kept, held = Assets(stills=(*stills, *parts)).split()
+    assert held.stills == (stills[0], stills[10], parts[0], parts[5])
+    assert set(kept.stills) == {*stills, *parts} - set(held.stills)
+
+
+def test_each_folder_of_assets_is_split_by_itself(tmp_path):
+    for name in ("one", "two"):
+        for i in range(10):
+            picture(tmp_path / name / f"images/{name}{i}.jpg")
+            mask(tmp_path / name / f"masks/{name}{i}.png", squares())
+    kept, held = split_assets([tmp_path / "one", tmp_path / "two"])
+    assert [still.image.stem for still in held.stills] == ["one0", "two0"]
+    assert len(kept.stills) == 18
+
+
 def test_only_the_training_list_of_davis_is_used(tmp_path):
     davis(tmp_path, "2016", names=("bear", "dog", "swan"))
     (tmp_path / "ImageSets/2016/train.txt").write_text("bear\n")
@@ -106,6 +125,28 @@ def test_only_what_was_pasted_on_a_photograph_is_an_object(tmp_path):
     for index in range(4):
         first = next(iter(composed_clip(assets, 1, 5, index, config)))[1]
         assert (first == 0).any()  # else the photograph's object, which fills it, would lie everywhere
+
+
+def test_natural_clips_are_cut_outs_over_clips_whose_own_objects_do_not_count(tmp_path):
+    davis(tmp_path / "DAVIS")
+    for path in (tmp_path / "DAVIS").rglob("*.png"):
+        mask(path, np.ones_like(squares()))  # if they counted, they would fill the picture
+    picture(tmp_path / "photos/images/a.jpg", size=(60, 80))
+    labels = np.zeros((60, 80), np.uint8)
+    labels[10:50, 10:60] = 1
+    mask(tmp_path / "photos/masks/a.png", labels)
+    clips = render_clips(tmp_path / "out", find_assets(tmp_path), 3, 2, (96, 160), 5, kind="natural")
+    assert [folder.name for folder in clips] == ["few-000", "several-001", "alike-002"]
+    counts = []
+    for folder in clips:
+        found = read_labels(folder / "00000.png").labels
+        assert (found == 0).mean() > 0.3
+        counts.append(len(np.unique(found)) - 1)
+    assert 2 <= counts[0] <= 3
+    assert counts[1] >= 2
+    assert counts[2] >= 2
+    with pytest.raises(InputError, match="no kind of clips 'odd'; known are mixed, natural"):
+        render_clips(tmp_path / "odd", Assets(), 1, 2, (48, 64), 1, kind="odd")
 
 
 def test_sheet_paints_masks():

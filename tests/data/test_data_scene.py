@@ -9,7 +9,7 @@ import pytest
 
 from vosformer.data.synthetic.assets import Assets
 from vosformer.data.synthetic.compose import ComposeConfig, random_scene
-from vosformer.data.synthetic.motion import Curve, Motion, still
+from vosformer.data.synthetic.motion import Bend, Curve, Motion, bending, still
 from vosformer.data.synthetic.scene import Layer, Light, Scene, StillBackdrop, VideoBackdrop, paste, shift, stretch
 
 SIZE = (60, 80)
@@ -81,6 +81,28 @@ def test_deformation_bends_picture_and_mask_alike_and_goes_on_over_time():
     straight = pasted()[1]
     assert all((labels != straight).sum() > 30 for _, labels in frames)
     assert (frames[0][1] != frames[1][1]).sum() > 30
+
+
+def test_a_bend_moves_its_points_as_they_sway():
+    sway = np.array([[0.1, 0.0], [0.0, 0.05], [0.02, 0.03]])
+    bend = Bend(np.array([[0.1, 0.2], [0.8, 0.3], [0.4, 0.9]]), sway, np.full((3, 2), 20.0), np.zeros((3, 2)))
+    x, y = (np.asarray(axis, np.float32)[None] for axis in ((bend.centres * [80, 60]).T))
+    np.testing.assert_allclose(bend.offsets(5, x, y, (60, 80))[0], sway * 80, atol=0.1)  # a quarter of the period: the farthest
+    np.testing.assert_allclose(bend.offsets(10, x, y, (60, 80)), 0, atol=1e-4)
+    assert bend.reach == pytest.approx(0.1)
+
+
+def test_bending_takes_picture_and_mask_along():
+    bend = bending(np.random.default_rng(1), 0.1)
+    image, labels = pasted(3, bend=bend)
+    np.testing.assert_array_equal(labels == 3, image[..., 0] > 127)
+    assert (labels != pasted(3)[1]).sum() > 30
+    flat = np.zeros((120, 160), np.uint8)
+    flat[40:80, 50:110] = 200
+    bent = StillBackdrop(flat[..., None].repeat(3, 2), flat, still(), SIZE, bend=bend)
+    image, labels, _ = bent.frame(3)
+    assert (abs(image[..., 0].astype(int) - labels) > 110).mean() < 0.01
+    assert (labels != bent.frame(9)[1]).sum() > 20
 
 
 def test_motion_blur_smears_along_the_motion_and_leaves_the_mask():

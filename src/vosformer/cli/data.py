@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -42,7 +42,8 @@ def compose(
     frames: int = 60,
     size: str = "480x854",
     seed: int = 1,
-    assets: Path | None = None,
+    assets: tuple[Path, ...] = (),
+    kind: Literal["mixed", "natural"] = "mixed",
     split: str = "val",
     sheet: Path | None = None,
 ) -> None:
@@ -54,20 +55,22 @@ def compose(
         frames: Frames of each clip.
         size: Height x width in pixels.
         seed: The same seed gives the same clips.
-        assets: Folder with pictures and masks, DAVIS clips or sprites; without it everything is procedural.
+        assets: Folders with pictures and masks, DAVIS clips or sprites; without them everything is procedural.
+        kind: Mixed: all that is there. Natural: soft cut-outs of photographs over real clips, in three groups that take turns: two
+            to three objects ("few"), four to six ("several"), look-alikes ("alike").
         split: Name of the list in ImageSets/2017.
         sheet: Picture file (PNG or JPEG) for a contact sheet: six frames of each clip with their masks.
     """
     from vosformer.data.datasets.find import read_videos
-    from vosformer.data.synthetic.assets import Assets, find_assets
+    from vosformer.data.synthetic.assets import split_assets
     from vosformer.data.synthetic.preview import sheet_of_videos
     from vosformer.data.synthetic.render import render_clips
     from vosformer.io.images import write_picture
 
     height, width = parse_size(size)
     # Evaluation clips are made of what `Assets.split` keeps out of training.
-    made_of = find_assets(assets).split()[1] if assets else Assets()
-    folders = render_clips(out, made_of, clips, frames, (height, width), seed, split)
+    made_of = split_assets(assets)[1]
+    folders = render_clips(out, made_of, clips, frames, (height, width), seed, split, kind=kind)
     print(f"{clips} clips of {frames} frames, {height} x {width} pixels: {out} (list: ImageSets/2017/{split}.txt)")
     print(f"masks: {folders[0].parent}")
     if sheet:

@@ -16,8 +16,15 @@ from vosformer.data.datasets.video import Curriculum, Video
 from vosformer.data.mixture import Mixture
 from vosformer.data.sampling import GapSampling, PairSampling, Sampling, SpreadSampling
 from vosformer.data.streams import Selection, StillClips, VideoClips, VideoSource
-from vosformer.data.synthetic.assets import Assets, find_assets
-from vosformer.data.synthetic.compose import ComposeConfig, ComposedDataset, clips_of_crowds, clips_of_stills, clips_of_videos
+from vosformer.data.synthetic.assets import Assets, split_assets
+from vosformer.data.synthetic.compose import (
+    ComposeConfig,
+    ComposedDataset,
+    clips_of_crowds,
+    clips_of_groups,
+    clips_of_stills,
+    clips_of_videos,
+)
 from vosformer.data.types import Clip, ClipDataset
 from vosformer.errors import DataError, InputError
 from vosformer.train.recipe import Data, Recipe, Source
@@ -73,7 +80,8 @@ def training_clips(recipe: Recipe, roots: Sequence[str]) -> ClipDataset:
     folders = [Path(root) for root in roots]
     kinds = [source.kind for source in data.sources]
     if all(kind in _COMPOSED for kind in kinds):
-        assets = _assets(folders)
+        # What `vosformer data compose` makes evaluation clips of is kept out.
+        assets = split_assets(folders)[0]
         parts = [(_composed(recipe, s, assets, i), float(s.repeat)) for i, s in enumerate(data.sources)]
         return parts[0][0] if len(parts) == 1 else Mixture(parts, recipe.run.seed)
     mixed = [kind for kind in kinds if kind in _COMPOSED]
@@ -152,14 +160,6 @@ def _selection(data: Data) -> Selection:
     return Selection(data.max_objects, pixels, data.merge)
 
 
-def _assets(folders: Sequence[Path]) -> Assets:
-    # What `vosformer data compose` makes evaluation clips of is kept out.
-    found = [find_assets(folder).split()[0] for folder in folders]
-    return Assets(
-        *(tuple(item for assets in found for item in getattr(assets, name)) for name in ("videos", "stills", "sprites"))
-    )
-
-
 def _curriculum(recipe: Recipe, source: Source) -> Curriculum:
     """Largest gaps by clip number."""
     steps = recipe.data.gap_curriculum or ((0, source.gap_max),)
@@ -170,6 +170,7 @@ _COMPOSED: dict[str, Callable[[Assets, ComposeConfig, int], ComposedDataset]] = 
     "composed": ComposedDataset,
     "videos": clips_of_videos,
     "stills": clips_of_stills,
+    "groups": clips_of_groups,
     "crowds": clips_of_crowds,
 }
 

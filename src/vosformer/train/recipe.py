@@ -24,8 +24,8 @@ class Source:
     """One data set of a recipe.
 
     Attributes:
-        kind: name of a data set ("davis2017", "youtube2019", "coco", ...), or "videos", "stills", "crowds", "composed" for clips
-            that are composed of whatever the folders hold.
+        kind: name of a data set ("davis2017", "youtube2019", "coco", ...), or "videos", "stills", "groups", "crowds", "composed" for
+            clips that are composed of whatever the folders hold.
         repeat: how many times the set counts in the plain concatenation of all sets; of composed clips: the weight.
         gap_max: the largest distance between two sampled frames, in labelled frames of this set.
         gap_divisor: what a gap curriculum is divided by for this set (sets with 6 labelled frames a second, not 24).

@@ -143,19 +143,36 @@ def thin_plate(rng: np.random.Generator, size: tuple[int, int], scale: float, po
     height, width = size
     source = rng.uniform(0, 1, (points, 2))
     target = source + rng.normal(0, scale, (points, 2))
-    kernel = _radial(target[:, None] - target[None])
-    plane = np.column_stack([np.ones(points), target])
-    system = np.block([[kernel, plane], [plane.T, np.zeros((3, 3))]])
-    weights = np.linalg.lstsq(system, np.vstack([source, np.zeros((3, 2))]), rcond=None)[0]
-    # The spline is smooth: evaluated on a coarse grid and interpolated.
     side = 33
-    at = np.stack(np.meshgrid(np.linspace(0, 1, side), np.linspace(0, 1, side)), -1).reshape(-1, 2)
-    field = _radial(at[:, None] - target[None]) @ weights[:-3] + np.column_stack([np.ones(len(at)), at]) @ weights[-3:]
-    grid = (field.reshape(side, side, 2) * [width - 1, height - 1]).astype(np.float32)
+    at = np.stack(np.meshgrid(np.linspace(0, 1, side), np.linspace(0, 1, side)), -1)
+    grid = (interpolate_plate(target, source, at) * [width - 1, height - 1]).astype(np.float32)
     # The corners of the grid are the centres of the corner pixels.
     x = np.linspace(0, side - 1, width, dtype=np.float32)[None].repeat(height, 0)
     y = np.linspace(0, side - 1, height, dtype=np.float32)[:, None].repeat(width, 1)
     return np.asarray(cv2.remap(grid, x, y, cv2.INTER_LINEAR), np.float32)
+
+
+def interpolate_plate(
+    centres: NDArray[np.float64], values: NDArray[np.float64], at: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Interpolate values by a thin-plate spline, the smoothest surface through them.
+
+    Args:
+        centres: [n,2], where the values are known.
+        values: [n,c].
+        at: [...,2], where they are wanted.
+
+    Returns:
+        [...,c]. The spline is smooth: a coarse grid of it may be interpolated linearly.
+    """
+    points = len(centres)
+    kernel = _radial(centres[:, None] - centres[None])
+    plane = np.column_stack([np.ones(points), centres])
+    system = np.block([[kernel, plane], [plane.T, np.zeros((3, 3))]])
+    weights = np.linalg.lstsq(system, np.vstack([values, np.zeros((3, values.shape[1]))]), rcond=None)[0]
+    flat = at.reshape(-1, 2)
+    found = _radial(flat[:, None] - centres[None]) @ weights[:-3] + np.column_stack([np.ones(len(flat)), flat]) @ weights[-3:]
+    return np.asarray(found.reshape(*at.shape[:-1], values.shape[1]), np.float64)
 
 
 def remap(image: Image, labels: Labels, field: NDArray[np.float32]) -> tuple[Image, Labels]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from vosformer.data.datasets.layout import Layout, Reader
-from vosformer.data.datasets.readers import coco, davis, folder_videos, own_videos, saliency, vipseg, voc, youtube
+from vosformer.data.datasets.readers import coco, davis, folder_videos, own_stills, own_videos, saliency, vipseg, voc, youtube
 
 _FOLDERS = "JPEGImages/NAME/*.jpg and Annotations/NAME/*.png"
 _PASCAL = ("datasets/imgs/pascal", "datasets/masks/pascal")
@@ -99,9 +99,9 @@ _ALL = (
         "folder-stills",
         "still",
         (),
-        "images/*.jpg and masks/*.png of the same names",
+        "images/*.jpg and masks/*.png of the same names (parts/*.png: the same pictures cut into parts)",
         ("images", "masks"),
-        saliency((("images", "masks"),), binary=None),
+        own_stills,
         distinct=True,
     ),
 )

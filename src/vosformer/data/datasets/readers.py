@@ -136,6 +136,23 @@ def saliency(pairs: Sequence[tuple[str, str]], binary: bool | None = True) -> Re
     return read
 
 
+def own_stills(folder: Path, split: str | None) -> Found:
+    """Reader of a user's pictures: `images` + `masks`, and `parts` where some of them are there a second time, cut into their parts.
+
+    Black and white masks (0 and 255) are those of one object.
+    """
+    found = _two_folders(folder / "images", folder / "masks", None)
+    parts = _by_stem(folder / "parts", (".png",))
+    pictures = _by_stem(folder / "images", PICTURES)
+    found.stills += [MaskedPicture(pictures[stem], mask, None) for stem, mask in parts.items() if stem in pictures]
+    found.problems += [
+        Problem(mask, f"this mask has no picture of the same name in {folder / 'images'}")
+        for stem, mask in parts.items()
+        if stem not in pictures
+    ]
+    return found
+
+
 def voc(folder: Path, split: str | None) -> Found:
     """Reader of VOC 2012: `JPEGImages/*.jpg` for each of `SegmentationObject/*.png` (255 = ignored border)."""
     found = Found()

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 from vosformer.data.datasets.find import expectations, read_training, recognise
 from vosformer.data.datasets.media import has_alpha
 from vosformer.data.datasets.picture import Still
 from vosformer.data.datasets.video import Video
 from vosformer.errors import DataError
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -30,16 +28,17 @@ class Assets:
     sprites: tuple[Path, ...] = ()
 
     def split(self, every: int = 10) -> tuple[Assets, Assets]:
-        """(for training, held out for evaluation): every `every`-th still and sprite is held out; videos are in both.
+        """(for training, held out for evaluation): every `every`-th picture and sprite is held out; videos are in both.
 
-        So are the stills or sprites of a set of fewer than `every`: too few to do without one.
+        A picture that is there with several label maps is held out with all of them. The pictures or sprites of a set of fewer than
+        `every` are in both parts: too few to do without one.
         """
-
-        def kept(things: tuple[T, ...]) -> tuple[T, ...]:
-            return tuple(thing for i, thing in enumerate(things) if i % every or len(things) < every)
-
-        held = Assets(self.videos, self.stills[::every], self.sprites[::every])
-        return Assets(self.videos, kept(self.stills), kept(self.sprites)), held
+        pictures = list(dict.fromkeys(still.name for still in self.stills))
+        out, gone = set(pictures[::every]), set(self.sprites[::every])
+        stills = tuple(s for s in self.stills if len(pictures) < every or s.name not in out)
+        sprites = tuple(s for s in self.sprites if len(self.sprites) < every or s not in gone)
+        held = tuple(s for s in self.stills if s.name in out)
+        return Assets(self.videos, stills, sprites), Assets(self.videos, held, self.sprites[::every])
 
 
 def find_assets(root: Path) -> Assets:
@@ -64,6 +63,24 @@ def find_assets(root: Path) -> Assets:
             f"{root}: no assets found; expected {expectations()}, or a folder of PNG or WebP sprites with transparency"
         )
     return assets
+
+
+def split_assets(folders: Sequence[Path]) -> tuple[Assets, Assets]:
+    """The assets of several folders together, (for training, held out for evaluation): see `find_assets` and `Assets.split`.
+
+    Each folder is split by itself, so that what is held out does not depend on what is given beside it.
+    """
+    parts = [find_assets(folder).split() for folder in folders]
+
+    def joined(part: int) -> Assets:
+        every = [pair[part] for pair in parts]
+        return Assets(
+            tuple(video for assets in every for video in assets.videos),
+            tuple(still for assets in every for still in assets.stills),
+            tuple(sprite for assets in every for sprite in assets.sprites),
+        )
+
+    return joined(0), joined(1)
 
 
 def _sprites(folder: Path) -> list[Path]:

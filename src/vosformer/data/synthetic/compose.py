@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from vosformer.data.datasets.media import bounding_box
 from vosformer.data.datasets.video import Curriculum, frame_times
 from vosformer.data.synthetic.assets import Assets
-from vosformer.data.synthetic.motion import Curve, camera_motion, object_motion, wander
+from vosformer.data.synthetic.motion import Bend, Curve, bending, camera_motion, object_motion, wander
 from vosformer.data.synthetic.patches import choose, constant, draw_patch, own_object, twin
 from vosformer.data.synthetic.scene import (
     CutVideo,
@@ -48,8 +48,10 @@ class ComposeConfig:
         distractors: probabilities of 0, 1, 2, ... unlabelled things, look-alikes of an object in half of the cases.
         sources: weights of what is pasted: "sprite", "still" (instances of pictures), "video" (objects of clips), "shape".
         look_alike: probability that an object is a copy of an earlier one.
-        outlined: whether the instances of a still backdrop are objects; people outlined them, roughly where they are small.
+        labeled: kinds of backdrops ("video", "still") whose own instances are objects.
+        several: a still backdrop is chosen among pictures with several instances.
         backdrop_twins: whether look-alikes may be copies of the backdrop's own objects, too.
+        bends: probability that a still backdrop, or something pasted that does not move by itself, deforms as soft things do.
         bars: probability that a "shape" is drawn out into a long thin bar.
         extent: (smallest, largest) long side of a pasted object, as share of the canvas' short side.
         motion: strength of all motion; 1 is lively, about 1 % of the side a frame.
@@ -68,8 +70,10 @@ class ComposeConfig:
     distractors: tuple[float, ...] = (0.45, 0.3, 0.15, 0.1)
     sources: dict[str, float] = field(default_factory=lambda: {"sprite": 0.35, "still": 0.25, "video": 0.2, "shape": 0.2})
     look_alike: float = 0.2
-    outlined: bool = True
+    labeled: tuple[str, ...] = ("video", "still")
+    several: bool = False
     backdrop_twins: bool = False
+    bends: float = 0.0
     bars: float = 0.2
     extent: tuple[float, float] = (0.12, 0.7)
     motion: float = 1.0
@@ -150,6 +154,32 @@ def clips_of_stills(assets: Assets, config: ComposeConfig, seed: int = 0) -> Com
         distractors=(0.6, 0.4),
         camera=1.3,
         backdrop_twins=True,
+        bends=0.4,
+    )
+    return ComposedDataset(assets, config, seed)
+
+
+def clips_of_groups(assets: Assets, config: ComposeConfig, seed: int = 0) -> ComposedDataset:
+    """Clips of photographs that show several instances (people, animals, parts of one body), all of them labeled.
+
+    They touch and overlap as they do in life; most pictures bend, and few things are pasted on them. What `config` says of backdrops,
+    objects, distractors, camera, extent and twins does not count.
+
+    Raises:
+        DataError: the assets have no picture with masks.
+    """
+    if not assets.stills:
+        raise DataError("clips of groups were asked for, but the assets hold no picture with masks")
+    config = replace(
+        config,
+        backdrops={"still": 1.0},
+        several=True,
+        objects=(0.6, 0.25, 0.15),
+        distractors=(0.7, 0.3),
+        extent=(0.08, 0.5),
+        camera=1.3,
+        backdrop_twins=True,
+        bends=0.6,
     )
     return ComposedDataset(assets, config, seed)
 
@@ -157,14 +187,17 @@ def clips_of_stills(assets: Assets, config: ComposeConfig, seed: int = 0) -> Com
 def clips_of_crowds(assets: Assets, config: ComposeConfig, seed: int = 0) -> ComposedDataset:
     """Clips where two to six objects meet: small ones, thin ones and look-alikes, more often than elsewhere.
 
-    What `config` says of objects, distractors, look-alikes, bars and extent does not count.
+    Half of them are cut out of stills. What `config` says of objects, distractors, sources, look-alikes, bars, bends and extent does
+    not count.
     """
     config = replace(
         config,
         objects=(0.0, 0.0, 0.2, 0.25, 0.25, 0.2, 0.1),
         distractors=(0.3, 0.4, 0.3),
+        sources={"sprite": 0.2, "still": 0.5, "video": 0.2, "shape": 0.1},
         look_alike=0.4,
         backdrop_twins=True,
+        bends=0.5,
         bars=0.4,
         extent=(0.1, 0.65),
     )
@@ -220,13 +253,28 @@ def _backdrop(rng: np.random.Generator, assets: Assets, config: ComposeConfig) -
         return _video_backdrop(rng, assets, config)
     camera = camera_motion(rng, config.camera)
     if kind == "still":
-        image, labels = assets.stills[int(rng.integers(len(assets.stills)))].load()
+        image, labels = _still(rng, assets, config.several)
         image, labels = _still_window(rng, image, labels, config.size)
-        labels = labels if config.outlined else np.zeros_like(labels)
-        return StillBackdrop(image, labels, camera, config.size, float(rng.uniform(1.05, 1.4))), _largest(labels)
+        labels = labels if "still" in config.labeled else np.zeros_like(labels)
+        zoom = float(rng.uniform(1.05, 1.4))
+        return StillBackdrop(image, labels, camera, config.size, zoom, _bend(rng, config.bends)), _largest(labels)
     height, width = (side * 5 // 4 for side in config.size)
     image = texture(rng, height, width)
     return StillBackdrop(image, np.zeros((height, width), np.uint8), camera, config.size, 1.2), 0
+
+
+def _still(rng: np.random.Generator, assets: Assets, several: bool) -> tuple[Image, Labels]:
+    """A picture with its instances; with `several` one that has at least two, if a few tries find one."""
+    for _ in range(_TRIES):
+        image, labels = assets.stills[int(rng.integers(len(assets.stills)))].load()
+        if not several or len(np.setdiff1d(np.unique(labels), [0, IGNORE])) > 1:
+            break
+    return image, labels
+
+
+def _bend(rng: np.random.Generator, probability: float) -> Bend | None:
+    # Nothing is drawn where nothing bends: the clips of older seeds stay what they are.
+    return bending(rng, float(rng.uniform(0.005, 0.03))) if probability and rng.random() < probability else None
 
 
 def _still_window(rng: np.random.Generator, image: Image, labels: Labels, size: Size) -> tuple[Image, Labels]:
@@ -264,7 +312,9 @@ def _video_backdrop(rng: np.random.Generator, assets: Assets, config: ComposeCon
     factors = 1 / (part * np.array([math.exp(rng.uniform(-0.15, 0.0)), math.exp(rng.uniform(-0.15, 0.0))]))
     x, y = _window_centre(rng, labels, tall / factors[1], wide / factors[0])
     window = stretch(float(factors[0]), float(factors[1])) @ shift(-x, -y)
-    return VideoBackdrop(video, start, window, camera_motion(rng, config.camera), config.size), _largest(labels)
+    return VideoBackdrop(
+        video, start, window, camera_motion(rng, config.camera), config.size, "video" in config.labeled
+    ), _largest(labels)
 
 
 def _window_centre(rng: np.random.Generator, labels: Labels, tall: float, wide: float) -> tuple[float, float]:
@@ -319,6 +369,7 @@ def _layers(
                 object_motion(rng, x, y, config.motion),
                 world=bool(rng.random() < 0.7),
                 wobble=_wobble(rng),
+                bend=None if isinstance(source, CutVideo) else _bend(rng, config.bends),
                 shutter=float(rng.uniform(0.2, 0.8)) if rng.random() < 0.5 else 0.0,
             )
         )

@@ -5,8 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+from vosformer.data.augmentation.geometric import interpolate_plate
 
 Matrix = NDArray[np.float64]  # [3,3], homogeneous
 
@@ -79,6 +82,49 @@ class Motion:
         )
 
 
+@dataclass(frozen=True)
+class Bend:
+    """How something soft deforms: a thin plate whose control points sway, each in its own way.
+
+    Attributes:
+        centres: [n,2] control points, (x, y) in 0..1 over the thing.
+        sway: [n,2] amplitudes, as share of its long side.
+        periods: [n,2], frames.
+        phases: [n,2], radians.
+    """
+
+    centres: NDArray[np.float64]
+    sway: NDArray[np.float64]
+    periods: NDArray[np.float64]
+    phases: NDArray[np.float64]
+
+    @property
+    def reach(self) -> float:
+        """The farthest that a control point goes, as share of the long side."""
+        return float(np.hypot(*self.sway.T).max())
+
+    def offsets(
+        self, time: float, x: NDArray[np.float32], y: NDArray[np.float32], size: tuple[int, int]
+    ) -> NDArray[np.float32]:
+        """How far from (x, y) the thing is looked up at `time`.
+
+        Args:
+            time: frames.
+            x: [h,w] places on the thing, in its pixels.
+            y: [h,w].
+            size: (height, width) of the thing, pixels.
+
+        Returns:
+            [h,w,2] pixels, to be added to (x, y).
+        """
+        moved = self.sway * np.sin(math.tau * time / self.periods + self.phases) * max(size)
+        side = 17
+        at = np.stack(np.meshgrid(np.linspace(0, 1, side), np.linspace(0, 1, side)), -1)
+        grid = interpolate_plate(self.centres, moved, at).astype(np.float32)
+        columns, rows = x * np.float32((side - 1) / size[1]), y * np.float32((side - 1) / size[0])
+        return np.asarray(cv2.remap(grid, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), np.float32)
+
+
 def still() -> Motion:
     """No motion at all."""
     zero = Curve()
@@ -116,6 +162,16 @@ def object_motion(rng: np.random.Generator, x: float, y: float, strength: float)
         wander(rng, 0.0, strength * rng.uniform(0, 0.5)),
         wander(rng, 0.0, strength * rng.uniform(0, 0.35)),
         wander(rng, 0.0, strength * rng.uniform(0, 0.2)),
+    )
+
+
+def bending(rng: np.random.Generator, strength: float) -> Bend:
+    """Something that bends and stretches, about `strength` of its long side, as animals and people do."""
+    lattice = np.stack(np.meshgrid(np.linspace(0.1, 0.9, 4), np.linspace(0.1, 0.9, 4)), -1).reshape(-1, 2)
+    centres = lattice + rng.normal(0, 0.05, lattice.shape)
+    sway = np.abs(rng.normal(0, strength, lattice.shape)).clip(max=2.5 * strength)
+    return Bend(
+        centres, sway, np.exp(rng.uniform(math.log(15), math.log(90), lattice.shape)), rng.uniform(0, math.tau, lattice.shape)
     )
 
 

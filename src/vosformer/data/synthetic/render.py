@@ -25,7 +25,7 @@ EVALUATION = ComposeConfig(
     size=(480, 854),
     objects=(0.0, 0.0, 0.3, 0.3, 0.25, 0.15),
     distractors=(0.3, 0.4, 0.3),
-    outlined=False,
+    labeled=("video",),
     extent=(0.15, 0.65),
     window=(0.85, 1.0),
     motion=0.8,
@@ -35,6 +35,31 @@ EVALUATION = ComposeConfig(
 )
 """Clips to score with: two objects or more, look-alikes, at the size of the benchmarks; photographs are backdrops only, since
 their masks are not exact.
+"""
+
+_NATURAL = replace(
+    EVALUATION,
+    backdrops={"video": 1.0},
+    labeled=(),
+    sources={"still": 1.0},
+    distractors=(0.5, 0.3, 0.2),
+    look_alike=0.0,
+    bends=0.7,
+    extent=(0.08, 0.55),
+    min_area=0.0006,
+)
+
+KINDS: dict[str, dict[str, ComposeConfig]] = {
+    "mixed": {"composed": EVALUATION},
+    "natural": {
+        "few": replace(_NATURAL, objects=(0.0, 0.0, 0.5, 0.5)),
+        "several": replace(_NATURAL, objects=(0.0, 0.0, 0.0, 0.0, 0.3, 0.4, 0.3)),
+        "alike": replace(_NATURAL, objects=(0.0, 0.0, 0.4, 0.3, 0.3), distractors=(0.7, 0.3), look_alike=1.0),
+    },
+}
+"""Kinds of clips to score with, each of one or several groups. "mixed": everything there is. "natural": objects cut out of
+photographs, which bend as animals and people do, over real clips whose own objects do not count; two to three of them, four to six,
+or look-alikes of one thing.
 """
 
 
@@ -60,11 +85,20 @@ def composed_clip(
 
 
 def render_clips(
-    out: Path, assets: Assets, clips: int, frames: int, size: Size, seed: int, split: str = "val", jpeg_quality: int = 92
+    out: Path,
+    assets: Assets,
+    clips: int,
+    frames: int,
+    size: Size,
+    seed: int,
+    split: str = "val",
+    jpeg_quality: int = 92,
+    kind: str = "mixed",
 ) -> list[Path]:
     """Write composed clips as `JPEGImages/<p>/composed-000/00000.jpg`, `Annotations/...png` and `ImageSets/2017/<split>.txt`.
 
-    <p> is the short side, e.g. `480p`. The same arguments give the same files.
+    <p> is the short side, e.g. `480p`. The same arguments give the same files. The groups of a kind (`KINDS`) take turns, and give
+    their clips their names.
 
     Returns:
         The folders of the masks, one a clip.
@@ -77,7 +111,9 @@ def render_clips(
         raise InputError(
             f"{clips} clips of {frames} frames of {size[0]} x {size[1]} pixels: expected 1 clip and frame or more, 32 px"
         )
-    about = {
+    if kind not in KINDS:
+        raise InputError(f"there is no kind of clips {kind!r}; known are {', '.join(KINDS)}")
+    about: dict[str, object] = {
         "made_by": "vosformer data compose",
         "clips": clips,
         "frames": frames,
@@ -85,14 +121,17 @@ def render_clips(
         "seed": seed,
         "assets": [len(assets.videos), len(assets.stills), len(assets.sprites)],
     }
+    if kind != "mixed":
+        about["kind"] = kind
     _begin(out, (json.dumps(about, indent=1) + "\n").encode())
-    config = replace(EVALUATION, size=size)
-    names = [f"composed-{number:03d}" for number in range(clips)]
+    groups = list(KINDS[kind].items())
+    names = [f"{groups[number % len(groups)][0]}-{number:03d}" for number in range(clips)]
     resolution = f"{min(size)}p"
     folders = []
     for number, name in enumerate(names):
         pictures = make_folder(out / "JPEGImages" / resolution / name)
         folders.append(make_folder(out / "Annotations" / resolution / name))
+        config = replace(groups[number % len(groups)][1], size=size)
         for time, (image, labels) in enumerate(composed_clip(assets, frames, seed, number, config)):
             write_bytes(pictures / f"{time:05d}.jpg", _jpeg(image, jpeg_quality))
             write_bytes(folders[-1] / f"{time:05d}.png", indexed_png(labels))

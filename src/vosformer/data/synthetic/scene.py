@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from vosformer.data.datasets.media import cut_out
 from vosformer.data.datasets.video import Video, reflect
-from vosformer.data.synthetic.motion import Curve, Matrix, Motion
+from vosformer.data.synthetic.motion import Bend, Curve, Matrix, Motion
 from vosformer.data.types import Image, Labels
 
 Patch = NDArray[np.uint8]  # RGBA [h,w,4]
@@ -40,6 +40,7 @@ class StillBackdrop:
         camera: motion of what is seen.
         size: of the canvas.
         zoom: 1 fits the picture so that it just covers the canvas at rest.
+        bend: how the picture deforms, if it does.
     """
 
     image: Image
@@ -47,6 +48,7 @@ class StillBackdrop:
     camera: Motion
     size: Size
     zoom: float = 1.15
+    bend: Bend | None = None
 
     def frame(self, time: int) -> tuple[Image, Labels, Matrix]:
         """See `Backdrop`."""
@@ -54,6 +56,8 @@ class StillBackdrop:
         cover = self.zoom * max(self.size[0] / height, self.size[1] / width)
         camera = self.camera.matrix(time, min(self.size))
         matrix = shift(self.size[1] / 2, self.size[0] / 2) @ camera @ stretch(cover) @ shift(-width / 2, -height / 2)
+        if self.bend is not None:
+            return (*_bend_frame(self.image, self.labels, matrix, self.size, self.bend, time), camera)
         return (*warp_frame(self.image, self.labels, matrix, self.size), camera)
 
 
@@ -67,6 +71,7 @@ class VideoBackdrop:
         window: source pixels -> centred canvas pixels.
         camera: additional motion.
         size: of the canvas.
+        labeled: whether its own objects are labeled.
     """
 
     video: Video
@@ -74,10 +79,12 @@ class VideoBackdrop:
     window: Matrix
     camera: Motion
     size: Size
+    labeled: bool = True
 
     def frame(self, time: int) -> tuple[Image, Labels, Matrix]:
         """See `Backdrop`."""
         image, labels = self.video.load(reflect(self.start + time, len(self.video)))
+        labels = labels if self.labeled else np.zeros_like(labels)
         camera = self.camera.matrix(time, min(self.size))
         matrix = shift(self.size[1] / 2, self.size[0] / 2) @ camera @ self.window
         return (*warp_frame(image, labels, matrix, self.size), camera)
@@ -117,7 +124,8 @@ class Layer:
         label: its id; 0 for things that nobody asks for (distractors, occluders).
         motion: where it is; the size at rest is that of the patch.
         world: it moves with the camera's view (else it is fixed to the screen).
-        wobble: (amplitude as share of the patch, waves across it, frames a period) of its deformation.
+        wobble: (amplitude as share of the patch, waves across it, frames a period) of its deformation in waves.
+        bend: its deformation as a thin plate, if it has one.
         shutter: share of a frame's time that the shutter is open: motion blur.
     """
 
@@ -126,6 +134,7 @@ class Layer:
     motion: Motion
     world: bool = True
     wobble: tuple[float, float, float] = (0.0, 1.0, 30.0)
+    bend: Bend | None = None
     shutter: float = 0.0
 
     def place(self, time: float, camera: Matrix, size: Size, patch: Size) -> Matrix:
@@ -201,7 +210,7 @@ def paste(image: Image, labels: Labels, layer: Layer, time: int, camera: Matrix)
     height, width = patch.shape[:2]
     matrix = layer.place(time, camera, size, (height, width))
     blur = _smear(layer, time, camera, size, (height, width))
-    reach = layer.wobble[0] * max(height, width) + 1
+    reach = (layer.wobble[0] + (2 * layer.bend.reach if layer.bend else 0.0)) * max(height, width) + 1
     corners = np.array(
         [[-reach, width + reach, width + reach, -reach], [-reach, -reach, height + reach, height + reach], [1.0] * 4]
     )
@@ -211,7 +220,7 @@ def paste(image: Image, labels: Labels, layer: Layer, time: int, camera: Matrix)
     right, bottom = (min(limit, math.ceil(v) + room) for v, limit in zip(seen.max(1), size[::-1], strict=True))
     if left >= right or top >= bottom or abs(np.linalg.det(matrix)) < 1e-6:
         return
-    window = _sample(patch, np.asarray(np.linalg.inv(matrix), np.float64), (top, bottom, left, right), layer.wobble, time)
+    window = _sample(patch, np.asarray(np.linalg.inv(matrix), np.float64), (top, bottom, left, right), layer, time)
     solid = window[..., 3] >= 127.5
     if blur is not None:
         window = np.asarray(cv2.filter2D(window, -1, blur, borderType=cv2.BORDER_REPLICATE))
@@ -236,6 +245,21 @@ def warp_frame(image: Image, labels: Labels, matrix: Matrix, size: Size) -> tupl
     return np.asarray(picture), np.asarray(ids)
 
 
+def _bend_frame(image: Image, labels: Labels, matrix: Matrix, size: Size, bend: Bend, time: int) -> tuple[Image, Labels]:
+    """As `warp_frame`, of a picture that bends."""
+    inverse = np.asarray(np.linalg.inv(matrix), np.float32)
+    columns, rows = np.meshgrid(np.arange(size[1], dtype=np.float32), np.arange(size[0], dtype=np.float32))
+    x, y = (inverse[i, 0] * columns + inverse[i, 1] * rows + inverse[i, 2] for i in (0, 1))
+    moved = bend.offsets(time, x, y, (labels.shape[0], labels.shape[1]))
+    x, y = x + moved[..., 0], y + moved[..., 1]
+    ids = cv2.remap(labels, x, y, cv2.INTER_NEAREST, borderMode=cv2.BORDER_REFLECT)
+    if abs(np.linalg.det(matrix[:2, :2])) < 0.36:
+        # As in `warp_frame`: halved pictures do not alias.
+        image = np.asarray(cv2.resize(image, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA))
+        x, y = x / 2, y / 2
+    return np.asarray(cv2.remap(image, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)), np.asarray(ids)
+
+
 def rescale(patch: Patch, factor: float) -> Patch:
     """A patch scaled by `factor`; at least 2 x 2 pixels."""
     height, width = (max(2, round(side * factor)) for side in patch.shape[:2])
@@ -253,9 +277,7 @@ def stretch(x: float, y: float | None = None) -> Matrix:
     return np.diag([x, x if y is None else y, 1.0])
 
 
-def _sample(
-    patch: Patch, inverse: Matrix, box: tuple[int, int, int, int], wobble: tuple[float, float, float], time: int
-) -> NDArray[np.float32]:
+def _sample(patch: Patch, inverse: Matrix, box: tuple[int, int, int, int], layer: Layer, time: int) -> NDArray[np.float32]:
     """Premultiplied RGBA float32 of the part of the canvas inside `box`."""
     top, bottom, left, right = box
     solid = patch.astype(np.float32)
@@ -263,13 +285,16 @@ def _sample(
     rows = np.arange(top, bottom, dtype=np.float32)[:, None]
     columns = np.arange(left, right, dtype=np.float32)[None]
     x, y = (np.float32(inverse[i, 0]) * columns + np.float32(inverse[i, 1]) * rows + np.float32(inverse[i, 2]) for i in (0, 1))
-    amplitude, waves, period = wobble
+    amplitude, waves, period = layer.wobble
     if amplitude:
         side = max(patch.shape[:2])
         phase, pitch = math.tau * time / period, math.tau * waves / side
         bent = x + np.float32(amplitude * side) * np.sin(np.float32(pitch) * y + np.float32(phase))
         y = y + np.float32(0.6 * amplitude * side) * np.sin(np.float32(pitch) * x + np.float32(1.7 * phase))
         x = bent
+    if layer.bend is not None:
+        moved = layer.bend.offsets(time, x, y, (patch.shape[0], patch.shape[1]))
+        x, y = x + moved[..., 0], y + moved[..., 1]
     return np.asarray(cv2.remap(solid, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=0))
 
 
