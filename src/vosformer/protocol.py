@@ -36,7 +36,7 @@ class Features(NamedTuple):
         return Features(self.image[index], tuple(level[index] for level in self.pyramid))
 
 
-class Targets(NamedTuple):
+class ObjectMasks(NamedTuple):
     """The masks that a frame is written to memory with, at the network's input size.
 
     Attributes:
@@ -127,7 +127,7 @@ class VOSModel(Protocol):
         """What `memory` (of S slots) says about the frame. Options are the model's own, e.g. AOST's ``depth``."""
         ...
 
-    def write(self, features: Features, targets: Targets, reading: Reading | None, memory: Memory | None) -> Entry:
+    def write(self, features: Features, masks: ObjectMasks, reading: Reading | None, memory: Memory | None) -> Entry:
         """What the frame leaves behind, given its masks.
 
         `reading` is what `read` returned for the same frame (None if the frame was not read: the first one).

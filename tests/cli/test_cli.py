@@ -294,8 +294,19 @@ def test_numbers_that_are_too_small(capsys, words, message):
     assert message in fails(capsys, *words)
 
 
+def test_recipes_are_listed_with_every_setting(capsys):
+    assert main(["recipes"]) == 0
+    listed = capsys.readouterr().out
+    assert all(name in listed for name in ("aot-pre", "onevos-dts", "finetune"))
+    assert main(["recipes", "--names", "simvos-main", "--json"]) == 0
+    (settings,) = json.loads(capsys.readouterr().out).values()
+    assert settings["run.steps"] == 210_000
+    assert main(["recipes", "--names", "simvos-mian"]) == 2
+    assert "did you mean simvos-main" in capsys.readouterr().err
+
+
 def test_variants_lists_costs(capsys):
-    assert main(["variants", "--names", "deaot-t", "simvos-tiny", "--as-json"]) == 0
+    assert main(["variants", "--names", "deaot-t", "simvos-tiny", "--json"]) == 0
     costs = json.loads(capsys.readouterr().out)
     assert [cost["name"] for cost in costs] == ["deaot-t", "simvos-tiny"]
     assert costs[0]["parameters"] == 7_238_188 or abs(costs[0]["parameters"] - 7.24e6) < 5e4
@@ -312,7 +323,7 @@ def test_variants_and_recipes_of_installed_packages_are_known(tmp_path):
         "from vosformer.train import recipes\n"
         "from dataclasses import replace\n"
         "register(Variant('mine-t', 'aot', partial(variant('aot-t').build, tiny=True), 'of my own'))\n"
-        "recipes.register(replace(recipes.recipe('aot-pre'), name='mine-pre', paper='a paper of my own'))\n"
+        "recipes.register_recipe(replace(recipes.recipe('aot-pre'), name='mine-pre', paper='a paper of my own'))\n"
     )
     about = tmp_path / "mine-1.0.dist-info"
     about.mkdir()

@@ -191,11 +191,18 @@ def test_youtube_meta_that_names_nothing(tmp_path, objects, message):
 
 def test_mose_and_lvos(tmp_path):
     root = tmp_path / "set"
-    write(root, "valid/JPEGImages", "valid/Annotations", "v", {t: (1,) if t < 3 else (1, 2) for t in range(7)})
-    session, _ = run("lvos-val", root, tmp_path / "lvos")
+    write(root, "valid/JPEGImages", "valid/Annotations", "v", {t: (1,) if t < 3 else (1, 2) for t in range(12)})
+    with pytest.raises(DataError, match=r"has no valid_meta\.json"):
+        run("lvos-val", root, tmp_path / "lvos")
+    limits = {"start": "00000001", "end": "00000012", "frame_nums": "3"}
+    meta = {"videos": {"v": {"objects": {i: {"frame_range": limits} for i in "12"}}}}
+    (root / "valid" / "valid_meta.json").write_text(json.dumps(meta))
+    (root / "valid" / "unseen_videos.txt").write_text("v\n")
+    session, result = run("lvos-val", root, tmp_path / "lvos")
     assert session.clips[0][3] == (3, [2])
+    assert result.report.rules == "lvos"
     session, result = run("mose-val", root, tmp_path / "mose")
-    assert [given for _, given in session.clips[0]] == [[1]] + [None] * 6
+    assert [given for _, given in session.clips[0]] == [[1]] + [None] * 11
     assert result.report.rules == "mose"
 
 

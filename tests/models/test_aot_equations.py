@@ -18,7 +18,7 @@ from vosformer.nn.maps import Grid
 from vosformer.nn.positions import sine_positions
 from vosformer.nn.propagation import Past
 from vosformer.policy import EveryK
-from vosformer.protocol import Targets
+from vosformer.protocol import ObjectMasks
 
 GRID = Grid(4, 5)
 N = GRID.tokens
@@ -158,7 +158,7 @@ def test_identification_embedding_eq_2(aligned: bool) -> None:
     side = 33 if aligned else 32
     labels = torch.randint(0, 4, (side, side))
     own = torch.stack([(labels == i).double() for i in (1, 2, 3)])[None]
-    ours = bank.embed(Targets(own, torch.zeros(1, 1, side, side), True))[0]
+    ours = bank.embed(ObjectMasks(own, torch.zeros(1, 1, side, side), True))[0]
     kernel, before = bank.kernel_size[0], bank.padding[0]
     across = (side - 1) // 16 + 1 if aligned else side // 16
     for p in range(across**2):
@@ -176,8 +176,8 @@ def test_background_and_unknown_pixels() -> None:
     own = torch.tensor([[[[1.0, 0, 0, 0]], [[0.0, 1, 0, 0]]]])
     others = torch.tensor([[[[0.0, 0, 1, 0]]]])
     ignore = torch.tensor([[[[0.0, 0, 0, 1]]]])
-    assert one_hot(Targets(own, others, True))[0, 0].tolist() == [[0, 0, 1, 1]]
-    assert one_hot(Targets(own, others, True, ignore))[0].sum(0).tolist() == [[1, 1, 1, 0]]
+    assert one_hot(ObjectMasks(own, others, True))[0, 0].tolist() == [[0, 0, 1, 1]]
+    assert one_hot(ObjectMasks(own, others, True, ignore))[0].sum(0).tolist() == [[1, 1, 1, 0]]
 
 
 def test_sine_positions() -> None:
@@ -394,7 +394,7 @@ def test_first_frame_is_its_own_past(table: object) -> None:
     grid = Grid(3, 3)
     image, own = noise(1, 3, 33, 33), torch.zeros(1, 10, 33, 33, dtype=torch.float64)
     own[:, 2, 5:20, 8:30] = 1
-    features, targets = model.encode(image), Targets(own, torch.zeros(1, 1, 33, 33), True)
+    features, targets = model.encode(image), ObjectMasks(own, torch.zeros(1, 1, 33, 33), True)
     entry = model.write(features, targets, None, None)
     identity = model.embed(targets)
     stream = (features.pyramid[3].flatten(2).transpose(1, 2),)
@@ -413,7 +413,7 @@ def test_predicted_frames_are_written_from_their_reading() -> None:
     memory = Memory(EveryK(1, None))
     own = torch.zeros(1, 10, 33, 33, dtype=torch.float64)
     own[:, 0, 5:20, 8:30] = 1
-    targets = Targets(own, torch.zeros(1, 1, 33, 33), True)
+    targets = ObjectMasks(own, torch.zeros(1, 1, 33, 33), True)
     memory.add(model.write(model.encode(noise(1, 3, 33, 33)), targets, None, None), 0, True)
     features = model.encode(noise(1, 3, 33, 33))
     reading = model.read(features, memory)

@@ -18,7 +18,7 @@ from vosformer.models import aost, aot, deaot
 from vosformer.models.identity_system import IdentitySystem
 from vosformer.nn.drop import DropPath
 from vosformer.policy import EveryK
-from vosformer.protocol import Features, Reading, Targets, VOSModel
+from vosformer.protocol import Features, ObjectMasks, Reading, VOSModel
 
 KNOWN = {**aot.VARIANTS, **aost.VARIANTS, **deaot.VARIANTS}
 KEYS = json.loads(gzip.decompress((Path(__file__).parents[1] / "fixtures/aot_keys.json.gz").read_bytes()))
@@ -32,12 +32,12 @@ def tiny(name: str, **overrides: Any) -> IdentitySystem:
     return model.eval()
 
 
-def masks(slots: int, side: int, given: bool, places: int = 10) -> Targets:
+def masks(slots: int, side: int, given: bool, places: int = 10) -> ObjectMasks:
     generator = torch.Generator().manual_seed(slots)
     labels = torch.randint(0, places + 1, (slots, side // 8 + 1, side // 8 + 1), generator=generator)
     labels = labels.repeat_interleave(8, 1).repeat_interleave(8, 2)[:, :side, :side]
     own = (labels[:, None] == torch.arange(1, places + 1).view(1, -1, 1, 1)).float()
-    return Targets(own, torch.zeros(slots, 1, side, side), given)
+    return ObjectMasks(own, torch.zeros(slots, 1, side, side), given)
 
 
 def images(samples: int, side: int, seed: int = 0) -> Tensor:
@@ -94,8 +94,8 @@ def test_samples_and_slots_do_not_mix(name: str) -> None:
     for s in range(4):
         memory = Memory(EveryK(2, None))
 
-        def one(targets: Targets, s: int = s) -> Targets:
-            return Targets(targets.own[s : s + 1], targets.others[s : s + 1], targets.given)
+        def one(targets: ObjectMasks, s: int = s) -> ObjectMasks:
+            return ObjectMasks(targets.own[s : s + 1], targets.others[s : s + 1], targets.given)
 
         def frame(t: int, s: int = s) -> Features:
             return model.encode(images(2, side, t)[s // 2 : s // 2 + 1])

@@ -13,7 +13,7 @@ from torch import nn
 
 from vosformer.inference.session import Session
 from vosformer.memory import Memory
-from vosformer.protocol import Targets, VOSModel
+from vosformer.protocol import ObjectMasks, VOSModel
 from vosformer.registry import variant, variants
 
 NAMES = [entry.name for entry in variants()]
@@ -155,7 +155,7 @@ def roll(model: nn.Module, images: torch.Tensor, masks: torch.Tensor) -> torch.T
         reading = model.read(here, memory) if t else None
         own = masks[:, t].flatten(0, 1)
         union = masks[:, t].sum((1, 2))[:, None, None].expand(-1, slots, -1, -1, -1).flatten(0, 1)
-        targets = Targets(own, union - own.sum(1, keepdim=True), t == 0)
+        targets = ObjectMasks(own, union - own.sum(1, keepdim=True), t == 0)
         memory.add(model.write(here, targets, reading, memory if t else None), t, t == 0)
     return reading.logits
 

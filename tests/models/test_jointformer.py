@@ -20,7 +20,7 @@ from vosformer.models.jointformer import VARIANTS, JointFormer, joint_blocks
 from vosformer.nn.joint import absorb, gated
 from vosformer.nn.maps import Grid
 from vosformer.policy import FirstAndPrevious, Policy, Queue
-from vosformer.protocol import Features, Targets
+from vosformer.protocol import Features, ObjectMasks
 
 CONV = ConvViTSize((8, 12, 24), (1, 1, 6), (2, 2, 2), 2)
 VIT = ViTSize(24, 6, 2, 2)
@@ -46,13 +46,13 @@ def clip(frames: int, seed: int = 1) -> Tensor:
     return torch.randn(frames, 1, 3, *SIZE, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
-def masks(objects: int, given: bool = True, seed: int = 2) -> Targets:
+def masks(objects: int, given: bool = True, seed: int = 2) -> ObjectMasks:
     chances = torch.rand(objects + 1, *SIZE, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
     own = (8 * chances).softmax(0)[1:, None]
-    return Targets(own, own.sum(0, keepdim=True) - own, given)
+    return ObjectMasks(own, own.sum(0, keepdim=True) - own, given)
 
 
-def remember(model: Any, frames: list[tuple[Features, Targets]], policy: Policy | None = None) -> Memory:
+def remember(model: Any, frames: list[tuple[Features, ObjectMasks]], policy: Policy | None = None) -> Memory:
     """Frames that are written one after the other, without being read."""
     memory = Memory(policy or FirstAndPrevious())
     for t, (features, targets) in enumerate(frames):
@@ -70,7 +70,7 @@ def places(model: JointFormer) -> Tensor:
     return torch.nn.functional.interpolate(table, GRID, mode="bicubic", align_corners=False).flatten(2)[0].T
 
 
-def reference_input(model: JointFormer, image: Tensor, targets: Targets, s: int) -> Tensor:
+def reference_input(model: JointFormer, image: Tensor, targets: ObjectMasks, s: int) -> Tensor:
     """Reference tokens H_z^0 [N,C] of object s."""
     both = torch.cat([image, targets.own[s : s + 1], targets.others[s : s + 1]], 1)
     maps = model.stem(both, "patch_embed1_memory")
@@ -277,7 +277,7 @@ def test_topk_is_an_option_of_the_call_and_rests_in_training() -> None:
         model.check_options(topk=-1)
 
 
-def rolled(model: JointFormer, frames: Tensor, own: Targets) -> list[Tensor]:
+def rolled(model: JointFormer, frames: Tensor, own: ObjectMasks) -> list[Tensor]:
     """The logits of a clip whose every frame is read and written."""
     memory = Memory(model.policy)
     logits = []
@@ -323,7 +323,7 @@ def test_batched_objects_and_samples_are_independent(options: dict[str, Any]) ->
     frames, own = torch.cat([clip(3), clip(3, 9)], 1), masks(4)
     together = rolled(model, frames, own)
     for s in range(4):
-        single = rolled(model, frames[:, s // 2 : s // 2 + 1], Targets(own.own[s : s + 1], own.others[s : s + 1], True))
+        single = rolled(model, frames[:, s // 2 : s // 2 + 1], ObjectMasks(own.own[s : s + 1], own.others[s : s + 1], True))
         for one, all_of_them in zip(single, together, strict=True):
             torch.testing.assert_close(all_of_them[s : s + 1], one)
 
@@ -383,7 +383,7 @@ def flops(objects: int, policy: Policy, frames: int) -> float:
         model = VARIANTS["jointformer-b"].build(topk=None).eval().requires_grad_(False)
     memory = Memory(policy)
     for t in range(frames):
-        targets = Targets(*(torch.empty(objects, 1, 480, 864, device="meta") for _ in range(2)), t == 0)
+        targets = ObjectMasks(*(torch.empty(objects, 1, 480, 864, device="meta") for _ in range(2)), t == 0)
         with torch.inference_mode(), FlopCounterMode(display=False) as counter:
             features = model.encode(torch.empty(1, 3, 480, 864, device="meta"))
             reading = model.read(features, memory) if t else None

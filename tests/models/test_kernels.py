@@ -21,7 +21,7 @@ from vosformer.nn.maps import Grid
 from vosformer.nn.norm import FrozenBatchNorm2d
 from vosformer.nn.onednn import reference_kernels
 from vosformer.policy import EveryK
-from vosformer.protocol import Targets
+from vosformer.protocol import ObjectMasks
 
 KNOWN = {**aot.VARIANTS, **aost.VARIANTS, **deaot.VARIANTS}
 ROUGH = {torch.float32: 2e-5, torch.bfloat16: 4e-2}
@@ -188,7 +188,7 @@ def test_identity_embedding(aligned: bool, height: int, width: int, places: tupl
         own[:, place] = labels == i
     ignore = (torch.rand(2, 1, rows, columns) > 0.8).float()
     for unknown in (None, ignore):
-        targets = Targets(own, torch.zeros(2, 1, rows, columns), True, unknown)
+        targets = ObjectMasks(own, torch.zeros(2, 1, rows, columns), True, unknown)
         with reference_kernels():
             plain = bank.embed(targets)
         torch.testing.assert_close(bank.embed(targets), plain, rtol=1e-5, atol=2e-4)
@@ -201,7 +201,7 @@ def follow(model: IdentitySystem) -> Tensor:
     own[0, 0, 5:30, 4:28] = 1
     own[1, 4, 20:40, 10:44] = 1
     kind = next(model.parameters()).dtype
-    targets = Targets(own.to(kind), torch.zeros(2, 1, side, side, dtype=kind), True)
+    targets = ObjectMasks(own.to(kind), torch.zeros(2, 1, side, side, dtype=kind), True)
     memory = Memory(EveryK(1, None))
     outputs = []
     for t in range(3):

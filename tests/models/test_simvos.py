@@ -17,7 +17,7 @@ from vosformer.memory import Memory
 from vosformer.models.simvos import VARIANTS, SimVOS, SimVOSConfig, TokenRefinement, token_masks
 from vosformer.nn.maps import Grid
 from vosformer.policy import FirstAndPrevious, Policy
-from vosformer.protocol import Features, Targets
+from vosformer.protocol import Features, ObjectMasks
 
 SMALL = {"size": ViTSize(24, 9, 2), "fused": 16, "decoder": 8, "drop_path": 0.0}
 SIZE = (48, 64)
@@ -38,13 +38,13 @@ def images(count: int) -> Tensor:
     return torch.randn(count, 1, 3, *SIZE, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
 
 
-def masks(objects: int, given: bool = True, seed: int = 2) -> Targets:
+def masks(objects: int, given: bool = True, seed: int = 2) -> ObjectMasks:
     chances = torch.rand(objects + 1, *SIZE, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
     own = (8 * chances).softmax(0)[1:, None]
-    return Targets(own, own.sum(0, keepdim=True) - own, given)
+    return ObjectMasks(own, own.sum(0, keepdim=True) - own, given)
 
 
-def remember(model: Any, frames: list[tuple[Features, Targets]], policy: Policy | None = None) -> Memory:
+def remember(model: Any, frames: list[tuple[Features, ObjectMasks]], policy: Policy | None = None) -> Memory:
     memory = Memory(policy or FirstAndPrevious())
     for t, (features, targets) in enumerate(frames):
         memory.add(model.write(features, targets, None, None), t, t == 0)
@@ -146,7 +146,7 @@ def test_masks_of_prototypes() -> None:
     own[1, 0, :, 16:32] = 0.4
     own[2, 0, :, 32:48] = 2.0**-12
     own[0, 0, :, 48:] = 2.0**-26
-    targets = Targets(own, own.sum(0, keepdim=True) - own, False)
+    targets = ObjectMasks(own, own.sum(0, keepdim=True) - own, False)
     front, back = token_masks(targets, Grid(1, 4), 1)
     assert front.shape == back.shape == (3, 4, 1)
     # Place 0 is background, 1 is object 1's, 2 object 0's, 3 background again: its 2**-26 is nothing.
@@ -155,14 +155,14 @@ def test_masks_of_prototypes() -> None:
     torch.testing.assert_close(back[:, :, 0], expected)
     uncertain = own.clone()
     uncertain[0, 0, :, :16] = 2.0**-24
-    front, _ = token_masks(Targets(uncertain, uncertain.sum(0, keepdim=True) - uncertain, False), Grid(1, 4), 1)
+    front, _ = token_masks(ObjectMasks(uncertain, uncertain.sum(0, keepdim=True) - uncertain, False), Grid(1, 4), 1)
     assert front[0, 0, 0] == 2.0**-24
 
 
 def test_objects_of_another_cohort_compete_as_one() -> None:
     own = torch.full((1, 1, 16, 16), 0.4)
-    alone = Targets(own, torch.zeros_like(own), False)
-    rival = Targets(own, torch.full_like(own, 0.5), False)
+    alone = ObjectMasks(own, torch.zeros_like(own), False)
+    rival = ObjectMasks(own, torch.full_like(own, 0.5), False)
     assert token_masks(alone, Grid(1, 1), 1)[0].item() == pytest.approx(0.4)
     assert token_masks(rival, Grid(1, 1), 1)[0].item() == 0
     assert token_masks(rival, Grid(1, 1), 1)[1].item() == pytest.approx(0.6)
@@ -190,11 +190,11 @@ def test_batched_objects_and_samples_are_independent(options: dict[str, Any]) ->
     clip = torch.cat([images(3), images(3).flip(0)], 1)
     targets = [masks(4, seed=seed) for seed in (5, 6)]
 
-    def own(part: slice, sample: int) -> list[Targets]:
-        return [Targets(t.own[part], t.own[part].sum(0, keepdim=True) - t.own[part], t.given) for t in targets]
+    def own(part: slice, sample: int) -> list[ObjectMasks]:
+        return [ObjectMasks(t.own[part], t.own[part].sum(0, keepdim=True) - t.own[part], t.given) for t in targets]
 
     parts = [own(slice(0, 2), 0), own(slice(2, 4), 1)]
-    both = [Targets(torch.cat([a.own, b.own]), torch.cat([a.others, b.others]), True) for a, b in zip(*parts, strict=True)]
+    both = [ObjectMasks(torch.cat([a.own, b.own]), torch.cat([a.others, b.others]), True) for a, b in zip(*parts, strict=True)]
     memory = remember(model, [(model.encode(clip[t]), both[t]) for t in range(2)])
     together = model.read(model.encode(clip[2]), memory).logits
     for sample in range(2):
@@ -227,7 +227,7 @@ def flops(name: str, objects: int, policy: Policy, frames: int = 3, **overrides:
         model = VARIANTS[name].build(**overrides).eval().requires_grad_(False)
     memory = Memory(policy)
     for t in range(frames):
-        targets = Targets(*(torch.empty(objects, 1, 480, 864, device="meta") for _ in range(2)), t == 0)
+        targets = ObjectMasks(*(torch.empty(objects, 1, 480, 864, device="meta") for _ in range(2)), t == 0)
         with torch.inference_mode(), FlopCounterMode(display=False) as counter:
             features = model.encode(torch.empty(1, 3, 480, 864, device="meta"))
             reading = model.read(features, memory) if t else None

@@ -18,7 +18,7 @@ from vosformer.inference.objects import merge_slots
 from vosformer.memory import Memory
 from vosformer.models.identity_system import IdentitySystem
 from vosformer.policy import EveryK, GivenOnly
-from vosformer.protocol import Features, Reading, Targets
+from vosformer.protocol import Features, ObjectMasks, Reading
 
 VARIANTS = {
     **{f"AOT{size}": f"aot-{size.lower()}" for size in "TSBL"},
@@ -135,13 +135,13 @@ class Tracker:
     def image(self, frame: NDArray[np.uint8]) -> Tensor:
         return self.model.geometry.image(frame, self.place)
 
-    def targets(self, label: NDArray[np.uint8], given: bool) -> Targets:
+    def targets(self, label: NDArray[np.uint8], given: bool) -> ObjectMasks:
         small = self.model.geometry.labels(torch.from_numpy(label).long(), self.place)
         k = self.model.slot_size
         own = torch.stack(
             [(small[None] == torch.arange(k * s + 1, k * s + k + 1)[:, None, None]).float() for s in range(self.slots)]
         )
-        return Targets(own, (small != 0).float() - own.sum(1, keepdim=True), given)
+        return ObjectMasks(own, (small != 0).float() - own.sum(1, keepdim=True), given)
 
     def begin(self, frame: NDArray[np.uint8], label: NDArray[np.uint8]) -> Tensor:
         """R and D: a given mask, and what the reference pass decodes."""

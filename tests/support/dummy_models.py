@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from vosformer.geometry import Geometry
 from vosformer.memory import Memory
 from vosformer.policy import EveryK, Policy
-from vosformer.protocol import Entry, Features, Reading, Targets
+from vosformer.protocol import Entry, Features, ObjectMasks, Reading
 
 
 class ColourModel(nn.Module):
@@ -45,10 +45,10 @@ class ColourModel(nn.Module):
         masks = (near @ known["mask"].float()).transpose(1, 2).unflatten(2, features.pyramid[0].shape[-2:])
         return Reading(masks.clamp(1e-6, 1).log())
 
-    def write(self, features: Features, targets: Targets, reading: Reading | None, memory: Memory | None) -> Entry:
+    def write(self, features: Features, masks: ObjectMasks, reading: Reading | None, memory: Memory | None) -> Entry:
         colours = features.pyramid[0].flatten(2).transpose(1, 2)
-        masks = torch.cat([1 - targets.own.sum(1, keepdim=True), targets.own], 1)
-        small = self._sample(masks).flatten(2).transpose(1, 2)
+        planes = torch.cat([1 - masks.own.sum(1, keepdim=True), masks.own], 1)
+        small = self._sample(planes).flatten(2).transpose(1, 2)
         layer = {"colour": colours.expand(small.shape[0], -1, -1).clone(), "mask": small}
         return Entry((layer,))
 

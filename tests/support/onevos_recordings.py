@@ -17,7 +17,7 @@ from torch import Tensor
 from vit_recordings import fill, make_clip
 
 from vosformer.convert import onevos as adapter
-from vosformer.inference.objects import Cohort, hard_targets, merge_slots
+from vosformer.inference.objects import Cohort, hard_masks, merge_slots
 from vosformer.memory import Memory
 from vosformer.models.onevos import VARIANTS
 from vosformer.nn.hybrid import marked_keys
@@ -65,7 +65,7 @@ class Run:
             reading = network.read(features, self.memory) if t else None
             if reading is not None:
                 self.logits.append(reading.logits)
-            targets = hard_targets(cohort, torch.from_numpy(truth[t].astype(np.int64)), 10, t == 0)
+            targets = hard_masks(cohort, torch.from_numpy(truth[t].astype(np.int64)), 10, t == 0)
             self.memory.add(network.write(features, targets, reading, self.memory if t else None), t, t == 0)
             if t:
                 self.lengths.append(self.memory.bank(0)["k"].shape[1])

@@ -10,7 +10,7 @@ from torch import Tensor
 from vosformer.encoders.convmae import ConvViTSize
 from vosformer.memory import Memory
 from vosformer.models.onevos import OneVOS, OneVOSConfig
-from vosformer.protocol import Targets
+from vosformer.protocol import ObjectMasks
 
 SMALL = ConvViTSize((16, 16, 32), (1, 1, 3), (2, 2, 2), 2)
 HEIGHT, WIDTH = 64, 96
@@ -40,13 +40,13 @@ def images(frames: int, samples: int = 1, seed: int = 1) -> list[Tensor]:
     return [first + 0.3 * t * torch.randn(samples, 3, HEIGHT, WIDTH, generator=generator) for t in range(frames)]
 
 
-def masks(t: int, given: bool = False, slots: int = 1, objects: int = 2) -> Targets:
+def masks(t: int, given: bool = False, slots: int = 1, objects: int = 2) -> ObjectMasks:
     """Squares that move to the right; every slot has its own."""
     own = torch.zeros(slots, 10, HEIGHT, WIDTH)
     for s in range(slots):
         for k in range(objects):
             own[s, k, 6 + 26 * k : 28 + 26 * k, 4 * t + 8 * s : 4 * t + 8 * s + 32] = 1
-    return Targets(own, torch.zeros(slots, 1, HEIGHT, WIDTH), given)
+    return ObjectMasks(own, torch.zeros(slots, 1, HEIGHT, WIDTH), given)
 
 
 def roll(

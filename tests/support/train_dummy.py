@@ -13,7 +13,7 @@ from vosformer.data.types import Clip
 from vosformer.geometry import Geometry
 from vosformer.memory import Memory
 from vosformer.policy import EveryK
-from vosformer.protocol import Entry, Features, Reading, Targets
+from vosformer.protocol import Entry, Features, ObjectMasks, Reading
 
 
 class Dummy(nn.Module):
@@ -53,14 +53,14 @@ class Dummy(nn.Module):
         found = F.scaled_dot_product_attention(query, keys, values).transpose(1, 2).unflatten(2, level.shape[-2:])
         return Reading(self.head(torch.cat([level, found], 1)))
 
-    def write(self, features: Features, targets: Targets, reading: Reading | None, memory: Memory | None) -> Entry:
+    def write(self, features: Features, masks: ObjectMasks, reading: Reading | None, memory: Memory | None) -> Entry:
         (level,) = features.pyramid
-        level = level.repeat_interleave(targets.own.shape[0] // level.shape[0], 0)
-        masks = F.interpolate(targets.own, level.shape[-2:], mode="area").flatten(2).transpose(1, 2)
-        return Entry(({"k": self.key(level).flatten(2).transpose(1, 2), "v": self.id_bank(masks)},))
+        level = level.repeat_interleave(masks.own.shape[0] // level.shape[0], 0)
+        small = F.interpolate(masks.own, level.shape[-2:], mode="area").flatten(2).transpose(1, 2)
+        return Entry(({"k": self.key(level).flatten(2).transpose(1, 2), "v": self.id_bank(small)},))
 
-    def reference(self, features: Features, targets: Targets) -> tuple[Entry, Reading]:
-        entry = self.write(features, targets, None, None)
+    def reference(self, features: Features, masks: ObjectMasks) -> tuple[Entry, Reading]:
+        entry = self.write(features, masks, None, None)
         memory = Memory(self.policy)
         memory.add(entry, 0, True)
         return entry, self.read(features, memory)

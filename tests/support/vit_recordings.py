@@ -16,7 +16,7 @@ from vosformer.geometry import Geometry
 from vosformer.inference.objects import merge_slots
 from vosformer.memory import Memory
 from vosformer.policy import Policy
-from vosformer.protocol import Features, Reading, Targets
+from vosformer.protocol import Features, ObjectMasks, Reading
 
 
 def filled(name: str, shape: tuple[int, ...]) -> Tensor:
@@ -163,10 +163,10 @@ class Run:
         return found
 
 
-def targets(masks: Tensor, given: bool) -> Targets:
+def targets(masks: Tensor, given: bool) -> ObjectMasks:
     """Masks [K,H,W] of objects that share a cohort -> what each slot is written with."""
     own = masks[:, None]
-    return Targets(own, masks.sum(0, keepdim=True)[None] - own, given)
+    return ObjectMasks(own, masks.sum(0, keepdim=True)[None] - own, given)
 
 
 def aggregate(logits: Tensor, clamp: float) -> Tensor:

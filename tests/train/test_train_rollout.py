@@ -15,7 +15,7 @@ from vosformer.errors import TrainingError
 from vosformer.geometry import Geometry
 from vosformer.memory import Memory
 from vosformer.policy import DynamicTokens, EveryK, FirstAndPrevious, GivenOnly, OneVOSQueue
-from vosformer.protocol import Entry, Features, Reading, Targets
+from vosformer.protocol import Entry, Features, ObjectMasks, Reading
 from vosformer.registry import new_model
 from vosformer.train.batch import Batch
 from vosformer.train.clip_memory import training_policy
@@ -54,7 +54,7 @@ class Echo(nn.Module):
         self.slot_size = slot_size
         self.shares_memory, self.merges_single = slot_size > 1, slot_size == 1
         self.scale = nn.Parameter(torch.tensor(20.0))
-        self.written: list[Targets] = []
+        self.written: list[ObjectMasks] = []
         self.memories: list[list[int]] = []
 
     def encode(self, image: Tensor) -> Features:
@@ -67,7 +67,7 @@ class Echo(nn.Module):
         own = held["own"][:, -size * size :].transpose(1, 2).unflatten(2, (size, size))
         return Reading(F.pad(self.scale * (own - 0.5), (0, 0, 0, 0, 1, 0)))
 
-    def write(self, features: Features, targets: Targets, reading: Reading | None, memory: Memory | None) -> Entry:
+    def write(self, features: Features, targets: ObjectMasks, reading: Reading | None, memory: Memory | None) -> Entry:
         self.written.append(targets)
         own = targets.own.flatten(2).transpose(1, 2)
         return Entry(({"own": own + 0 * self.scale},))
@@ -237,7 +237,7 @@ def test_every_depth_of_aost_is_supervised():
     frames = [model.encode((batch.images[:, t] / 255 - mean) / std) for t in range(2)]
     own = torch.stack([batch.labels[:, 0] == i for i in range(1, 11)], 1).float()
     memory = Memory(GivenOnly(None))
-    memory.add(model.write(frames[0], Targets(own, 0 * own[:, :1], True), None), 0, True)
+    memory.add(model.write(frames[0], ObjectMasks(own, 0 * own[:, :1], True), None), 0, True)
     expected = torch.zeros(())
     for weight, depth in ((1, 1), (4, 2), (16, 3)):
         logits = model.read(frames[1], memory, depth=depth).logits[:, :3]

@@ -35,6 +35,7 @@ COMMANDS = {
     "evaluate": _Command("vosformer.cli.evaluate", "evaluate", "score result masks against true ones: J, F, J&F"),
     "benchmark": _Command("vosformer.cli.evaluate", "benchmark", "run a model over a data set by its protocol, and score it"),
     "train": _Command("vosformer.cli.train", "train", "train a system with its paper's recipe, or on your own clips"),
+    "recipes": _Command("vosformer.cli.recipes", "recipes", "list every training recipe"),
     "data check": _Command("vosformer.cli.data", "check", "say what a data folder holds, and name every bad file"),
     "data compose": _Command("vosformer.cli.data", "compose", "render composed multi-object clips with exact masks"),
     "weights inspect": _Command("vosformer.cli.weights", "inspect", "what a weights file holds and which variants it fits"),

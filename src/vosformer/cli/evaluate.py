@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 from rich.console import Console
@@ -15,10 +15,14 @@ from vosformer.cli.common import show_table
 from vosformer.cli.session_options import SessionOptions
 from vosformer.evaluation.protocols import named_protocol
 from vosformer.evaluation.report import Report
+from vosformer.evaluation.rules import RULES
 from vosformer.evaluation.runner import Progress as Advance
 from vosformer.evaluation.runner import evaluate as score
 
-RuleName = Literal["davis", "davis2016", "youtube", "mose", "lvos", "vost", "plain", "all"]
+if TYPE_CHECKING:
+    RuleName = str
+else:
+    RuleName = Literal[tuple(RULES)]
 Dataset = Literal[
     "davis2016-val",
     "davis2017-val",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import json as jsonlib
 from dataclasses import asdict
 
 from rich.table import Table
@@ -13,13 +13,13 @@ from vosformer.registry import variant
 from vosformer.registry import variants as all_variants
 
 
-def variants(names: tuple[str, ...] = (), *, objects: int = 1, as_json: bool = False, brief: bool = False) -> None:
+def variants(names: tuple[str, ...] = (), *, objects: int = 1, json: bool = False, brief: bool = False) -> None:
     """List the variants with their parameters, arithmetic and memory.
 
     Args:
         names: only these (default: all).
         objects: number of objects followed; the arithmetic of per-object systems grows with it.
-        as_json: print JSON instead of a table.
+        json: print JSON instead of a table.
         brief: names and summaries only, at once.
     """
     chosen = [variant(name) for name in names] or list(all_variants())
@@ -28,8 +28,8 @@ def variants(names: tuple[str, ...] = (), *, objects: int = 1, as_json: bool = F
             print(f"{entry.name:16} {entry.summary}")
         return
     costs = [cost(entry, objects) for entry in chosen]
-    if as_json:
-        print(json.dumps([asdict(c) for c in costs], indent=1))
+    if json:
+        print(jsonlib.dumps([asdict(c) for c in costs], indent=1))
         return
     table = Table(title=f"480 x 854, {objects} object{'s' * (objects > 1)}, memory as in the papers after 12 frames")
     for heading in ("variant", "parameters", "GFLOP a frame", "memory a frame", ""):

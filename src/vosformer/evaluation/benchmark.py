@@ -116,6 +116,8 @@ def benchmark(
     """
     protocol = named_protocol(dataset)
     videos = find_videos(protocol, Path(root), split)
+    names = [video.name for video in videos]
+    scored = scorable(protocol, videos) if score is None else names if score else []
     place = {"dataset": dataset, "root": str(Path(root).resolve()), "split": None if split is None else str(split)}
     given = {**place, "settings": dict(settings or {})}
     run = _Run.open(Path(out), given, resume)
@@ -134,9 +136,7 @@ def benchmark(
         done += len(video.images)
         if progress is not None:
             progress(done, total)
-    names = [video.name for video in videos]
     archive = run.pack(dataset, names, protocol.zip_prefix)
-    scored = scorable(protocol, videos) if score is None else names if score else []
     report = _score(run, masks_folder(protocol, Path(root)), protocol.rules, names, scored) if scored else None
     frames, seconds = run.totals(names)
     return BenchmarkResult(run.masks, archive, frames, seconds, report)

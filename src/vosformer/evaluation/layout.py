@@ -23,25 +23,40 @@ class MaskFolders:
         root: the folder that the user named.
         sequences: name -> folder of its masks, in natural order.
         single: the root is itself one sequence.
+        objects: each folder has the masks of one object, and is named VIDEO/OBJECT (SA-V).
     """
 
     root: Path
     sequences: dict[str, Path]
     single: bool = False
+    objects: bool = False
+
+    @property
+    def videos(self) -> dict[str, list[str]]:
+        """The sequences of each video: itself, or its objects."""
+        found: dict[str, list[str]] = {}
+        for name in self.sequences:
+            found.setdefault(name.rsplit("/", 1)[0] if self.objects else name, []).append(name)
+        return found
 
 
-def find_masks(root: Path) -> MaskFolders:
-    """The sequences of a data set, a result folder or a single sequence.
+def find_masks(root: Path, places: Sequence[str] = ()) -> MaskFolders:
+    """Find the sequences of a data set, a result folder or a single sequence.
 
     A sequence is a folder of PNG files. The root may be one, hold them, or be laid out like DAVIS (``Annotations/480p/NAME``),
-    YouTube-VOS and MOSE (``[valid/]Annotations/NAME``), one run of `vosformer track` (``masks/``) or several (``NAME/masks/``).
+    YouTube-VOS and MOSE (``[valid/]Annotations/NAME``), one run of `vosformer track` (``masks/``) or several (``NAME/masks/``), or
+    like SA-V (``VIDEO/OBJECT/*.png``).
+
+    Args:
+        root: the folder.
+        places: folders in it to look in before these.
 
     Raises:
         DataError: it does not exist, or no PNG is where one could be expected.
     """
     if not root.is_dir():
         raise DataError(f"{root} is not a folder; expected one with a folder of PNG masks for each sequence")
-    for inside in _INSIDE:
+    for inside in (*places, *_INSIDE):
         folder = root / inside
         if not folder.is_dir():
             continue
@@ -50,6 +65,8 @@ def find_masks(root: Path) -> MaskFolders:
         sequences = _sequences(folder)
         if sequences:
             return MaskFolders(root, sequences)
+        if objects := _object_folders(folder):
+            return MaskFolders(root, objects, objects=True)
         resolutions = [child for child in _folders(folder) if _sequences(child)] if inside in ("Annotations", ".") else []
         if len(resolutions) == 1:
             return MaskFolders(root, _sequences(resolutions[0]))
@@ -69,32 +86,33 @@ def mask_files(folder: Path) -> dict[str, Path]:
 
 
 def select(truth: MaskFolders, results: MaskFolders, split: str | Path | Sequence[str] | None) -> tuple[list[str], str | None]:
-    """The sequences to score, and the list they come from.
+    """Choose the videos to score, and say which list they come from.
 
     Args:
         truth: the true masks.
         results: the result masks.
         split: names; or a list's name in ImageSets ("val", "2017/val") or its file; or None: the list in ImageSets that
-            names exactly the sequences of the results, else every true sequence.
+            names exactly the videos of the results, else every video with true masks.
 
     Raises:
-        DataError: there is no such list, or it names sequences without true masks.
+        DataError: there is no such list, or it names videos without true masks.
     """
+    true, found = truth.videos, results.videos
     if truth.single:
-        return list(truth.sequences), None
+        return list(true), None
     if results.single and split is None:
-        name = next(iter(results.sequences))
-        if name not in truth.sequences:
+        name = next(iter(found))
+        if name not in true:
             raise DataError(f"{truth.root} has no sequence {name!r}, which is the name of the result folder {results.root}")
         return [name], None
     if split is None:
-        lists = {name: names for name, names in _lists(truth.root).items() if set(names) == set(results.sequences)}
+        lists = {name: names for name, names in _lists(truth.root).items() if set(names) == set(found)}
         for name, names in lists.items():
-            if set(names) <= set(truth.sequences):
+            if set(names) <= set(true):
                 return names, name
-        return list(truth.sequences), None
+        return list(true), None
     names = [*split] if isinstance(split, Sequence) and not isinstance(split, str) else read_split(truth.root, split)
-    absent = [name for name in names if name not in truth.sequences]
+    absent = [name for name in names if name not in true]
     if absent:
         raise DataError(f"{truth.root} has no true masks for {first_of(absent)}, which the list {_name_of(split)} names")
     if not names:
@@ -168,11 +186,12 @@ def first_of(names: Iterable[str], limit: int = 3) -> str:
 
 
 def _lists(root: Path) -> dict[str, list[str]]:
+    """The lists in ImageSets, or sav_*.txt (SA-V), of the folder or up to three levels above it."""
     for folder in (root, *list(root.resolve().parents)[:3]):
         sets = folder / "ImageSets"
-        if sets.is_dir():
-            files = sorted(sets.rglob("*.txt"))
-            return {path.relative_to(sets).with_suffix("").as_posix(): _read_list(path) for path in files}
+        if files := sorted(sets.rglob("*.txt") if sets.is_dir() else folder.glob("sav_*.txt")):
+            base = sets if sets.is_dir() else folder
+            return {path.relative_to(base).with_suffix("").as_posix(): _read_list(path) for path in files}
     return {}
 
 
@@ -201,6 +220,13 @@ def own_clips(folder: Path) -> dict[str, Path]:
     """Name -> masks of the clips in a folder that have them in a folder ``masks`` of their own; in natural order."""
     inside = {path.name: path / "masks" for path in _folders(folder)}
     return {name: masks for name, masks in inside.items() if masks.is_dir() and _has_masks(masks)}
+
+
+def _object_folders(folder: Path) -> dict[str, Path]:
+    """VIDEO/OBJECT -> folder, where all folders of all videos are numbers with masks in them (000, 001, ...)."""
+    inside = {f"{video.name}/{one.name}": one for video in _folders(folder) for one in _folders(video)}
+    numbered = all(path.name.isdigit() and len(path.name) == 3 for path in inside.values())
+    return inside if numbered and any(_has_masks(path) for path in inside.values()) else {}
 
 
 def _sequences(folder: Path) -> dict[str, Path]:

@@ -44,7 +44,7 @@ class Statistics:
         mean: over the frames, in [0,1].
         recall: share of the frames with a value above 0.5.
         decay: mean of the first quarter minus mean of the last, in [-1,1]; less is better.
-        last_quarter: mean of the last quarter, in [0,1] (for J this is VOST's J_tr).
+        last_quarter: mean of the last quarter, in [0,1]; VOST's J_tr cuts elsewhere, see `official`.
     """
 
     mean: float
@@ -143,32 +143,20 @@ def statistics(values: ArrayLike) -> Statistics:
     array = np.asarray(values, np.float64)
     if array.ndim != 1 or not array.size:
         raise InputError(f"values of shape {array.shape} have no statistics, expected [n] with at least one frame")
-    cuts = (np.round(np.linspace(1, array.size, 5) + 1e-10) - 1).astype(np.int64)
+    cuts = quarter_cuts(array.size)
     first, last = (float(array[cuts[i] : cuts[i + 1] + 1].mean()) for i in (0, 3))
     return Statistics(float(array.mean()), float((array > 0.5).mean()), first - last, last)
 
 
+def quarter_cuts(n: int) -> NDArray[np.int64]:
+    """Give the numbers of the frames that cut n of them into quarters, the first and the last one included: int64 [5]."""
+    return (np.round(np.linspace(1, n, 5) + 1e-10) - 1).astype(np.int64)
+
+
 def mean_statistics(parts: Sequence[Statistics]) -> Statistics:
-    """The plain mean of several objects' statistics, every object weighing the same."""
+    """Take the plain mean of several objects' statistics, every object weighing the same."""
     columns = np.array([(p.mean, p.recall, p.decay, p.last_quarter) for p in parts], np.float64)
     return Statistics(*columns.mean(0).tolist())
-
-
-def label_scores(
-    truth: NDArray[Any], result: NDArray[Any], ids: Sequence[int], *, void: NDArray[np.bool_] | None = None
-) -> dict[int, FrameScores]:
-    """J and F of every object of some frames.
-
-    Args:
-        truth: integer labels [n,H,W].
-        result: integer labels [n,H,W].
-        ids: whose scores.
-        void: bool [n,H,W], pixels that do not count.
-
-    Raises:
-        InputError: shapes that do not fit.
-    """
-    return {i: frame_scores(truth == i, result == i, void=void) for i in ids}
 
 
 def _scores(truth: ArrayLike, result: ArrayLike, void: ArrayLike | None, tolerance: float) -> tuple[Values, Values]:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from vosformer.errors import DataError, InputError
 from vosformer.evaluation.layout import first_of, mask_files, own_clips, read_meta, read_split
 from vosformer.evaluation.masks import labels_present, read_labels
+from vosformer.evaluation.ranges import listed
 from vosformer.evaluation.rules import RULES, VOID, Rules
 from vosformer.io.images import SUFFIXES, natural_key
 
@@ -190,7 +191,11 @@ def scorable(protocol: Protocol, videos: list[Video]) -> list[str]:
     if not protocol.public_truth:
         return names if all(video.wanted <= video.masks.keys() for video in videos) else []
     least = 2 if protocol.scoring.last else 3  # the first mask is given, and some rules leave out the last
-    return [video.name for video in videos if len(video.masks) >= least]
+    chosen = [video for video in videos if len(video.masks) >= least]
+    for video in chosen:
+        if protocol.scoring.objects == "listed":  # better to fail before the run than after it
+            listed(protocol.scoring, next(iter(video.masks.values())).parent.parent, video.name, tuple(video.masks))
+    return [video.name for video in chosen]
 
 
 def masks_folder(protocol: Protocol, root: Path) -> Path:
@@ -235,7 +240,7 @@ def _video(protocol: Protocol, name: str, images: Path, masks: Path, meta: dict[
         tuple(files[frame] for frame in frames),
         wanted,
         labelled,
-        later=rules.later or protocol.gives_later,
+        later=rules.objects == "every" or protocol.gives_later,
         binary=rules.merged or ids == {VOID},
         void=rules.void != "object",
     )

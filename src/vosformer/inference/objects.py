@@ -14,7 +14,7 @@ from torch import Tensor
 
 from vosformer.memory import Memory
 from vosformer.policy import Policy
-from vosformer.protocol import Targets, VOSModel
+from vosformer.protocol import ObjectMasks, VOSModel
 
 
 @dataclass
@@ -76,14 +76,14 @@ def all_ids(cohorts: Iterable[Cohort]) -> list[int]:
     return [i for cohort in cohorts for i in cohort.ids]
 
 
-def hard_targets(cohort: Cohort, labels: Tensor, slot_size: int, given: bool) -> Targets:
+def hard_masks(cohort: Cohort, labels: Tensor, slot_size: int, given: bool) -> ObjectMasks:
     """The masks of a cohort out of a label map.
 
     Args:
         cohort: whose masks.
         labels: integers [H,W] at the network's size.
         slot_size: K.
-        given: see `Targets`.
+        given: see `ObjectMasks`.
     """
     own = torch.zeros(len(cohort.slots), slot_size, *labels.shape, device=labels.device)
     for s, slot in enumerate(cohort.slots):
@@ -91,10 +91,10 @@ def hard_targets(cohort: Cohort, labels: Tensor, slot_size: int, given: bool) ->
             if i is not None:
                 own[s, k] = labels == i
     others = (labels != 0).float() - own.sum(1, keepdim=True)
-    return Targets(own, others, given)
+    return ObjectMasks(own, others, given)
 
 
-def soft_targets(cohort: Cohort, probabilities: dict[int, Tensor], slot_size: int, given: bool) -> Targets:
+def soft_masks(cohort: Cohort, probabilities: dict[int, Tensor], slot_size: int, given: bool) -> ObjectMasks:
     """The masks of a cohort out of the probabilities [H,W] of every id, at the network's size."""
     first = next(iter(probabilities.values()))
     total = torch.stack(tuple(probabilities.values())).sum(0)
@@ -103,7 +103,7 @@ def soft_targets(cohort: Cohort, probabilities: dict[int, Tensor], slot_size: in
         for k, i in enumerate(slot):
             if i is not None:
                 own[s, k] = probabilities[i]
-    return Targets(own, total - own.sum(1, keepdim=True), given)
+    return ObjectMasks(own, total - own.sum(1, keepdim=True), given)
 
 
 def merge_slots(slots: Sequence[Tensor], clamp: float, merges_single: bool) -> Tensor:

@@ -185,14 +185,14 @@ def _remember(
     mixed = _soft_masks(setup, view, cohorts, seen, at_network, given) if model.feedback == "soft" else {}
     for c, cohort in enumerate(cohorts):
         if model.feedback == "hard":
-            targets = objects.hard_targets(cohort, at_network, model.slot_size, given is not None)
+            masks = objects.hard_masks(cohort, at_network, model.slot_size, given is not None)
         else:
-            targets = objects.soft_targets(cohort, mixed, model.slot_size, given is not None)
-        targets = targets._replace(own=targets.own.to(setup.dtype), others=targets.others.to(setup.dtype))
+            masks = objects.soft_masks(cohort, mixed, model.slot_size, given is not None)
+        masks = masks._replace(own=masks.own.to(setup.dtype), others=masks.others.to(setup.dtype))
         reading = seen.readings[c] if c < was_read else None
         if getattr(model, "write_ignores_memory", False):
             cohort.memory.make_room(number - cohort.began, given is not None)
-        entry = model.write(seen.features, targets, reading, cohort.memory if c < was_read else None)
+        entry = model.write(seen.features, masks, reading, cohort.memory if c < was_read else None)
         cohort.memory.add(entry, number - cohort.began, given is not None)
 
 

@@ -10,7 +10,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from vosformer.errors import InputError
-from vosformer.inference.objects import Cohort, hard_targets
+from vosformer.inference.objects import Cohort, hard_masks
 from vosformer.memory import Memory
 from vosformer.protocol import Features, VOSModel
 from vosformer.registry import Variant
@@ -67,8 +67,8 @@ def cost(entry: Variant, objects: int = 1, frames: int = 12, **options: Any) -> 
             with FlopCounterMode(display=False) as counter:
                 features: Features = model.encode(image)
                 reading = model.read(features, cohort.memory) if number else None
-                targets = hard_targets(cohort, labels, model.slot_size, number == 0)
-                written = model.write(features, targets, reading, cohort.memory if number else None)
+                masks = hard_masks(cohort, labels, model.slot_size, number == 0)
+                written = model.write(features, masks, reading, cohort.memory if number else None)
                 cohort.memory.add(written, number, number == 0)
             seen.append(counter.get_total_flops() / 1e9)
     parameters = sum(p.numel() for p in network.parameters())

@@ -106,6 +106,10 @@ class Source(ABC):
             return frame
         raise InputError(f"{self.name} has no frame {number}")
 
+    def name_of(self, number: int) -> str:
+        """The name of a frame, `Frame.name`, without reading it."""
+        return frame_name(number)
+
     def find(self, name: str) -> int | None:
         """The number of the frame of that name, or None. Zeros in front may be more or fewer, but 7 or 07 is no frame's name."""
         padded = len(name) > 2 and name.startswith("0")

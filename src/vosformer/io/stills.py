@@ -81,6 +81,10 @@ class ImageFiles(Source):
             raise InputError(f"{path} is {image.shape[1]} x {image.shape[0]} pixels: expected {self.width} x {self.height}")
         return Frame(number, path.stem, image, time)
 
+    def name_of(self, number: int) -> str:
+        """The stem of the file."""
+        return self._paths[number].stem
+
     def find(self, name: str) -> int | None:
         """The number of the file with that stem, or None."""
         return self._numbers.get(name)

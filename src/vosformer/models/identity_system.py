@@ -21,7 +21,7 @@ from vosformer.nn.identity import IdentityBank
 from vosformer.nn.maps import Grid, per_slot, to_map, to_tokens
 from vosformer.nn.propagation import Past, Stack, State
 from vosformer.policy import EveryK, GivenOnly
-from vosformer.protocol import Entry, Features, Layer, Reading, Targets
+from vosformer.protocol import Entry, Features, Layer, ObjectMasks, Reading
 
 EncoderName = Literal["mobilenet_v2", "resnet50", "swin_base", "tiny"]
 
@@ -167,7 +167,7 @@ class IdentitySystem(nn.Module):
         carry = self._propagate(features, known["k"].shape[0], depth, past, True)
         return Reading(self.decode(features, carry), carry)
 
-    def write(self, features: Features, targets: Targets, reading: Reading | None, memory: Memory | None = None) -> Entry:
+    def write(self, features: Features, masks: ObjectMasks, reading: Reading | None, memory: Memory | None = None) -> Entry:
         """What the frame leaves behind: keys and values of each layer, the values (AOST: also the keys) told by the ID embedding.
 
         A frame with given masks ignores the memory and attends only to itself, so that deeper layers have seen the masks; all layers
@@ -175,35 +175,35 @@ class IdentitySystem(nn.Module):
 
         Args:
             features: of B samples.
-            targets: masks of S slots.
+            masks: of S slots.
             reading: of the same frame; not needed with given masks.
             memory: what the frame was read with; needed for several local frames only.
 
         Raises:
             InputError: predicted masks without a reading.
         """
-        if targets.given:
-            return self._refer(features, targets, finish=False)[0]
+        if masks.given:
+            return self._refer(features, masks, finish=False)[0]
         if reading is None:
             raise InputError("predicted masks can only be written with the reading of their frame")
-        identity = self.embed(targets)
+        identity = self.embed(masks)
         states: tuple[State, ...] = reading.carry.states
         layers = tuple(self.LSTT.block(i).remember(state, identity) for i, state in enumerate(states))
         if self.local_frames <= 1 or memory is None:
             return Entry(layers)
         return Entry(layers, tuple(self._shift(memory.last(i)) for i in range(len(layers))))
 
-    def reference(self, features: Features, targets: Targets) -> tuple[Entry, Reading]:
+    def reference(self, features: Features, masks: ObjectMasks) -> tuple[Entry, Reading]:
         """The reference pass with its own decoding: what `write` does with given masks, and the logits that come of it.
 
         The official training puts an auxiliary loss on these logits.
         """
-        entry, carry = self._refer(features, targets, finish=True)
+        entry, carry = self._refer(features, masks, finish=True)
         return entry, Reading(self.decode(features, carry), carry)
 
-    def embed(self, targets: Targets) -> Tensor:
+    def embed(self, masks: ObjectMasks) -> Tensor:
         """The ID embedding E [S,N,C] (AOT Eq. 2), normalised where the system does so."""
-        identity: Tensor = self.patch_wise_id_bank.embed(targets)
+        identity: Tensor = self.patch_wise_id_bank.embed(masks)
         if self.id_norm is not None:
             identity = self.id_norm(identity)
         return identity
@@ -242,8 +242,8 @@ class IdentitySystem(nn.Module):
         streams, states = self.LSTT(to_tokens(features.pyramid[3]), slots, grid, depth, past, finish)
         return Carry(tuple(states), self.LSTT.normalise(streams, grid) if finish else ())
 
-    def _refer(self, features: Features, targets: Targets, finish: bool) -> tuple[Entry, Carry]:
-        identity = self.embed(targets)
+    def _refer(self, features: Features, masks: ObjectMasks, finish: bool) -> tuple[Entry, Carry]:
+        identity = self.embed(masks)
         layers: list[Layer] = []
 
         def past(layer: int, state: State) -> Past:
@@ -251,7 +251,7 @@ class IdentitySystem(nn.Module):
             layers.append(own)
             return Past(own, (own,))
 
-        carry = self._propagate(features, targets.own.shape[0], self.LSTT.depth, past, finish)
+        carry = self._propagate(features, masks.own.shape[0], self.LSTT.depth, past, finish)
         return Entry(tuple(layers)), carry
 
     def _last_frames(self, last: Layer) -> tuple[Layer, ...]:

@@ -28,7 +28,7 @@ from vosformer.nn.stm_decoder import CBAMDecoder, DeconvPyramid, Skips
 from vosformer.nn.topk import attend_topk
 from vosformer.nn.vit_blocks import EPS, Block, PatchEmbed, Projected, initialise, make_blocks, resize_positions, sine_table
 from vosformer.policy import FirstAndPrevious, Policy
-from vosformer.protocol import Entry, Features, Layer, Reading, Targets
+from vosformer.protocol import Entry, Features, Layer, ObjectMasks, Reading
 from vosformer.registry import Variant, build_from
 
 _DAVIS = FirstAndPrevious()
@@ -277,24 +277,24 @@ class JointFormer(nn.Module):
     # ---------------------------------------------------------------- memory frames
 
     def write(
-        self, features: Features, targets: Targets, reading: Reading | None, memory: Memory | None, update: bool = True
+        self, features: Features, masks: ObjectMasks, reading: Reading | None, memory: Memory | None, update: bool = True
     ) -> Entry:
         """The frame with its masks through the shared backbone; on the way the compressed memory meets its tokens (Eq. 3, above).
 
         Args:
             features: of the frame.
-            targets: its masks.
+            masks: its masks.
             reading: of the frame; its token goes on from there (None: a new object, whose token is the learnt one).
             memory: not used.
             update: False skips the second update of the compressed memory (40 % of the frames in training).
         """
-        parts = in_parts(len(targets.own), features.image)
+        parts = in_parts(len(masks.own), features.image)
         token: Tensor | None = None
         if self.token is not None:
-            token = self.token.expand(len(targets.own), -1, -1) if reading is None else cast(Tensor, reading.carry)
-        masks = torch.cat([targets.own, targets.others] if self.config.others else [targets.own], 1)
+            token = self.token.expand(len(masks.own), -1, -1) if reading is None else cast(Tensor, reading.carry)
+        planes = torch.cat([masks.own, masks.others] if self.config.others else [masks.own], 1)
         # First the stem for all parts, since its maps are the largest; what the blocks leave behind piles up only then.
-        x = torch.cat([self._embed(features.image[part.samples], masks[part.slots]) for part in parts])
+        x = torch.cat([self._embed(features.image[part.samples], planes[part.slots]) for part in parts])
         store = Gatherer(parts, len(self.joint) if self.config.mode == "d" else 1)
         moved = [
             self._remember(x[part.slots], None if token is None else token[part.slots], update, store.taker(part))

@@ -30,7 +30,7 @@ from vosformer.nn.small_objects import dilate_small
 from vosformer.nn.token_selector import TokenSelector, attend_gated, rate_loss, received_attention, take
 from vosformer.nn.vit_blocks import initialise
 from vosformer.policy import DynamicTokens, OneVOSQueue, Policy
-from vosformer.protocol import Entry, Features, Layer, Reading, Targets
+from vosformer.protocol import Entry, Features, Layer, ObjectMasks, Reading
 from vosformer.registry import Variant, build_from
 
 
@@ -185,12 +185,12 @@ class OneVOS(nn.Module):
         x, carry = self._propagate(features, memory, probe)
         return Reading(self.decoder(to_map(x, _grid(features)), features.pyramid), carry)
 
-    def write(self, features: Features, targets: Targets, reading: Reading | None, memory: Memory | None = None) -> Entry:
+    def write(self, features: Features, masks: ObjectMasks, reading: Reading | None, memory: Memory | None = None) -> Entry:
         """What the frame leaves behind as the next frame's reference (Eq. 6, first line, in every layer).
 
         Args:
             features: of B samples.
-            targets: masks of S slots.
+            masks: of S slots.
             reading: of the same frame, if it was read.
             memory: what the frame was read with, if there was any.
 
@@ -199,7 +199,7 @@ class OneVOS(nn.Module):
             The next frame attends to the raw keys, the memory holds the marked ones (Eq. 4). With a selector only the selected
             tokens; in training all of them and their gates.
         """
-        mask = self.patch_wise_id_bank.embed(targets)
+        mask = self.patch_wise_id_bank.embed(masks)
         carry = self._carry(features, reading, memory)
         tokens = per_slot(features.pyramid[3], mask.shape[0])
         if self.coupled:

@@ -26,7 +26,7 @@ from vosformer.nn.parts import Gatherer, in_parts
 from vosformer.nn.stm_decoder import DeconvPyramid, STMDecoder
 from vosformer.nn.vit_blocks import EPS, Block, PatchEmbed, Projected, initialise, make_blocks, resize_positions, sine_table
 from vosformer.policy import FirstAndPrevious, Policy
-from vosformer.protocol import Entry, Features, Layer, Reading, Targets
+from vosformer.protocol import Entry, Features, Layer, ObjectMasks, Reading
 from vosformer.registry import Variant, build_from
 
 _GRID = 24  # side of the position table: 384 pixels, the crop of the training
@@ -183,17 +183,17 @@ class SimVOS(nn.Module):
             q, (k, v) = block.project_queries(now), block.project_keys(x)
         return block.finish(now, attend(q, k, v, block.heads))
 
-    def write(self, features: Features, targets: Targets, reading: Reading | None, memory: Memory | None) -> Entry:
+    def write(self, features: Features, masks: ObjectMasks, reading: Reading | None, memory: Memory | None) -> Entry:
         """Image and mask tokens (Eqs. 1, 2) through the within-frame blocks; prototypes of them if there is token refinement."""
         grid, embedded = _grid(features.image), to_tokens(features.pyramid[0])
-        masks = token_masks(targets, grid, len(embedded)) if self.config.prototypes is not None else None
-        parts = in_parts(len(targets.own), features.image)
+        phi = token_masks(masks, grid, len(embedded)) if self.config.prototypes is not None else None
+        parts = in_parts(len(masks.own), features.image)
         store = Gatherer(parts, 1)
         for part in parts:
-            own = self.mask_patch_embed(targets.own[part.slots])
+            own = self.mask_patch_embed(masks.own[part.slots])
             x = self._within(per_slot(embedded[part.samples], len(own)) + own)
-            if masks is not None:
-                x = self._refine(x, [mask[part.slots] for mask in masks], grid)
+            if phi is not None:
+                x = self._refine(x, [mask[part.slots] for mask in phi], grid)
             store.taker(part)(self._projected(x))
         return Entry(tuple(store.layers))
 
@@ -206,7 +206,7 @@ class SimVOS(nn.Module):
         return cast(Block, self.blocks[index])
 
 
-def token_masks(targets: Targets, grid: Grid, samples: int) -> tuple[Tensor, Tensor]:
+def token_masks(masks: ObjectMasks, grid: Grid, samples: int) -> tuple[Tensor, Tensor]:
     """The masks phi(M) and phi(1 - M) that prototypes are made with, [S,N,1] float32 each.
 
     A place belongs to the object that is most probable there after resampling; the foreground mask is the probability p of the own
@@ -214,18 +214,18 @@ def token_masks(targets: Targets, grid: Grid, samples: int) -> tuple[Tensor, Ten
     this choice where it is exactly 1 at full size, so that all uncertain places fall to some object. The other objects compete
     one by one if they share the cohort; those of other cohorts compete as one.
     """
-    own = targets.own.float()[:, 0]
-    total = own + targets.others.float()[:, 0]
+    own = masks.own.float()[:, 0]
+    total = own + masks.others.float()[:, 0]
     objects = torch.unflatten(own, 0, (samples, -1))
     everything = torch.unflatten(total, 0, (samples, -1))[:, :1]  # all slots of a sample know the same
     background = 1 - everything
     background = background.masked_fill(background != 1, 0)
     rest = (everything - objects.sum(1, keepdim=True)).clamp(min=0)
-    masks = torch.cat([background, objects, rest], 1)
-    masks = F.interpolate(masks, (grid.height, grid.width), mode="bilinear", align_corners=False).flatten(2)
-    chance = masks[:, 1:-1].flatten(0, 1)
-    places = torch.arange(1, masks.shape[1] - 1, device=masks.device).view(1, -1, 1)
-    mine = (masks.argmax(1, keepdim=True) == places).flatten(0, 1)
+    planes = torch.cat([background, objects, rest], 1)
+    planes = F.interpolate(planes, (grid.height, grid.width), mode="bilinear", align_corners=False).flatten(2)
+    chance = planes[:, 1:-1].flatten(0, 1)
+    places = torch.arange(1, planes.shape[1] - 1, device=planes.device).view(1, -1, 1)
+    mine = (planes.argmax(1, keepdim=True) == places).flatten(0, 1)
     return (chance * mine)[..., None], ((1 - chance) * ~mine)[..., None]
 
 

@@ -9,24 +9,24 @@ from torch import Tensor, nn
 from vosformer.nn import onednn
 from vosformer.nn.conv import convolve
 from vosformer.nn.maps import to_tokens
-from vosformer.protocol import Targets
+from vosformer.protocol import ObjectMasks
 
 
-def one_hot(targets: Targets) -> Tensor:
+def one_hot(masks: ObjectMasks) -> Tensor:
     """The masks of a slot's objects, background first.
 
     Objects of other slots count as background. Pixels that are to be ignored belong to nothing at all.
 
     Args:
-        targets: of S slots with K places.
+        masks: of S slots with K places.
 
     Returns:
         [S,1+K,H,W] in [0,1].
     """
-    own = targets.own
+    own = masks.own
     background = (1 - own.sum(1, keepdim=True)).clamp_(min=0)
     planes = torch.cat([background, own], 1)
-    return planes if targets.ignore is None else planes * (1 - targets.ignore)
+    return planes if masks.ignore is None else planes * (1 - masks.ignore)
 
 
 class IdentityBank(nn.Conv2d):
@@ -47,11 +47,11 @@ class IdentityBank(nn.Conv2d):
         self.aligned = aligned
         nn.init.orthogonal_(self.weight.data.view(channels, -1), gain=kernel**-2)
 
-    def embed(self, targets: Targets) -> Tensor:
+    def embed(self, masks: ObjectMasks) -> Tensor:
         """The identification embedding E [S,N,C]."""
-        if targets.ignore is None and onednn.serves(self.weight):
-            return to_tokens(self._embed_sparsely(targets.own.to(self.weight.dtype)))
-        return to_tokens(convolve(one_hot(targets).to(self.weight.dtype), self))
+        if masks.ignore is None and onednn.serves(self.weight):
+            return to_tokens(self._embed_sparsely(masks.own.to(self.weight.dtype)))
+        return to_tokens(convolve(one_hot(masks).to(self.weight.dtype), self))
 
     def _embed_sparsely(self, own: Tensor) -> Tensor:
         """[S,K,H,W] hard masks -> [S,C,h,w]: a map of nothing but background, plus what each object in sight changes.

@@ -19,7 +19,7 @@ from vosformer.errors import TrainingError
 from vosformer.geometry import MEAN, STD
 from vosformer.inference.objects import merge_slots
 from vosformer.memory import Memory
-from vosformer.protocol import Entry, Features, Reading, Targets, VOSModel
+from vosformer.protocol import Entry, Features, ObjectMasks, Reading, VOSModel
 from vosformer.train.batch import Batch
 from vosformer.train.clip_memory import ClipMemory
 from vosformer.train.losses import Values, auxiliary_weight, depth_weights, segmentation_loss, top_share
@@ -88,8 +88,12 @@ class Rollout(nn.Module):
             if own or wants_labels:
                 predicted.append(argmax(outputs[-1].detach()))
             if t < frames - 1:
-                targets = self._targets(outputs[-1], predicted[-1], places) if own else places.hard(labels[:, t], given=False)
-                memory.add(self._write(current, targets, readings[-1], held, memory.updates(t)), t)
+                masks = (
+                    self._own_object_masks(outputs[-1], predicted[-1], places)
+                    if own
+                    else places.hard(labels[:, t], given=False)
+                )
+                memory.add(self._write(current, masks, readings[-1], held, memory.updates(t)), t)
         return self._sum(values, auxiliary, memory.penalty(), predicted if len(predicted) == frames else None)
 
     def _own_masks(self, step: int) -> bool:
@@ -106,15 +110,15 @@ class Rollout(nn.Module):
 
     def _begin(self, features: Features, labels: Tensor, places: Places, memory: ClipMemory, step: int) -> Values | None:
         """Write the first frame; its own decoding gives the auxiliary loss while that counts (AOT)."""
-        targets = places.hard(labels, given=True)
+        masks = places.hard(labels, given=True)
         weight = auxiliary_weight(self.recipe.loss, step)
         refer: Callable[..., tuple[Entry, Reading]] | None = getattr(self.model, "reference", None)
         if weight > 0 and refer is not None:
-            entry, reading = self._call(refer, features, targets)
+            entry, reading = self._call(refer, features, masks)
             memory.add(entry, 0)
             outputs = self._scores(reading.logits, places, labels.shape[-2:])
             return self._loss([outputs], labels, places.counts, step)
-        memory.add(self._write(features, targets, None, None, True), 0)
+        memory.add(self._write(features, masks, None, None, True), 0)
         return None
 
     def _read(self, features: Features, memory: Memory) -> list[Reading]:
@@ -128,12 +132,12 @@ class Rollout(nn.Module):
         return [self._call(self.system.read, features, memory)]
 
     def _write(
-        self, features: Features, targets: Targets, reading: Reading | None, memory: Memory | None, update: bool
+        self, features: Features, masks: ObjectMasks, reading: Reading | None, memory: Memory | None, update: bool
     ) -> Entry:
         if memory is not None and self.recipe.run.checkpointing:
             memory = memory.clone()
         options = {} if update else {"update": False}
-        return cast(Entry, self._call(self.system.write, features, targets, reading, memory, **options))
+        return cast(Entry, self._call(self.system.write, features, masks, reading, memory, **options))
 
     def _call(self, function: Callable[..., Any], *inputs: Any, **options: Any) -> Any:
         if self.recipe.run.checkpointing and torch.is_grad_enabled():
@@ -162,7 +166,7 @@ class Rollout(nn.Module):
         ]
         return Values(*(torch.stack(part).sum(0) for part in zip(*parts, strict=True)))
 
-    def _targets(self, scores: Tensor, predicted: Tensor, places: Places) -> Targets:
+    def _own_object_masks(self, scores: Tensor, predicted: Tensor, places: Places) -> ObjectMasks:
         """The model's own masks of a frame, as it is to be remembered."""
         if (self.recipe.rollout.feedback or self.system.feedback) == "soft":
             return places.soft(scores.softmax(1))

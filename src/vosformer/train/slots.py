@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vosformer.errors import TrainingError
-from vosformer.protocol import Targets
+from vosformer.protocol import ObjectMasks
 from vosformer.train.batch import Batch, generator
 from vosformer.train.losses import IGNORE
 from vosformer.train.recipe import Recipe
@@ -38,15 +38,15 @@ class Places:
         self._ids = torch.arange(1, self.most + 1, device=device).view(1, -1, 1, 1)
         self._absent = torch.arange(1, self.most + 1, device=device)[None] > batch.counts[:, None].to(device)
 
-    def hard(self, labels: Tensor, given: bool) -> Targets:
+    def hard(self, labels: Tensor, given: bool) -> ObjectMasks:
         """Masks out of labels [B,H,W]."""
-        targets = self._place((labels[:, None] == self._ids).float(), given)
+        masks = self._place((labels[:, None] == self._ids).float(), given)
         unknown = labels == IGNORE
         if not bool(unknown.any()):
-            return targets
-        return targets._replace(ignore=unknown[:, None].float().repeat_interleave(self.slots, 0))
+            return masks
+        return masks._replace(ignore=unknown[:, None].float().repeat_interleave(self.slots, 0))
 
-    def soft(self, probabilities: Tensor) -> Targets:
+    def soft(self, probabilities: Tensor) -> ObjectMasks:
         """Masks out of probabilities [B,1+n,H,W]; gradients flow."""
         return self._place(probabilities[:, 1:] * ~self._absent[..., None, None], False)
 
@@ -63,15 +63,15 @@ class Places:
             logits = logits.masked_fill(absent[..., None, None], -1e10)
         return logits
 
-    def _place(self, masks: Tensor, given: bool) -> Targets:
+    def _place(self, masks: Tensor, given: bool) -> ObjectMasks:
         """[B,n,H,W] -> the slots' masks."""
         if self.per_object:
             own = masks.flatten(0, 1)[:, None]
             others = (masks.sum(1, keepdim=True) - masks).flatten(0, 1)[:, None]
-            return Targets(own, others, given)
+            return ObjectMasks(own, others, given)
         if self.most == self.slot_size and not masks.requires_grad:
             own = torch.empty_like(masks)
         else:
             own = masks.new_zeros(self.samples, self.slot_size, *masks.shape[2:])
         own[self._rows, self._order] = masks
-        return Targets(own, torch.zeros_like(masks[:, :1]), given)
+        return ObjectMasks(own, torch.zeros_like(masks[:, :1]), given)

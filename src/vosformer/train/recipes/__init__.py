@@ -1,4 +1,4 @@
-"""The recipes by name: one file for each paper, each with a tuple `RECIPES`; and those of others, see `register`."""
+"""The recipes by name: one file for each paper, each with a tuple `RECIPES`; and those of others, see `register_recipe`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vosformer.train.recipe import Recipe
 _EXTRA: dict[str, Recipe] = {}
 
 
-def register(recipe: Recipe) -> None:
+def register_recipe(recipe: Recipe) -> None:
     """Make a recipe of your own known by its name (it wins over a built-in one of the same name).
 
     A module that an installed package names as an entry point of the group `vosformer.variants` may call this, too: then the command

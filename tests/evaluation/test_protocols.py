@@ -1,0 +1,170 @@
+"""Scores that the benchmarks' own scorers gave for synthetic masks: every number of every recording that is found.
+
+The folder is ``$VOSFORMER_FIXTURES/protocols`` (default: the one beside these tests) with NAME/{data.npz,layout.json,expected.json}
+in it, as its README tells; further recordings can be dropped in without touching this file.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vosformer.evaluation import RULES, evaluate
+
+FIXTURES = Path(os.environ.get("VOSFORMER_FIXTURES", Path(__file__).parents[1] / "fixtures")) / "protocols"
+KNOWN = ("davis2016", "davis2017", "vost", "lvos", "mosev2", "sav", "visor", "viposeg", "burst", "ytvis", "vot")
+FOUND = sorted(path.parent.name for path in FIXTURES.glob("*/expected.json"))
+TOLERANCE = 1e-9
+PER_CENT = 1e-6
+
+
+def test_recordings_are_found():
+    if not FOUND and "VOSFORMER_FIXTURES" in os.environ:
+        pytest.skip(f"{FIXTURES} holds no recordings of the protocols")
+    assert FOUND
+    assert not set(FOUND) - set(KNOWN), "a recording that this test does not know"
+
+
+def recorded(name):
+    if name not in FOUND:
+        pytest.skip(f"{FIXTURES} holds no recording of {name}")
+    return json.loads((FIXTURES / name / "expected.json").read_text())
+
+
+def lay_out(name, root):
+    """Write the masks and files of a recording as its benchmark has them; returns the folders of results and truth."""
+    layout = json.loads((FIXTURES / name / "layout.json").read_text())
+    with np.load(FIXTURES / name / "data.npz") as arrays:
+        for folder in layout["folders"]:
+            place = root / folder["side"] / folder["path"]
+            place.mkdir(parents=True)
+            masks = arrays[folder["array"]]
+            assert len(masks) == len(folder["frames"])
+            for frame, mask in zip(folder["frames"], masks, strict=True):
+                image = Image.fromarray(mask, "L")
+                if folder["mode"] == "P":
+                    image.putpalette(list(range(256)) * 3)
+                image.save(place / f"{frame}.png")
+    for path, content in layout["files"].items():
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_text(content if isinstance(content, str) else json.dumps(content))
+    return root / "result", root / "truth"
+
+
+def agree(found, expected, tolerance, where=""):
+    """Every number of `expected` is in `found`; None stands for what is not defined."""
+    for name, value in expected.items():
+        at = f"{where} {name}"
+        assert name in found, at
+        if isinstance(value, dict):
+            agree(found[name], value, tolerance, at)
+        elif value is None:
+            assert math.isnan(found[name]), at
+        else:
+            np.testing.assert_allclose(found[name], value, rtol=0, atol=tolerance, err_msg=at)
+
+
+def one_by_one(report):
+    return {one.name: one for sequence in report.sequences for one in sequence.objects}
+
+
+def agree_per_object(report, expected, tolerance, lists):
+    """The numbers and the values by frame of each object; `lists` gives the latter by their names."""
+    objects = one_by_one(report)
+    assert set(objects) == set(expected)
+    for name, numbers in expected.items():
+        values = {key: of(objects[name]) for key, of in lists.items()}
+        agree(report.official.objects[name] | values, {k: v for k, v in numbers.items() if k != "unseen"}, tolerance, name)
+
+
+J_AND_F = {"J": lambda one: one.per_frame.j, "F": lambda one: one.per_frame.f}
+
+
+def test_davis2016(tmp_path):
+    expected = recorded("davis2016")
+    report = evaluate(*lay_out("davis2016", tmp_path), rules="davis2016", split="2016/val")
+    agree(report.official.overall, expected["overall"], TOLERANCE)
+    agree_per_object(report, expected["objects"], TOLERANCE, J_AND_F)
+
+
+@pytest.mark.parametrize(("name", "rules", "lists"), [("davis2017", "davis", "2017"), ("visor", "visor", "2022")])
+def test_davis2017_and_visor(name, rules, lists, tmp_path):
+    expected = recorded(name)
+    result, truth = lay_out(name, tmp_path)
+    for split, numbers in expected.items():
+        report = evaluate(result, truth, rules=rules, split=f"{lists}/{split}")
+        agree(report.official.overall, numbers["overall"], TOLERANCE, split)
+        agree_per_object(report, numbers["objects"], TOLERANCE, J_AND_F)
+        assert report.score == report.official.overall["J&F-Mean"]
+
+
+def test_vost(tmp_path):
+    expected = recorded("vost")
+    report = evaluate(*lay_out("vost", tmp_path), rules="vost", split="val")
+    agree(report.official.overall, expected["overall"], TOLERANCE)
+    last = {"J_last": lambda one: one.per_frame.j[math.floor(0.75 * len(one.frames)) :]}
+    agree_per_object(report, expected["objects"], TOLERANCE, {"J": J_AND_F["J"]} | last)
+    assert report.score == report.official.overall["J-Mean"]
+
+
+@pytest.mark.parametrize(("version", "rules"), [("head", "lvos"), ("nov2022", "lvos-2022")])
+def test_lvos(version, rules, tmp_path):
+    expected = recorded("lvos")
+    report = evaluate(*lay_out("lvos", tmp_path), rules=rules)
+    agree(report.official.overall, expected[version]["overall"], TOLERANCE)
+    agree_per_object(report, expected[version]["objects"], TOLERANCE, J_AND_F)
+    objects = one_by_one(report)
+    assert {name: str(one.id) for name, one in objects.items()} == expected["ids"]
+    assert {name: one.group == "unseen" for name, one in objects.items()} == {
+        name: one["unseen"] for name, one in expected[version]["objects"].items()
+    }
+
+
+def test_mosev2(tmp_path):
+    expected = recorded("mosev2")
+    result, truth = lay_out("mosev2", tmp_path)
+    report = evaluate(result, truth, rules="mosev2")
+    agree(report.official.overall, expected["overall"], PER_CENT)
+    lists = {
+        "J_frames": J_AND_F["J"],
+        "F_new_frames": J_AND_F["F"],
+        "F_frames": lambda one: one.extra["F"],
+        "truth_empty": lambda one: ~one.shown,
+    }
+    agree_per_object(report, expected["objects"], PER_CENT, lists)
+    without = expected["without_video"]
+    (result / without["video"]).rename(tmp_path / "elsewhere")
+    report = evaluate(result, truth, rules="mosev2", missing="zero")
+    agree(report.official.overall, without["overall"], PER_CENT)
+
+
+@pytest.mark.parametrize("case", ["standard", "first_and_last_count"])
+def test_sav(case, tmp_path):
+    expected = recorded("sav")
+    every = case == "first_and_last_count"
+    report = evaluate(*lay_out("sav", tmp_path), rules=replace(RULES["sav"], given=every, last=every))
+    agree(report.official.overall, expected[case]["overall"], PER_CENT)
+    agree_per_object(report, expected[case]["objects"], PER_CENT, {})
+
+
+def test_sav_on_label_maps(tmp_path):
+    expected = recorded("sav").get("davis_layout_on_davis2017_fixture")
+    recorded("davis2017")
+    if expected is None:
+        pytest.skip("not recorded")
+    report = evaluate(*lay_out("davis2017", tmp_path), rules="sav")
+    agree(report.official.overall, expected["overall"], PER_CENT)
+    agree_per_object(report, expected["objects"], PER_CENT, {})
+
+
+def test_viposeg(tmp_path):
+    expected = recorded("viposeg")
+    report = evaluate(*lay_out("viposeg", tmp_path), rules="viposeg")
+    agree(report.official.overall, expected["overall"], TOLERANCE)
