@@ -7,16 +7,24 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vosformer.geometry import Geometry
+from vosformer.geometry import FrameSize, Geometry, Placement
 from vosformer.memory import Memory
 from vosformer.policy import EveryK, Policy
 from vosformer.protocol import Entry, Features, ObjectMasks, Reading
 
 
+class NeverEnlarged(Geometry):
+    """Shows small frames as they are: colors need no more pixels, and the tests take less time."""
+
+    def place(self, height: int, width: int, size: FrameSize, scale: float = 1.0) -> Placement:
+        small = isinstance(size, int) and size >= min(height, width)
+        return super().place(height, width, None if small else size, scale)
+
+
 class ColourModel(nn.Module):
     """Every pixel of stride 4 looks up, among all remembered pixels, whose colour it has."""
 
-    geometry = Geometry()
+    geometry: Geometry = NeverEnlarged()
     policy: Policy = EveryK(2, None)
     merge_clamp = 1e-5
     merges_single = False
@@ -59,7 +67,7 @@ class ColourModel(nn.Module):
 class PerObjectColourModel(ColourModel):
     """The same with one object a slot, soft feedback and STM's aggregation."""
 
-    geometry = Geometry(fit="pad", align_corners=False, long_edge=None)
+    geometry = NeverEnlarged("pad", False, short=480, long=None, scaled_short=None, resample="bilinear")
     shares_memory = False
     feedback = "soft"
     merge_clamp = 1e-7

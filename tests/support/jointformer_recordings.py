@@ -13,7 +13,7 @@ from torch import Tensor
 from vit_recordings import Frame, Run, aggregate, fill, make_clip, padding, targets
 
 from vosformer.convert import jointformer as adapter
-from vosformer.geometry import Geometry
+from vosformer.geometry import padded
 from vosformer.memory import Memory
 from vosformer.models.jointformer import VARIANTS
 from vosformer.nn.maps import Grid, to_map
@@ -120,7 +120,7 @@ def _extra(dtype: torch.dtype) -> Values:
 def _newcomer(model: Any) -> dict[str, Tensor]:
     """Frame 0 gives objects 1 and 2, frame 2 gives object 3."""
     images, labels = make_clip(96, 128, 4)
-    place = Geometry(fit="pad", align_corners=False, long_edge=None).place(96, 128, None)
+    place = padded("bilinear").place(96, 128, None)
     old, new = Memory(FirstAndPrevious()), Memory(FirstAndPrevious())
     seen: dict[str, Tensor] = {}
     for t in range(4):

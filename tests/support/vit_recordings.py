@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from vosformer.geometry import Geometry
+from vosformer.geometry import padded
 from vosformer.inference.objects import merge_slots
 from vosformer.memory import Memory
 from vosformer.policy import Policy
@@ -84,7 +84,7 @@ def _noise(height: int, width: int, cell: int, seed: int) -> NDArray[np.uint8]:
 
 def padding(size: tuple[int, int]) -> NDArray[np.int64]:
     """Columns left and right, rows above and below, that a clip of this (height, width) gets."""
-    place = Geometry(fit="pad", align_corners=False, long_edge=None).place(*size, None)
+    place = padded("bilinear").place(*size, None)
     right, below = place.network[1] - place.inner[1] - place.left, place.network[0] - place.inner[0] - place.top
     return np.array([place.left, right, place.top, below])
 
@@ -116,7 +116,7 @@ class Run:
         watch: Callable[[int, Frame], None] = lambda t, frame: None,
     ) -> None:  # fmt: skip
         images, labels = make_clip(*size, frames)
-        place = Geometry(fit="pad", align_corners=False, long_edge=None).place(*size, None)
+        place = padded("bilinear").place(*size, None)
         self.frames: list[Frame] = []
         self.tokens: list[Tensor | None] = []
         memory = Memory(policy)

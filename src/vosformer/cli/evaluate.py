@@ -95,7 +95,7 @@ def benchmark(
     /,
     out: Annotated[Path, tyro.conf.arg(aliases=("-o",))],
     split: str | None = None,
-    run: Annotated[SessionOptions, tyro.conf.arg(name="")] = SessionOptions(),
+    run: Annotated[SessionOptions, tyro.conf.arg(name="")] = SessionOptions(size="own"),
     resume: bool = False,
     objects: bool = False,
 ) -> int:

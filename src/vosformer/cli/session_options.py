@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vosformer.cli.common import need_weights, prepare_machine
+from vosformer.geometry import FrameSize
 from vosformer.inference.session import Session
 
 
@@ -19,7 +20,8 @@ class SessionOptions:
         weights: weights file of the variant, ours or an official checkpoint.
         device: auto, cpu, cuda, cuda:N or mps.
         dtype: auto (the fastest that agrees), fp32, bf16 or fp16.
-        size: short side in pixels that the model sees; masks come back at the video's size.
+        size: short side in pixels that the model sees, smaller or larger than the video's own; own: as the released code of the system
+            resizes; None: the video's own. Masks come back at the video's size.
         memory: memory policy: default, paper, given-only, every-5, queue-3-every-5, ...
         max_memory: most megabytes that the memory bank may hold.
         scales: look at every frame at these factors of the size and average.
@@ -32,7 +34,7 @@ class SessionOptions:
     weights: Path | None = None
     device: str = "auto"
     dtype: str = "auto"
-    size: int | None = 480
+    size: FrameSize = 480
     memory: str = "default"
     max_memory: float | None = None
     scales: tuple[float, ...] = (1.0,)

@@ -102,6 +102,10 @@ def track(
                 options=run.read_options,
                 progress=progress,
             )
+    if session.sizes is not None and session.sizes[0] != session.sizes[1]:
+        (height, width), (rows, columns) = session.sizes
+        text = f"the model saw the {width} x {height} frames as {columns} x {rows} (--size {run.size})"
+        console.print(text, highlight=False, markup=False)
     _tell(report, out, time.perf_counter() - begin, console)
     for output in ("masks", "masks16"):
         more = len(list((out / output).glob("*.png"))) - report.frames

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from vosformer.device import choose_device, choose_dtype
 from vosformer.errors import InputError
+from vosformer.geometry import FrameSize, Size
 from vosformer.inference import objects
 from vosformer.inference.objects import all_ids
 from vosformer.inference.prediction import Prediction
@@ -52,7 +53,7 @@ class Session:
         dtype: str | torch.dtype = "auto",
         memory: str | Policy = "default",
         max_memory_mb: float | None = None,
-        size: int | None = 480,
+        size: FrameSize = 480,
         scales: Sequence[float] = (1.0,),
         flip: bool = False,
     ) -> None:
@@ -68,8 +69,9 @@ class Session:
             memory: "default" (the paper's policy, bounded), "paper" (as published), a name like "every-5" or "given-only",
                 or a policy object.
             max_memory_mb: the most megabytes (10^6 bytes) that the memory bank may hold; None = as the policy says.
-            size: short side in pixels that the model sees (frames are only scaled down); None = the frame's own. Masks come back at
-                the source's size in any case.
+            size: short side in pixels that the model sees: frames are made smaller or larger to it (the long side stays within
+                1040 / 480 times as many); "own" = by the rule of the system's released code; None = the frame's own size. Masks come
+                back at the source's size in any case.
             scales: look at every frame at these factors of `size` and average the probabilities (test-time augmentation).
             flip: look at the mirrored frame, too.
 
@@ -78,8 +80,10 @@ class Session:
             WeightsError: weights that do not fit.
             DeviceError: a device or dtype that this machine does not have.
         """
-        if size is not None and (not isinstance(size, Integral) or size < 16):
-            raise InputError(f"size is {size!r}, expected a whole number of at least 16 pixels, or None")
+        if isinstance(size, Integral):
+            size = int(size)
+        if size not in (None, "own") and (not isinstance(size, int) or size < 16):
+            raise InputError(f"size is {size!r}, expected a whole number of at least 16 pixels, 'own' or None")
         if not isinstance(scales, Sequence) or not scales or not all(isinstance(s, Real) and 0 < s <= 8 for s in scales):
             raise InputError(f"scales are {scales!r}, expected a list of numbers above 0 and up to 8")
         if max_memory_mb is not None and not (isinstance(max_memory_mb, Real) and 0 < max_memory_mb < math.inf):
@@ -120,6 +124,14 @@ class Session:
     def memory_bytes(self) -> int:
         """Bytes that the memory banks hold now."""
         return sum(cohort.memory.nbytes for cohorts in self._state.views for cohort in cohorts)
+
+    @property
+    def sizes(self) -> tuple[Size, Size] | None:
+        """The (height, width) of the frames, and the one that the model sees them at; None before the first frame."""
+        source = self._state.source
+        if source is None:
+            return None
+        return source, self._model.geometry.place(*source, self._setup.size, self._setup.views[0].scale).inner
 
     @property
     def origin(self) -> Mapping[str, str]:

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vosformer.geometry import Placement
+from vosformer.geometry import FrameSize, Placement
 from vosformer.inference import objects
 from vosformer.inference.objects import Cohort, all_ids, merge_slots
 from vosformer.inference.prediction import Answer, Prediction, hard_answer, labels_of, presence, soft_answer
@@ -72,7 +72,7 @@ class Setup:
     model: VOSModel
     policy: Policy
     views: tuple[View, ...]
-    size: int | None
+    size: FrameSize
     device: torch.device
     dtype: torch.dtype
 

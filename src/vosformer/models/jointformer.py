@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from vosformer.encoders.convmae import CONVVIT_B, CONVVIT_TINY, ConvStem, ConvViTSize
 from vosformer.encoders.vit import ViTSize
 from vosformer.errors import InputError
-from vosformer.geometry import Geometry
+from vosformer.geometry import padded
 from vosformer.memory import Memory
 from vosformer.nn.attention import attend
 from vosformer.nn.joint import absorb, gated
@@ -103,7 +103,7 @@ class JointFormer(nn.Module):
     """
 
     slot_size = 1
-    geometry = Geometry(fit="pad", align_corners=False, long_edge=None)
+    geometry = padded("bilinear")
     shares_memory = False
     feedback = "soft"
     merge_clamp = 1e-7

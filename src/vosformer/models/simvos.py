@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from vosformer.encoders.vit import VIT_B, VIT_L, VIT_TINY, ViTSize
 from vosformer.errors import InputError
-from vosformer.geometry import Geometry
+from vosformer.geometry import padded
 from vosformer.memory import Memory
 from vosformer.nn.attention import attend
 from vosformer.nn.conv import convolve
@@ -105,7 +105,7 @@ class SimVOS(nn.Module):
     """
 
     slot_size = 1
-    geometry = Geometry(fit="pad", align_corners=False, long_edge=None)
+    geometry = padded("bicubic")
     # One frame more than in the paper, where masks are only ever given on the first: a correction stays in memory.
     policy: Policy = FirstAndPrevious(2)
     shares_memory = False
