@@ -66,7 +66,7 @@ class Geometry:
         align_corners: sides are 16k+1 instead of 16k, and all bilinear resampling aligns corners.
         short: pixels that the system's own rule scales the short side to, up and down; None = the frame's own.
         long: most pixels of the long side, by the system's own rule; None = no limit.
-        scaled_short: most pixels of the short side before the scale in multi-scale testing, by the system's own rule; None = no limit.
+        scaled_short: most pixels of the short side before the scale in multi-scale testing, by that rule; None = no limit.
         resample: "opencv-cubic" filters the values before normalization with OpenCV's cubic kernel (a = -0.75, not clipped),
             "bilinear" and "bicubic" normalized values as PyTorch does; none blurs before it makes smaller, as in the released code.
         stride: of the coarsest feature map, pixels.

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from dummy_models import flat_clip
 
+from vosformer.cli import main
 from vosformer.geometry import MEAN, STD, Geometry, padded
 from vosformer.inference.session import Session
+from vosformer.io.labels import read_labels
 from vosformer.registry import variant
 
 ALIGNED = ["aot-t", "aost", "deaot-t"]
@@ -126,3 +130,19 @@ def test_a_session_tells_what_the_model_sees_and_answers_at_the_source_size():
         out = session.step(images[1])
         assert session.sizes == ((24, 40), seen)
         assert out.labels.shape == (24, 40)
+
+
+@pytest.mark.slow
+def test_a_clip_of_64_pixels_is_followed(tmp_path, capsys):
+    """Two objects of a few pixels: seen as they are, both are lost at once; enlarged, they stay."""
+    clip = Path(__file__).parents[1] / "fixtures/small_clip"
+    words = ["track", str(clip / "frames"), "--mask", str(clip / "masks/00000.png"), "-o", str(tmp_path), "--outputs", "masks"]
+    assert main(words) == 0
+    assert "the model saw the 64 x 48 frames as 641 x 481 (--size 480)" in " ".join(capsys.readouterr().err.split())
+    truth = [read_labels(path).labels for path in sorted((clip / "masks").iterdir())[1:]]
+    found = [read_labels(path).labels for path in sorted((tmp_path / "masks").iterdir())[1:]]
+    for i in (1, 2):
+        assert (
+            np.mean([((a == i) & (b == i)).sum() / ((a == i) | (b == i)).sum() for a, b in zip(truth, found, strict=True)])
+            > 0.75
+        )

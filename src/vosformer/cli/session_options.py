@@ -20,8 +20,8 @@ class SessionOptions:
         weights: weights file of the variant, ours or an official checkpoint.
         device: auto, cpu, cuda, cuda:N or mps.
         dtype: auto (the fastest that agrees), fp32, bf16 or fp16.
-        size: short side in pixels that the model sees, smaller or larger than the video's own; own: as the released code of the system
-            resizes; None: the video's own. Masks come back at the video's size.
+        size: short side in pixels that the model sees, smaller or larger than the video's own; own: as the released code of the
+            system resizes; None: the video's own. Masks come back at the video's size.
         memory: memory policy: default, paper, given-only, every-5, queue-3-every-5, ...
         max_memory: most megabytes that the memory bank may hold.
         scales: look at every frame at these factors of the size and average.
