@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vosformer.data.datasets.video import Video, reflect
-from vosformer.data.types import IGNORE, Image, Labels
+from vosformer.data.types import IGNORE, Image, Labels, new_ids
 
 
 @dataclass(frozen=True)
@@ -153,9 +153,7 @@ def keep_objects(
     kept = rng.permutation(np.flatnonzero(areas > min_pixels))[:limit]
     if not shuffle:
         kept = np.sort(kept)
-    table = np.zeros(256, np.uint8)
-    table[IGNORE] = IGNORE
-    table[kept] = np.arange(1, len(kept) + 1)
+    table = new_ids(kept)
     return [table[frame] for frame in labels], len(kept)
 
 

@@ -58,6 +58,14 @@ class ClipDataset(Dataset[Clip]):
         raise NotImplementedError
 
 
+def new_ids(kept: Sequence[int] | NDArray[np.intp]) -> Labels:
+    """Build the table uint8 [256] that renumbers label maps: `kept` become 1, 2, ... in order, 255 stays, the others become 0."""
+    table = np.zeros(256, np.uint8)
+    table[IGNORE] = IGNORE
+    table[kept] = np.arange(1, len(kept) + 1)
+    return table
+
+
 def to_clip(images: Sequence[Image], labels: Sequence[Labels], count: int) -> Clip:
     """Frames uint8 [H,W,3] and labels uint8 [H,W] -> a clip."""
     stacked = np.ascontiguousarray(np.stack(images).transpose(0, 3, 1, 2))

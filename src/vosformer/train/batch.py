@@ -16,9 +16,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
-from vosformer.data.types import Clip
+from vosformer.data.types import Clip, new_ids
 from vosformer.errors import InputError, VOSError
-from vosformer.train.losses import IGNORE
 
 
 class Clips(Protocol):
@@ -125,11 +124,7 @@ def limit_objects(labels: Tensor, count: int, most: int, random: np.random.Gener
     present = [i for i in torch.unique(labels[0]).tolist() if 0 < i <= count]
     absent = [i for i in range(1, count + 1) if i not in present]
     order = [*random.permutation(present).tolist(), *random.permutation(absent).tolist()]
-    table = torch.zeros(256, dtype=torch.uint8)
-    table[IGNORE] = IGNORE
-    for new, old in enumerate(order[:most], 1):
-        table[int(old)] = new
-    return table[labels.long()]
+    return torch.from_numpy(new_ids([int(i) for i in order[:most]]))[labels.long()]
 
 
 def collate(items: Sequence[Item | VOSError]) -> Batch | VOSError:

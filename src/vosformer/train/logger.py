@@ -20,10 +20,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 
 from vosformer.io.files import make_folder
+from vosformer.io.palette import DAVIS_PALETTE
 from vosformer.train.batch import Batch
 
 
-class Journal:
+class TrainingLog:
     """The log of a run; one that is not `active` (a process that does not lead) does nothing.
 
     Args:
@@ -53,7 +54,7 @@ class Journal:
         )
         self._task = self._progress.add_task("train", total=steps, completed=done, note="")
 
-    def __enter__(self) -> Journal:
+    def __enter__(self) -> TrainingLog:
         if self._active:
             make_folder(self._folder)
             self._writer = _tensorboard(self._folder / "tensorboard")
@@ -127,21 +128,9 @@ def strip(batch: Batch, predicted: Tensor) -> NDArray[np.uint8]:
 
 def _paint(frames: NDArray[np.uint8], labels: Tensor) -> NDArray[np.uint8]:
     known = labels.cpu().numpy()
-    colours = palette()[known]
+    colours = DAVIS_PALETTE[known]
     mixed = frames * 0.4 + colours * 0.6
     return np.where((known > 0)[..., None], mixed, frames * 0.6).astype(np.uint8)
-
-
-def palette() -> NDArray[np.uint8]:
-    """The colours [256,3] of PASCAL VOC and DAVIS."""
-    colours = np.zeros((256, 3), np.uint8)
-    for label in range(256):
-        rest = label
-        for bit in range(7, -1, -1):
-            for channel in range(3):
-                colours[label, channel] |= ((rest >> channel) & 1) << bit
-            rest >>= 3
-    return colours
 
 
 def gpu_memory_gib(device: torch.device) -> float:

@@ -12,9 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vosformer.data.types import IGNORE
 from vosformer.train.recipe import Loss
-
-IGNORE = 255
 
 
 class Values(NamedTuple):

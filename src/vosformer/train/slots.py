@@ -6,10 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vosformer.data.types import IGNORE
 from vosformer.errors import TrainingError
 from vosformer.protocol import ObjectMasks
 from vosformer.train.batch import Batch, generator
-from vosformer.train.losses import IGNORE
 from vosformer.train.recipe import Recipe
 
 

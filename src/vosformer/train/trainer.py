@@ -24,7 +24,7 @@ from vosformer.errors import InputError, OutputError, TrainingError, VOSError
 from vosformer.train import checkpoint as checkpoints
 from vosformer.train.batch import Batch, Clips, loader, torch_seed
 from vosformer.train.distributed import Processes, join, precision, shares
-from vosformer.train.logger import Journal, gpu_memory_gib
+from vosformer.train.logger import TrainingLog, gpu_memory_gib
 from vosformer.train.optim import Average, freeze, load_optimizer, optimiser, optimizer_tensors, set_rate
 from vosformer.train.recipe import Recipe, checked
 from vosformer.train.rollout import TERMS, Rollout
@@ -143,7 +143,7 @@ class Trainer:
         tune_process(self.processes.device)
         end = None if minutes is None else time.monotonic() + 60 * minutes
         total = self.recipe.run.steps
-        with Journal(self.folder, total, self.step, self.processes.leads) as journal, _Signals(self):
+        with TrainingLog(self.folder, total, self.step, self.processes.leads) as journal, _Signals(self):
             journal.note(event="start", step=self.step, **{k: str(v) for k, v in self.recipe.flat()})
             # Closed here, so that its workers end with it, whatever happens.
             with closing(self._batches(total)) as batches:
@@ -159,7 +159,7 @@ class Trainer:
         """Ask for a checkpoint and an end after the step under way."""
         self._stop = True
 
-    def _loop(self, journal: Journal, batches: Iterator[Batch], total: int, end: float | None) -> None:
+    def _loop(self, journal: TrainingLog, batches: Iterator[Batch], total: int, end: float | None) -> None:
         run = self.recipe.run
         timing = Timing()
         timing.restart()
@@ -276,7 +276,7 @@ class Trainer:
             report["gpu_gib"] = gpu_memory_gib(self.processes.device)
         return report
 
-    def _save(self, journal: Journal, final: bool = False) -> None:
+    def _save(self, journal: TrainingLog, final: bool = False) -> None:
         """Write a checkpoint; while the run can go on, a full disk is only a warning."""
         if not self.processes.leads:
             return

@@ -28,7 +28,7 @@ from vosformer.data.synthetic.scene import (
     stretch,
 )
 from vosformer.data.synthetic.textures import shape, texture
-from vosformer.data.types import IGNORE, Clip, ClipDataset, Image, Labels, to_clip
+from vosformer.data.types import IGNORE, Clip, ClipDataset, Image, Labels, new_ids, to_clip
 from vosformer.errors import DataError
 
 _TRIES = 12
@@ -227,11 +227,7 @@ def settle(rng: np.random.Generator, rendered: Sequence[tuple[Image, Labels]], m
 
 def settle_table(rng: np.random.Generator, first: Labels, min_area: float, max_objects: int) -> NDArray[np.uint8]:
     """The new id [256] of each label: see `settle`."""
-    kept = rng.permutation(visible(first, min_area))[:max_objects]
-    table = np.zeros(256, np.uint8)
-    table[IGNORE] = IGNORE
-    table[kept] = np.arange(1, len(kept) + 1)
-    return table
+    return new_ids(rng.permutation(visible(first, min_area))[:max_objects])
 
 
 def visible(labels: Labels, min_area: float) -> NDArray[np.intp]:
