@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vosformer.evaluation import RULES, evaluate
+from vosformer.evaluation import RULES, evaluate, evaluate_tracks
+from vosformer.evaluation.tracks import ALPHAS
 
 FIXTURES = Path(os.environ.get("VOSFORMER_FIXTURES", Path(__file__).parents[1] / "fixtures")) / "protocols"
 KNOWN = ("davis2016", "davis2017", "vost", "lvos", "mosev2", "sav", "visor", "viposeg", "burst", "ytvis", "vot")
@@ -168,3 +169,25 @@ def test_viposeg(tmp_path):
     expected = recorded("viposeg")
     report = evaluate(*lay_out("viposeg", tmp_path), rules="viposeg")
     agree(report.official.overall, expected["overall"], TOLERANCE)
+
+
+def track_classes(report):
+    """The numbers of each class under TrackEval's names."""
+    names = {"HOTA": "hota", "DetA": "det", "AssA": "ass", "LocA": "loc", "AP_all": "ap", "AR_all": "ar"}
+    return {name: {key: getattr(one, at) for key, at in names.items()} for name, one in report.classes.items()}
+
+
+def test_burst():
+    expected = recorded("burst")
+    report = evaluate_tracks(FIXTURES / "burst" / "results.json", FIXTURES / "burst", rules="burst")
+    found = {name: {group: 100 * one[name] for group, one in report.groups.items()} for name in expected["overall"]}
+    agree(found, expected["overall"], PER_CENT)
+    agree(track_classes(report), expected["classes"], TOLERANCE)
+    np.testing.assert_allclose(ALPHAS, expected["alphas"])
+
+
+def test_youtube_vis():
+    expected = recorded("ytvis")
+    report = evaluate_tracks(FIXTURES / "ytvis" / "results.json", FIXTURES / "ytvis" / "truth.json", rules="youtube-vis")
+    agree(report.groups["all"], expected["overall"], TOLERANCE)
+    agree(track_classes(report), expected["classes"], TOLERANCE)

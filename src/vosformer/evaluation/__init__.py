@@ -4,6 +4,7 @@ from vosformer.evaluation.metrics import boundary_accuracy, frame_scores, region
 from vosformer.evaluation.report import ObjectScore, Report, Scores, SequenceScore
 from vosformer.evaluation.rules import RULES, Rules
 from vosformer.evaluation.runner import evaluate
+from vosformer.evaluation.track_report import TrackReport, evaluate_tracks
 
 __all__ = [
     "RULES",
@@ -12,8 +13,10 @@ __all__ = [
     "Rules",
     "Scores",
     "SequenceScore",
+    "TrackReport",
     "boundary_accuracy",
     "evaluate",
+    "evaluate_tracks",
     "frame_scores",
     "region_similarity",
     "statistics",
