@@ -335,6 +335,7 @@ def test_names_of_the_command_are_the_ones_of_the_library():
 
     from vosformer.cli.evaluate import Dataset, RuleName
     from vosformer.evaluation import RULES
+    from vosformer.evaluation.track_report import TRACK_RULES
 
     assert get_args(Dataset) == tuple(PROTOCOLS)
-    assert get_args(RuleName) == tuple(RULES)
+    assert set(get_args(RuleName)) == {*RULES, *TRACK_RULES, "vot"}

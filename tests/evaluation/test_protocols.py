@@ -18,6 +18,8 @@ from PIL import Image
 
 from vosformer.evaluation import RULES, evaluate, evaluate_tracks
 from vosformer.evaluation.tracks import ALPHAS
+from vosformer.evaluation.vot import VotRun, run_overlaps, vot_scores
+from vosformer.evaluation.vot_files import encode_region, evaluate_vot, find_anchors, read_vot, run_file, run_text
 
 FIXTURES = Path(os.environ.get("VOSFORMER_FIXTURES", Path(__file__).parents[1] / "fixtures")) / "protocols"
 KNOWN = ("davis2016", "davis2017", "vost", "lvos", "mosev2", "sav", "visor", "viposeg", "burst", "ytvis", "vot")
@@ -191,3 +193,70 @@ def test_youtube_vis():
     report = evaluate_tracks(FIXTURES / "ytvis" / "results.json", FIXTURES / "ytvis" / "truth.json", rules="youtube-vis")
     agree(report.groups["all"], expected["overall"], TOLERANCE)
     agree(track_classes(report), expected["classes"], TOLERANCE)
+
+
+def vot_runs(name, sequence, expected):
+    """The overlaps of the recorded runs: of masks taken anew, else (`long`) as they are recorded; and the truths that are empty."""
+    length = expected["length"]
+    empty = np.zeros(length, bool)
+    empty[expected["empty_truth"]] = True
+    runs = {}
+    for anchor, run in expected["runs"].items():
+        start = int(anchor)
+        order = np.arange(start, length) if run["direction"] > 0 else np.arange(start, -1, -1)
+        overlaps = np.array(run["overlaps"], float)
+        if name == "masks":
+            with np.load(FIXTURES / "vot" / "data.npz") as arrays:
+                truth, result = arrays[f"truth_{sequence}"] > 0, arrays[f"run_{sequence}_{anchor}"] > 0
+            assert (~truth.any((1, 2))).tolist() == empty.tolist()
+            overlaps = run_overlaps(truth[order], result)
+            np.testing.assert_allclose(overlaps, run["overlaps"], rtol=0, atol=TOLERANCE, err_msg=f"{sequence} {anchor}")
+        runs[anchor] = VotRun(overlaps, empty[order])
+    return runs
+
+
+@pytest.mark.parametrize("name", ["masks", "long"])
+def test_vot(name):
+    expected = recorded("vot")[name]
+    sequences = {
+        sequence: (one["length"], list(vot_runs(name, sequence, one).values()))
+        for sequence, one in expected["sequences"].items()
+    }
+    report = vot_scores(sequences, expected["low"], expected["high"])
+    agree(vars(report), expected["overall"], TOLERANCE)
+    np.testing.assert_allclose(report.curve, expected["eao_curve"], rtol=0, atol=TOLERANCE)
+    for sequence, one in expected["sequences"].items():
+        found = report.sequences[sequence]
+        agree(vars(found), {key: one[key] for key in ("accuracy", "robustness", "frames_before_failure", "length")}, TOLERANCE)
+        if "eao_curve" in one:
+            np.testing.assert_allclose(found.curve, one["eao_curve"], rtol=0, atol=TOLERANCE)
+            np.testing.assert_array_equal(found.weights, one["eao_active"])
+
+
+def test_vot_files(tmp_path):
+    """The toolkit's own files are read, and written to the letter."""
+    expected = recorded("vot")["masks"]
+    files = json.loads((FIXTURES / "vot" / "files.json").read_text())
+    for path, text in files.items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(text)
+    (results,) = {path.parents[1] for path in (tmp_path / "results").glob("*/*/*/*.txt")}
+    report = evaluate_vot(results, tmp_path, expected["low"], expected["high"])
+    assert report.sequences
+    for video in read_vot(tmp_path):
+        known = expected["sequences"][video.name]
+        found = report.sequences[video.name]
+        agree(vars(found), {key: known[key] for key in ("accuracy", "robustness", "frames_before_failure")}, TOLERANCE)
+        assert {str(anchor): direction for anchor, direction in video.anchors.items()} == {
+            anchor: run["direction"] for anchor, run in known["runs"].items()
+        }
+        gap = sorted(video.anchors)[1]
+        empty = ~video.truth(range(len(video.regions))).any((1, 2))
+        assert find_anchors(empty.tolist(), gap) == video.anchors
+        with np.load(FIXTURES / "vot" / "data.npz") as arrays:
+            truth = arrays[f"truth_{video.name}"] > 0
+            np.testing.assert_array_equal(video.truth(range(len(truth))), truth)
+            assert "\n".join(encode_region(mask) for mask in truth).split() == list(video.regions)
+            for anchor in video.anchors:
+                name = f"{video.name}/{run_file(video.name, anchor)}"
+                assert "".join(run_text(arrays[f"run_{video.name}_{anchor}"] > 0)) == (results / name).read_text()

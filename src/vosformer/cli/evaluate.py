@@ -13,16 +13,20 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from vosformer.cli.common import show_table
 from vosformer.cli.session_options import SessionOptions
+from vosformer.errors import InputError
 from vosformer.evaluation.protocols import named_protocol
 from vosformer.evaluation.report import Report
 from vosformer.evaluation.rules import RULES
 from vosformer.evaluation.runner import Progress as Advance
 from vosformer.evaluation.runner import evaluate as score
+from vosformer.evaluation.track_report import TRACK_RULES, TrackReport, evaluate_tracks
+from vosformer.evaluation.vot import VotReport
+from vosformer.evaluation.vot_files import evaluate_vot
 
 if TYPE_CHECKING:
     RuleName = str
 else:
-    RuleName = Literal[tuple(RULES)]
+    RuleName = Literal[(*RULES, *TRACK_RULES, "vot")]
 Dataset = Literal[
     "davis2016-val",
     "davis2017-val",
@@ -47,41 +51,56 @@ def evaluate(
     sequences: tuple[str, ...] = (),
     missing: Literal["error", "zero"] = "error",
     seen: Path | None = None,
+    unseen: Path | None = None,
     json: Path | None = None,
     csv: Path | None = None,
     objects: bool = False,
     per_frame: bool = False,
     workers: int | None = None,
 ) -> int:
-    """Score result masks against true ones: J, F and J&F, with recall and decay.
+    """Score result masks against true ones by the rules of a benchmark: J, F and J&F; HOTA and AP; A, R and EAO.
 
     Args:
-        results: folder of the result masks: a sequence of PNG label maps, or a folder of sequences.
-        truth: folder of the true masks, or a data set's root (DAVIS: Annotations/480p).
+        results: folder of the result masks: a sequence of PNG label maps, or a folder of sequences. burst and youtube-vis: the result
+            file. vot: the folder results/TRACKER/baseline (or realtime).
+        truth: folder of the true masks, or a data set's root (DAVIS: Annotations/480p). burst and youtube-vis: the annotation file.
+            vot: the workspace.
         rules: whose rules decide which frames and objects count.
         split: list of sequences in ImageSets ("val", "2017/val"), or its file. Default: the list that names exactly the sequences of
             the results, else all sequences that have true masks.
         sequences: score only these.
         missing: result frames, sequences and objects that are missing are an error, or empty masks (zero).
         seen: categories of the training set (YouTube-VOS): its meta.json, or a text file with one a line.
+        unseen: unseen videos (LVOS), a text file with one a line. Default: unseen_videos.txt beside the true masks.
         json: write all scores to this file.
         csv: write the table to this file.
         objects: show every object.
         per_frame: put the values of every frame into the JSON file, too.
         workers: threads. Default: one a core.
     """
-    with _bar("scoring") as progress:
-        report = score(
-            results,
-            truth,
-            rules=rules,
-            split=sequences or split,
-            missing=missing,
-            seen=seen,
-            workers=workers,
-            progress=progress,
-        )
+    report: Report | TrackReport | VotReport
+    if rules in RULES:
+        with _bar("scoring") as progress:
+            report = score(
+                results,
+                truth,
+                rules=rules,
+                split=sequences or split,
+                missing=missing,
+                seen=seen,
+                unseen=unseen,
+                workers=workers,
+                progress=progress,
+            )
+    else:
+        report = evaluate_vot(results, truth) if rules == "vot" else evaluate_tracks(results, truth, rules=rules)
     _show(report, objects)
+    if not isinstance(report, Report):
+        if csv is not None or per_frame:
+            raise InputError(f"--csv and --per-frame are for scores by frame; those of {rules} can be written with --json")
+        if json is not None:
+            report.write_json(json)
+        return 0
     if json is not None:
         report.write_json(json, per_frame=per_frame)
     if csv is not None:
@@ -137,9 +156,9 @@ def benchmark(
     return 0
 
 
-def _show(report: Report, objects: bool) -> None:
+def _show(report: Report | TrackReport | VotReport, objects: bool) -> None:
     show_table(report.table(objects=objects))
-    for warning in report.warnings:
+    for warning in report.warnings if isinstance(report, Report) else ():
         Console(stderr=True, soft_wrap=True).print("[yellow]note:[/]", warning, highlight=False, markup=True)
 
 

@@ -5,6 +5,8 @@ from vosformer.evaluation.report import ObjectScore, Report, Scores, SequenceSco
 from vosformer.evaluation.rules import RULES, Rules
 from vosformer.evaluation.runner import evaluate
 from vosformer.evaluation.track_report import TrackReport, evaluate_tracks
+from vosformer.evaluation.vot import VotReport
+from vosformer.evaluation.vot_files import evaluate_vot
 
 __all__ = [
     "RULES",
@@ -14,9 +16,11 @@ __all__ = [
     "Scores",
     "SequenceScore",
     "TrackReport",
+    "VotReport",
     "boundary_accuracy",
     "evaluate",
     "evaluate_tracks",
+    "evaluate_vot",
     "frame_scores",
     "region_similarity",
     "statistics",
