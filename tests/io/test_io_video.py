@@ -15,7 +15,7 @@ from io_videos import encode, noisy, number_of, packets, picture, spoil
 from vosformer.errors import InputError
 from vosformer.io import LiveStream, VideoFile, open_source
 from vosformer.io import video as video_module
-from vosformer.io.container import turn
+from vosformer.io.decoded import turn
 
 
 @pytest.fixture(scope="module")

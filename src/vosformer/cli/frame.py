@@ -8,8 +8,10 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 
+from vosformer.cli.source_options import SourceOptions
+from vosformer.cli.summary import show_notes
 from vosformer.errors import InputError
-from vosformer.io import DAVIS_PALETTE, open_source, write_picture
+from vosformer.io import DAVIS_PALETTE, write_picture
 
 
 def frame(
@@ -17,15 +19,17 @@ def frame(
     /,
     out: Annotated[Path, tyro.conf.arg(aliases=("-o",))],
     number: Annotated[int, tyro.conf.arg(aliases=("-n",))] = 0,
+    reading: Annotated[SourceOptions, tyro.conf.arg(name="")] = SourceOptions(),
 ) -> None:
     """Write one frame of a video as a picture, to mark objects on: turned and numbered as `track` sees it.
 
     Args:
-        video: video file, folder of images, stream (rtsp://..., http://...), or camera:0.
+        video: video file, folder, list or pattern of images, stream (rtsp://..., http://...), or camera:0.
         out: picture to write, .png or any other kind.
         number: of the frame; the first is 0.
+        reading: how the frames are read.
     """
-    with open_source(video) as source:
+    with reading.open(video) as source:
         found = source.read(number)
         if found.image is None:
             raise InputError(f"{source.name}: frame {number} cannot be shown: {found.problem}")
@@ -33,6 +37,7 @@ def frame(
             raise InputError(f"{out} would become part of the video; choose another place with -o")
         write_picture(out, found.image)
     console = Console(stderr=True, soft_wrap=True, highlight=False)
+    show_notes(source.notes, console)
     height, width = found.image.shape[:2]
     console.print(f"frame {number} of {source.name}, {width} x {height} pixels: {out}", markup=False)
     colours = ", ".join(f"({red}, {green}, {blue})" for red, green, blue in DAVIS_PALETTE[1:5].tolist())

@@ -14,6 +14,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from vosformer.cli.session_options import SessionOptions
+from vosformer.cli.source_options import SourceOptions
+from vosformer.cli.summary import show_notes, write_summary
 from vosformer.errors import InputError
 from vosformer.inference.tracking import TrackReport
 from vosformer.inference.tracking import track as follow
@@ -27,7 +29,6 @@ from vosformer.io import (
     Scores,
     Sink,
     Source,
-    open_source,
     read_masks,
 )
 
@@ -57,12 +58,13 @@ def track(
     start: int | None = None,
     stop: int | None = None,
     run: Annotated[SessionOptions, tyro.conf.arg(name="")] = SessionOptions(),
+    reading: Annotated[SourceOptions, tyro.conf.arg(name="")] = SourceOptions(),
     resume: bool = False,
 ) -> None:
     """Follow marked objects through a video.
 
     Args:
-        video: video file, folder of images, stream (rtsp://..., http://...), or camera:0.
+        video: video file, folder, list or pattern of images, stream (rtsp://..., http://...), or camera:0.
         mask: label image of one frame, folder with one PNG an object, or folder of masks named like their frames (first masks, new
             objects and corrections).
         out: folder for the results.
@@ -74,6 +76,7 @@ def track(
         start: first frame to write.
         stop: the frame to stop before.
         run: how the model runs.
+        reading: how the frames are read.
         resume: go on with a run that was stopped, even by force; the result is the same as of a run that was not.
     """
     console = Console(stderr=True)
@@ -82,15 +85,15 @@ def track(
     if not outputs:
         raise InputError("--outputs names nothing: the results would be lost")
     _check_places(out, outputs, (Path(video), mask))
-    with open_source(video) as source:
+    with reading.open(video) as source:
         masks = read_masks(mask, source, frame=mask_frame)
-        for note in masks.notes:
-            console.print(f"note: {note}", markup=False)
+        known = [*source.notes, *masks.notes]
+        show_notes(known, console)
         session = run.session()
         with _Bar(console) as progress:
             report = follow(
                 source,
-                masks.labels,
+                masks,
                 session,
                 _sinks(outputs, out, source, masks[next(iter(masks))].palette),
                 direction=direction,
@@ -104,9 +107,11 @@ def track(
             )
     if session.sizes is not None and session.sizes[0] != session.sizes[1]:
         (height, width), (rows, columns) = session.sizes
-        text = f"the model saw the {width} x {height} frames as {columns} x {rows} (--size {run.size})"
-        console.print(text, highlight=False, markup=False)
-    _tell(report, out, time.perf_counter() - begin, console)
+        report.notes.append(f"the model saw the {width} x {height} frames as {columns} x {rows} (--size {run.size})")
+    seconds = time.perf_counter() - begin
+    _tell(report, out, seconds, console)
+    show_notes([note for note in report.notes if note not in known], console)
+    write_summary(out / "run.json", report, video=video, mask=str(mask), outputs=outputs, seconds=round(seconds, 2))
     for output in ("masks", "masks16"):
         more = len(list((out / output).glob("*.png"))) - report.frames
         if output in outputs and more > 0:
@@ -133,12 +138,12 @@ def _sinks(outputs: tuple[Output, ...], out: Path, source: Source, palette: NDAr
     make: dict[Output, Callable[[Path], Sink]] = {
         "masks": lambda path: LabelImages(path, palette),
         "masks16": lambda path: LabelImages(path, bits=16),
-        "overlay": lambda path: OverlayVideo(path, source.fps, palette),
+        "overlay": lambda path: OverlayVideo(path, source.fps, palette, pixel_aspect=source.pixel_aspect),
         "scores": Scores,
         "scores-json": Scores,
         "objects": ObjectImages,
         "rgba": CutOuts,
-        "cutout": lambda path: CutOutVideo(path, source.fps),
+        "cutout": lambda path: CutOutVideo(path, source.fps, source.pixel_aspect),
         "rle": CocoRLE,
     }
     return [make[output](out / _PLACES[output]) for output in dict.fromkeys(outputs)]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vosformer.errors import DataError
-from vosformer.io.images import natural_key
+from vosformer.io.order import natural_key
 
 # Where a data set or a result keeps its folders of masks, the more particular first.
 _INSIDE = ("Annotations/480p", "Annotations", "valid/Annotations", "480p", "masks", ".")

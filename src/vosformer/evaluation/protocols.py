@@ -15,7 +15,8 @@ from vosformer.evaluation.layout import first_of, mask_files, own_clips, read_me
 from vosformer.evaluation.masks import labels_present, read_labels
 from vosformer.evaluation.ranges import listed
 from vosformer.evaluation.rules import RULES, VOID, Rules
-from vosformer.io.images import SUFFIXES, natural_key
+from vosformer.io.images import SUFFIXES
+from vosformer.io.order import natural_key
 
 
 @dataclass(frozen=True)

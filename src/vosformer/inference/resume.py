@@ -32,6 +32,7 @@ class Progress:
         sinks: what the sinks need to go on (`Sink.checkpoint`).
         labels: int32 [H,W] of the last frame.
         complete: there is nothing left to do.
+        notes: `vosformer.io.Notes.state` of the source.
     """
 
     part: int = 0
@@ -42,6 +43,7 @@ class Progress:
     sinks: dict[str, Any] | None = None
     labels: NDArray[np.int32] | None = None
     complete: bool = False
+    notes: dict[str, list[Any]] = field(default_factory=dict)
 
 
 class RunState:

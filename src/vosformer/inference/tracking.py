@@ -19,7 +19,7 @@ from vosformer.errors import InputError
 from vosformer.inference.prediction import Prediction
 from vosformer.inference.resume import Progress, RunState, survey
 from vosformer.inference.session import Session
-from vosformer.io import BackgroundSink, Frame, MaskFolder, Prefetch, Sink, Sinks, Source
+from vosformer.io import BackgroundSink, Frame, MaskFolder, Notes, Prefetch, Sink, Sinks, Source
 
 Direction = Literal["forward", "backward", "both"]
 Labels = NDArray[np.int32]
@@ -53,11 +53,13 @@ class TrackReport:
         frames: how many frames were written.
         bridged: numbers of the frames that did not decode; the masks before them were repeated.
         doubts: where to look first, in the order of tracking; at most 200 are kept.
+        notes: what was guessed, left out, stretched or repaired while frames and masks were read.
     """
 
     frames: int = 0
     bridged: list[int] = field(default_factory=list)
     doubts: list[Doubt] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 class _Pass(NamedTuple):
@@ -113,6 +115,8 @@ def track(
     if not isinstance(source, Source):
         raise InputError(f"the source is a {type(source).__name__}; open files and streams with vosformer.io.open_source")
     given = _labels(masks)
+    for note in masks.notes if isinstance(masks, MaskFolder) else ():
+        source.notes.add(note)
     passes = _plan(source, sorted(given), direction, start, stop)
     total = None if source.live or source.count is None else sum(_length(p, source.count) for p in passes)
     ids, mark = survey(
@@ -125,13 +129,15 @@ def track(
         raise InputError(f"a run can only be resumed if it keeps its state in a folder, and {source.name} can be read again")
     done = run.load(session) if resume and run is not None else Progress()
     report = TrackReport(done.written, list(done.bridged), [Doubt(*doubt) for doubt in done.doubts])
+    source.notes.restore(done.notes)
     results = Sinks(sinks)
     if done.complete and results.present(done.written):
         results.clean()
+        report.notes = list(source.notes)
         return report
     if done.complete:  # and its results are gone
         done, report = Progress(), TrackReport()
-    walk = _Walk(session, given, dict(options or {}), report)
+    walk = _Walk(session, given, dict(options or {}), report, source.notes)
     sink = BackgroundSink(results)
     with ExitStack() as stack:
         stack.callback(sink.close, complete=False)
@@ -162,6 +168,7 @@ def track(
     if run is not None:
         run.finish(walk.progress(len(passes), 0, {}))
     sink.clean()
+    report.notes = list(source.notes)
     return report
 
 
@@ -185,10 +192,15 @@ class _Walk:
     """Steps a session over frames, bridges those that did not decode, and notes what is doubtful."""
 
     def __init__(
-        self, session: Session, masks: Mapping[int, NDArray[Any]], options: dict[str, Any], report: TrackReport
+        self,
+        session: Session,
+        masks: Mapping[int, NDArray[Any]],
+        options: dict[str, Any],
+        report: TrackReport,
+        notes: Notes,
     ) -> None:
         self._session, self._masks, self._options = session, masks, options
-        self._report = report
+        self._report, self._notes = report, notes
         self._labels: Labels | None = None
         self._open: dict[int, int] = {}  # object -> place of its doubt in the report, while it lasts
 
@@ -221,8 +233,9 @@ class _Walk:
 
     def progress(self, part: int, frames: int, sinks: dict[str, Any]) -> Progress:
         """What a later process needs to go on from here."""
-        report = self._report
-        return Progress(part, frames, report.frames, list(report.bridged), [*map(tuple, report.doubts)], sinks, self._labels)
+        report, notes = self._report, self._notes.state()
+        doubts = [*map(tuple, report.doubts)]
+        return Progress(part, frames, report.frames, list(report.bridged), doubts, sinks, self._labels, notes=notes)
 
     def _bridge(
         self, frame: Frame, given: NDArray[Any] | None

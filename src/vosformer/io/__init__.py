@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from vosformer.io.background import BackgroundSink, Prefetch
 from vosformer.io.files import write_bytes
+from vosformer.io.folders import image_folder
 from vosformer.io.frames import Frame, Source
 from vosformer.io.images import write_picture
 from vosformer.io.labels import LabelMap, check_size, read_labels
 from vosformer.io.live import LiveStream
 from vosformer.io.mask_folder import MaskFolder, read_mask_folder, read_masks
+from vosformer.io.notes import Notes
 from vosformer.io.overlay import CutOutVideo, OverlayVideo, draw
+from vosformer.io.pages import PictureFile
 from vosformer.io.palette import DAVIS_PALETTE, colours
 from vosformer.io.records import CocoRLE, Scores
 from vosformer.io.sinks import CutOuts, LabelImages, ObjectImages, Sink, Sinks, indexed_png
 from vosformer.io.sources import open_source
-from vosformer.io.stills import Arrays, ImageFiles, Stream, image_folder
+from vosformer.io.stills import Arrays, ImageFiles, Stream
 from vosformer.io.video import VideoFile
 
 __all__ = [
@@ -30,8 +33,10 @@ __all__ = [
     "LabelMap",
     "LiveStream",
     "MaskFolder",
+    "Notes",
     "ObjectImages",
     "OverlayVideo",
+    "PictureFile",
     "Prefetch",
     "Scores",
     "Sink",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vosformer.errors import InputError
-from vosformer.io.frames import Image
+from vosformer.io.notes import Notes
 
 # Demuxers of FFmpeg that take text for video or open other files and devices by themselves.
 _REFUSED_FORMATS = {"tty", "concat", "lavfi", "ffmetadata", "image2", "hls", "dash", "sdp", "txd", "bin", "xbin", "adf", "idf"}
@@ -20,8 +20,10 @@ _REFUSED_FORMATS = {"tty", "concat", "lavfi", "ffmetadata", "image2", "hls", "da
 # A matroska file whose data end this much before its header says was cut off; shorter gaps come from sound or rounding.
 _MISSING_SECONDS = 0.5
 
+_PROGRESSIVE = 1  # AV_FIELD_PROGRESSIVE
 
-Matrix = tuple[int, int, int, int]
+MAX_PIXELS = 178_956_970
+"""Larger pictures are refused before they are decoded (the limit at which Pillow sees a decompression bomb)."""
 
 
 @dataclass(frozen=True)
@@ -33,40 +35,109 @@ class VideoIndex:
             are then numbered in the order they are decoded).
         keys: int64 ascending, time stamps of the frames where decoding can begin.
         unit: seconds.
-        packets: number of frames that the packets announce.
+        packets: number of packets with video.
+        fields: a packet may hold half a frame, so that only decoding tells how many frames there are.
         damage: what is wrong with the container (truncated), or None.
+        notes: what a user should know about how the frames are numbered.
+        rate: frames per second, where time stamps go back so that first and last do not tell it.
     """
 
     stamps: NDArray[np.int64] | None
     keys: NDArray[np.int64]
     unit: Fraction
     packets: int
-    damage: str | None
+    fields: bool = False
+    damage: str | None = None
+    notes: tuple[str, ...] = ()
+    rate: Fraction | None = None
+
+    def numbered(self, stamps: NDArray[np.int64]) -> VideoIndex:
+        """The same of these frames only."""
+        return replace(self, stamps=stamps, keys=self.keys[np.isin(self.keys, stamps)], fields=False)
 
 
-def video_stream(container: Any, name: str) -> Any:
-    """The first real video stream of a container (cover pictures of music do not count).
+@dataclass
+class _Packets:
+    """What a pass over the packets of a stream found."""
+
+    stamps: list[int | None] = field(default_factory=list)
+    keys: list[int] = field(default_factory=list)
+    end: float = 0.0  # seconds, over all streams that were looked at
+    decoding: list[int] = field(default_factory=list)  # times of decoding, where the file has them
+    goes_back: bool = False
+    corrupt: int = 0  # packets at the end of which a part is missing
+    broken: str = ""
+
+
+def check_pixels(path: Path | str, height: int, width: int) -> None:
+    """Refuse sizes that only a broken or malicious header announces.
+
+    Raises:
+        InputError: a side is 0, or there are more than `MAX_PIXELS`.
+    """
+    if height < 1 or width < 1 or height * width > MAX_PIXELS:
+        raise InputError(f"{path} is {width} x {height} pixels by its header: expected at most {MAX_PIXELS} pixels in all")
+
+
+def video_streams(container: Any) -> list[Any]:
+    """All real video streams of a container: cover pictures of music and thumbnails of chapters do not count."""
+    found = []
+    for stream in container.streams.video:
+        kinds = type(stream.disposition)
+        if not stream.disposition & (kinds.attached_pic | kinds.timed_thumbnails):
+            found.append(stream)
+    return found
+
+
+def video_stream(container: Any, name: str, wanted: int | None = None, notes: Notes | None = None) -> Any:
+    """Choose a video stream of a container.
+
+    Args:
+        container: opened with PyAV.
+        name: what messages call it.
+        wanted: its place among the video streams, from 0; None: the one that is marked as default, of several the largest.
+        notes: is told if there was a choice.
 
     Raises:
         InputError: there is none; the message says which streams were found.
     """
-    for stream in container.streams.video:
-        pictures = getattr(type(stream.disposition), "attached_pic", None)
-        if pictures is None or not stream.disposition & pictures:
-            return stream
-    found = ", ".join(sorted({stream.type for stream in container.streams})) or "no streams"
-    raise InputError(f"{name} has no video in it (found: {found})")
+    streams = video_streams(container)
+    if not streams:
+        found = ", ".join(sorted({stream.type for stream in container.streams})) or "no streams"
+        raise InputError(f"{name} has no video in it (found: {found})")
+    shown = "; ".join(f"{at}: {s.width} x {s.height}{', default' * _is_default(s)}" for at, s in enumerate(streams))
+    if wanted is not None and not 0 <= wanted < len(streams):
+        raise InputError(f"{name} has no video stream {wanted}: expected one of {shown}")
+    chosen = wanted
+    if chosen is None:
+        chosen = max(
+            range(len(streams)), key=lambda at: (_is_default(streams[at]), streams[at].width * streams[at].height, -at)
+        )
+        if len(streams) > 1 and notes is not None:
+            notes.add(
+                f"{name} has {len(streams)} video streams ({shown}); stream {chosen} was read, --stream N chooses another"
+            )
+    check_pixels(name, streams[chosen].height or 1, streams[chosen].width or 1)
+    return streams[chosen]
 
 
-def open_file(path: Path) -> Any:
+def _is_default(stream: Any) -> bool:
+    return bool(stream.disposition & type(stream.disposition).default)
+
+
+def open_file(path: Path, form: str | None = None) -> Any:
     """Open a video file with PyAV.
+
+    Args:
+        path: of the file.
+        form: FFmpeg's name of the format, if it must not guess.
 
     Raises:
         InputError: it is missing, empty, text, or nothing that FFmpeg knows; the message says what was found.
     """
     try:
         # The prefix keeps FFmpeg from taking a colon in a file name for a protocol.
-        container = av.open(f"file:{path}")
+        container = av.open(f"file:{path}", format=form)
     except (av.error.FFmpegError, OSError, ValueError) as error:
         raise InputError(f"{path} is no video that can be read: {describe(path)}") from error
     if set(container.format.name.split(",")) & _REFUSED_FORMATS:
@@ -76,7 +147,7 @@ def open_file(path: Path) -> Any:
 
 
 def describe(path: Path) -> str:
-    """What a file that is no video holds instead, for messages."""
+    """Say what a file that is no video holds instead, for messages."""
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
@@ -93,46 +164,78 @@ def describe(path: Path) -> str:
     return f"{size} bytes of an unknown or broken kind that begin with {head[:8].hex(' ')}"
 
 
-def build_index(path: Path) -> VideoIndex:
+def build_index(path: Path, wanted: int | None = None, form: str | None = None) -> VideoIndex:
     """Read the packets of a video file once.
+
+    Args:
+        path: of the file.
+        wanted: see `video_stream`.
+        form: see `open_file`.
 
     Raises:
         InputError: the file is no video, or holds no frame.
     """
-    with open_file(path) as container:
-        stream = video_stream(container, str(path))
+    with open_file(path, form) as container:
+        stream = video_stream(container, str(path), wanted)
         matroska = "matroska" in container.format.name
         # FFmpeg gives frames of AVI the order of decoding as time stamps.
         unordered = container.format.name == "avi"
-        codec = stream.codec_context.name
-        stamps: list[int | None] = []
-        keys: list[int] = []
-        end, broken = 0.0, ""
-        try:
-            for packet in container.demux(None if matroska else stream):
-                if packet.size == 0:
-                    continue
-                if packet.pts is not None:
-                    end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
-                if packet.stream_index != stream.index or not _shows(codec, packet):
-                    continue
-                if packet.is_keyframe and packet.pts is not None:
-                    keys.append(packet.pts)
-                if not packet.is_discard:
-                    stamps.append(packet.pts)
-        except av.error.FFmpegError as error:
-            broken = f"its container is broken after {len(stamps)} frames ({error.strerror})"
+        found = _packets(container, stream, matroska)
+        stamps = found.stamps
         if not stamps:
             raise InputError(f"{path} is a video without a single frame")
         known = np.unique(np.array([stamp for stamp in stamps if stamp is not None], np.int64))
-        usable = len(known) == len(stamps) and not (unordered and len(keys) < len(stamps))
+        usable = len(known) == len(stamps) and not found.goes_back
+        notes: tuple[str, ...] = ()
+        if found.goes_back:
+            text = (
+                f"the time stamps of {path} go back, as where recordings were joined: its frames are in the order of the file"
+            )
+            notes = (text,)
+        damage = found.broken or _truncation(path, container, stream, found.end if matroska else None, len(stamps))
+        if damage and usable and found.corrupt:
+            cut = np.sort(np.array(stamps[-found.corrupt :], np.int64))
+            known = known[~np.isin(known, cut)]
         return VideoIndex(
-            known if usable else None,
-            np.unique(np.array(keys, np.int64)),
+            known if usable and not (unordered and len(found.keys) < len(stamps)) else None,
+            np.unique(np.array(found.keys, np.int64)),
             stream.time_base,
             len(stamps),
-            broken or _truncation(path, container, stream, end if matroska else None, len(stamps)),
+            stream.codec_context.name == "h264" and stream.codec_context.field_order != _PROGRESSIVE,
+            damage,
+            notes,
+            _usual_rate(found, stream.time_base) if found.goes_back else None,
         )
+
+
+def _packets(container: Any, stream: Any, all_streams: bool) -> _Packets:
+    found = _Packets()
+    codec = stream.codec_context.name
+    try:
+        for packet in container.demux(None if all_streams else stream):
+            if packet.size == 0:
+                continue
+            if packet.pts is not None:
+                found.end = max(found.end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+            if packet.stream_index != stream.index or not _shows(codec, packet):
+                continue
+            if packet.is_keyframe and packet.pts is not None:
+                found.keys.append(packet.pts)
+            if packet.dts is not None:
+                found.goes_back |= bool(found.decoding) and packet.dts < found.decoding[-1]
+                found.decoding.append(packet.dts)
+            if not packet.is_discard:
+                found.stamps.append(packet.pts)
+                found.corrupt = found.corrupt + 1 if packet.is_corrupt else 0
+    except av.error.FFmpegError as error:
+        found.broken = f"its container is broken after {len(found.stamps)} frames ({error.strerror})"
+    return found
+
+
+def _usual_rate(found: _Packets, unit: Fraction) -> Fraction | None:
+    gaps = np.diff(found.decoding)
+    usual = int(np.median(gaps[gaps > 0])) if (gaps > 0).any() else 0
+    return (1 / (usual * unit)).limit_denominator(1001) if usual else None
 
 
 def _truncation(path: Path, container: Any, stream: Any, end: float | None, frames: int) -> str | None:
@@ -149,7 +252,7 @@ def _truncation(path: Path, container: Any, stream: Any, end: float | None, fram
 
 
 def _shows(codec: str, packet: Any) -> bool:
-    """Whether a packet gives a frame to show: VP8 and VP9 have packets that are only there to predict others from."""
+    """Tell whether a packet gives a frame to show: VP8 and VP9 have packets that are only there to predict others from."""
     if codec not in ("vp8", "libvpx", "vp9", "libvpx-vp9"):
         return True
     data = bytes(packet)
@@ -164,42 +267,12 @@ def _shows(codec: str, packet: Any) -> bool:
     return bool(shows_existing or bits >> (place - 2) & 1)
 
 
-def to_image(frame: Any, matrix: Matrix) -> Image:
-    """A decoded frame as uint8 RGB [H,W,3], turned and mirrored as the display matrix says."""
-    # Video that does not name its matrix is BT.709 from 720 lines on and BT.601 below, as players assume; 2 = unspecified.
-    space = "ITU709" if frame.colorspace == 2 and frame.height >= 720 else None
-    return turn(frame.reformat(format="rgb24", src_colorspace=space).to_ndarray(), matrix)
-
-
-def display_matrix(frame: Any) -> Matrix:
-    """(a, b, c, d) of the display matrix in 16.16 fixed point: x' = ax + cy, y' = bx + dy (ISO/IEC 14496-12, 6.2.2).
-
-    To be asked for once a stream: it makes PyAV's frame refer to itself, so that its memory is only freed by the garbage collector,
-    which does not know how much that is. Asked for each frame, hundreds of them pile up.
-    """
-    data = frame.side_data.get("DISPLAYMATRIX")
-    if data is not None:
-        matrix = np.frombuffer(bytes(data), np.int32)
-        return int(matrix[0]), int(matrix[1]), int(matrix[3]), int(matrix[4])
-    return 1, 0, 0, 1
-
-
-def turn(image: Image, matrix: Matrix) -> Image:
-    """Turn by the multiple of 90 degrees, and mirror, that comes closest to the display matrix (see `display_matrix`)."""
-    a, b, c, d = matrix
-    if abs(b) > abs(a):
-        image, flip_x, flip_y = image.swapaxes(0, 1), c < 0, b < 0
-    else:
-        flip_x, flip_y = a < 0, d < 0
-    return np.ascontiguousarray(image[:: -1 if flip_y else 1, :: -1 if flip_x else 1])
-
-
 def mean_rate(stream: Any, index: VideoIndex | None) -> Fraction | None:
     """Frames per second: the container's, unless the time stamps say something else."""
     rate: Fraction | None = stream.average_rate or stream.guessed_rate
     if index is None or index.stamps is None or len(index.stamps) < 2:
         guessed: Fraction | None = stream.guessed_rate
-        return guessed or rate
+        return (index.rate if index is not None else None) or guessed or rate
     seconds = (int(index.stamps[-1]) - int(index.stamps[0])) * index.unit
     measured = (len(index.stamps) - 1) / seconds
     if rate and abs(rate / measured - 1) < 0.01:

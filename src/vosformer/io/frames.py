@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vosformer.errors import InputError
+from vosformer.io.notes import Notes
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -66,6 +67,7 @@ class Source(ABC):
         fps: mean frames per second, or None if the source has no time.
         live: frames come once and cannot be asked for again.
         real_time: frames come whether anybody takes them or not, so that a slow consumer must drop some.
+        pixel_aspect: width of a pixel divided by its height, for the videos that are written.
     """
 
     name: str
@@ -74,6 +76,13 @@ class Source(ABC):
     fps: Fraction | None = None
     live: bool = False
     real_time: bool = False
+    pixel_aspect: Fraction = Fraction(1)
+
+    @property
+    def notes(self) -> Notes:
+        """What was guessed, left out, stretched or repaired while reading; `track` reports it."""
+        notes: Notes = self.__dict__.setdefault("_notes", Notes())
+        return notes
 
     @property
     @abstractmethod

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image as Pillow
 
 from vosformer.errors import InputError
-from vosformer.io.images import natural_key
+from vosformer.io.order import natural_key
 from vosformer.io.palette import DAVIS_PALETTE, pack, painted_ids
 
 SUFFIXES = frozenset({".png", ".npy", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".pgm", ".jpg", ".jpeg"})

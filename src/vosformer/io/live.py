@@ -11,8 +11,10 @@ from typing import Any
 import av
 
 from vosformer.errors import InputError
-from vosformer.io.container import display_matrix, mean_rate, to_image, video_stream
-from vosformer.io.frames import Frame, Source, check_live_range, frame_name
+from vosformer.io.container import mean_rate, video_stream
+from vosformer.io.decoded import Look, look_at, pixel_aspect, stretch
+from vosformer.io.frames import Frame, Image, Source, check_live_range, frame_name
+from vosformer.io.levels import Levels
 
 _OPEN_SECONDS = 10.0
 _READ_SECONDS = 10.0
@@ -31,6 +33,8 @@ class LiveStream(Source):
         address: "camera:0", "camera:/dev/video2" or an address that FFmpeg reads: rtsp://, http://, https://, udp://, srt://, ...
         kind: FFmpeg's name of an input device or format, if the address alone does not tell it.
         options: further options for FFmpeg, e.g. {"video_size": "1280x720"}.
+        stream: see `VideoFile`.
+        levels: values that become black and white; None: values of more than 8 bits are stretched as the first frame needs it.
 
     Raises:
         InputError: it does not open within ten seconds, has no video, or no frame of it decodes.
@@ -38,7 +42,14 @@ class LiveStream(Source):
 
     live = True
 
-    def __init__(self, address: str, kind: str | None = None, options: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        address: str,
+        kind: str | None = None,
+        options: dict[str, str] | None = None,
+        stream: int | None = None,
+        levels: Levels | None = None,
+    ) -> None:
         self.name = re.sub(r"//[^/@]*@", "//", address)  # messages must not show passwords
         options = dict(options or {})
         # A file behind http can wait, a camera or a broadcast cannot.
@@ -55,9 +66,11 @@ class LiveStream(Source):
         except (av.error.FFmpegError, OSError, ValueError) as error:
             raise InputError(f"{self.name} cannot be opened: {getattr(error, 'strerror', None) or error}") from error
         try:
-            stream = video_stream(self._container, self.name)
-            self.fps = mean_rate(stream, None)
-            self._frames = self._decode(stream)
+            video = video_stream(self._container, self.name, stream, self.notes)
+            self.fps = mean_rate(video, None)
+            self._levels = levels
+            self._look: Look | None = None
+            self._frames = self._decode(video)
             head = self._first()
         except BaseException:
             self._container.close()
@@ -85,8 +98,6 @@ class LiveStream(Source):
         if stop is not None and stop <= first:
             return
         for frame in self._frames:
-            if frame.image is not None and frame.image.shape[:2] != (self.height, self.width):
-                raise InputError(f"{self.name}: frame {frame.number} has another size than {self.width} x {self.height}")
             if frame.number >= first and (frame.number - first) % step == 0:
                 yield frame
             if stop is not None and frame.number + 1 >= stop:
@@ -97,7 +108,7 @@ class LiveStream(Source):
         self._container.close()
 
     def _decode(self, stream: Any) -> Iterator[Frame]:
-        number, origin, matrix = 0, None, None
+        number, origin = 0, None
         packets = self._container.demux(stream)
         while True:
             try:
@@ -117,7 +128,13 @@ class LiveStream(Source):
             for frame in decoded:
                 origin = frame.time if origin is None else origin
                 time = None if frame.time is None or origin is None else frame.time - origin
-                matrix = matrix or display_matrix(frame)
-                image = None if frame.is_corrupt else to_image(frame, matrix)
+                image = None if frame.is_corrupt else self._shown(stream, frame, number)
                 yield Frame(number, frame_name(number), image, time, None if image is not None else "the frame is damaged")
                 number += 1
+
+    def _shown(self, stream: Any, frame: Any, number: int) -> Image:
+        if self._look is None:
+            self._look = look_at(self.name, frame, self._levels, self.notes)
+            self.pixel_aspect = pixel_aspect(stream, self._look)
+            stretch(self._look, [frame])
+        return self._look.image(frame, number)

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from vosformer.errors import InputError
 from vosformer.io.frames import Source
-from vosformer.io.images import natural_key
 from vosformer.io.labels import SUFFIXES, LabelMap, check_size, read_labels
+from vosformer.io.order import natural_key
 
 
 class MaskFolder(Mapping[int, LabelMap]):

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from vosformer.errors import OutputError
 from vosformer.io.frames import Frame, Image
 from vosformer.io.palette import colours
-from vosformer.io.parted_video import PART_FRAMES, PartedVideo, encoder
+from vosformer.io.parted_video import PART_FRAMES, TICKS, PartedVideo, encoder
 from vosformer.io.sinks import Labels, Probability
 
 _TICKS_MPEG4 = 65_535  # a second: it has 16 bits for them
@@ -61,6 +61,7 @@ class OverlayVideo(PartedVideo):
         palette: uint8 RGB [256,3]; None takes the DAVIS palette.
         opacity: of the colours, 0 to 1.
         codec: FFmpeg's name of an encoder; None chooses.
+        pixel_aspect: width of a pixel divided by its height, `Source.pixel_aspect`.
 
     Raises:
         OutputError: the folder cannot be created, or there is no such encoder.
@@ -73,9 +74,10 @@ class OverlayVideo(PartedVideo):
         palette: NDArray[np.uint8] | None = None,
         opacity: float = 0.5,
         codec: str | None = None,
+        pixel_aspect: Fraction | float = 1,
     ) -> None:
         chosen = encoder(*([codec] if codec else ["libx264", "mpeg4"]))
-        super().__init__(path, fps, chosen, *([_TICKS_MPEG4] if chosen == "mpeg4" else []))
+        super().__init__(path, fps, chosen, _TICKS_MPEG4 if chosen == "mpeg4" else TICKS, pixel_aspect)
         self._palette, self._opacity = palette, opacity
 
     def _picture(self, frame: Frame, labels: Labels, scores: Mapping[int, float], probability: Probability) -> av.VideoFrame:
@@ -109,6 +111,7 @@ class CutOutVideo(PartedVideo):
     Args:
         path: of the mov file.
         fps: frames per second for frames without a time; None means 25.
+        pixel_aspect: width of a pixel divided by its height, `Source.pixel_aspect`.
 
     Raises:
         OutputError: the folder cannot be created, the name does not end in .mov, or PyAV lacks the encoder.
@@ -116,10 +119,10 @@ class CutOutVideo(PartedVideo):
 
     soft = True
 
-    def __init__(self, path: str | Path, fps: Fraction | float | None = None) -> None:
+    def __init__(self, path: str | Path, fps: Fraction | float | None = None, pixel_aspect: Fraction | float = 1) -> None:
         if Path(path).suffix.lower() != ".mov":
             raise OutputError(f"{path}: ProRes video goes into a .mov file")
-        super().__init__(path, fps, encoder("prores_ks"))
+        super().__init__(path, fps, encoder("prores_ks"), pixel_aspect=pixel_aspect)
 
     def _picture(self, frame: Frame, labels: Labels, scores: Mapping[int, float], probability: Probability) -> av.VideoFrame:
         total = np.zeros(labels.shape, np.float32)

@@ -26,7 +26,7 @@ PART_FRAMES = 256
 # The frames of a part wait until all are there, since they may come backwards.
 _PART_BYTES = 64 << 20
 _DEFAULT_FPS = Fraction(25)
-_TICKS = 120_000  # a second
+TICKS = 120_000  # a second
 
 
 class _Part(NamedTuple):
@@ -48,16 +48,25 @@ class PartedVideo(Sink):
         fps: frames per second for frames without a time; None means 25.
         codec: FFmpeg's name of an encoder that is there.
         ticks: the most parts of a second that the format can count in.
+        pixel_aspect: width of a pixel divided by its height, `Source.pixel_aspect`.
 
     Raises:
         OutputError: the folder cannot be created.
     """
 
-    def __init__(self, path: str | Path, fps: Fraction | float | None, codec: str, ticks: int = _TICKS) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        fps: Fraction | float | None,
+        codec: str,
+        ticks: int = TICKS,
+        pixel_aspect: Fraction | float = 1,
+    ) -> None:
         path = Path(path)
         self.name = path.name
         self._path, self._codec = path, codec
         self._fps = frame_rate(fps or _DEFAULT_FPS)
+        self._aspect = Fraction(pixel_aspect).limit_denominator(255)
         # Fine ticks, and a whole number of them for each frame of a constant rate like 24000/1001.
         self._tick = Fraction(1, self._fps.numerator * max(1, ticks // self._fps.numerator))
         make_folder(path.parent)
@@ -142,6 +151,8 @@ class PartedVideo(Sink):
             stream: Any = container.add_stream(self._codec, rate=self._fps)
             stream.width, stream.height = frames[0][2].width, frames[0][2].height
             stream.codec_context.time_base = self._tick
+            if self._aspect != 1:
+                stream.codec_context.sample_aspect_ratio = self._aspect
             stream.codec_context.thread_count = 1  # the same bits on every machine, and the processor is left to the model
             self._configure(stream, frames[0][2])
             former = -1
@@ -179,6 +190,8 @@ def _join(parts: list[_Part], path: Path, tick: Fraction) -> None:
                 if stream is None:
                     stream = output.add_stream_from_template(piece.streams.video[0])
                     stream.time_base = tick
+                    # A mov keeps it beside the codec's parameters, which alone are copied.
+                    stream.codec_context.sample_aspect_ratio = piece.streams.video[0].sample_aspect_ratio or Fraction(1)
                 packet: Any
                 for packet in piece.demux(video=0):
                     if packet.size == 0:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,17 @@ import av
 import numpy as np
 
 from vosformer.errors import InputError
-from vosformer.io.container import VideoIndex, build_index, display_matrix, mean_rate, open_file, to_image, video_stream
+from vosformer.io.container import MAX_PIXELS, VideoIndex, build_index, mean_rate, open_file, video_stream
+from vosformer.io.decoded import bits, look_at, pixel_aspect, stretch
+from vosformer.io.files import file_mark
 from vosformer.io.frames import Frame, Source, frame_name, frame_range
+from vosformer.io.levels import SAMPLES, Levels
 
 # Decoded frames (not yet RGB) that reading backwards may hold. A smaller budget decodes long groups of pictures more often.
 _BACKWARD_BYTES = 256 << 20
-_FINGERPRINT_BYTES = 1 << 20
+
+# The range of values is looked for in key frames, or in the first frames of files that have fewer.
+_FEW_KEYS, _SAMPLED_FRAMES = 4, 320
 
 _BROKEN = "the frame does not decode"
 
@@ -26,35 +32,96 @@ class VideoFile(Source):
     """A video file of any kind that FFmpeg reads: mp4, mov, mkv, webm, avi, ts, gif and others.
 
     Opening reads the packets once without decoding them, so that every frame has a number and frames that do not decode are known
-    by theirs. Frames are numbered in the order they are shown; their times are the file's own, so variable frame rates are kept.
-    Rotation and mirroring from the display matrix are applied. Every iterator opens the file for itself.
+    by theirs. Frames are numbered in the order they are shown, from the first one that can be shown; their times are the file's
+    own, so variable frame rates are kept. Interlaced H.264, which may keep the two fields of a frame apart, is decoded once to
+    count its frames. Rotation and mirroring from the display matrix are applied. Every iterator opens the file for itself.
 
-    The fingerprint covers the size of the file, its first and last megabyte, and the number of frames.
+    The fingerprint covers the size of the file, its first and last megabyte, the number of frames, and the choices below.
 
     Args:
         path: of the file.
         allow_truncated: take what is there of a file that was cut off, instead of refusing it.
+        stream: place among its video streams, from 0; None: the one that is marked as default, of several the largest.
+        levels: values that become black and white; None: see `vosformer.io.levels`.
+        form: FFmpeg's name of the format, if it must not guess.
 
     Raises:
         InputError: the file is missing, no video, cut off, without a frame, or none of its frames decodes.
     """
 
-    def __init__(self, path: Path, allow_truncated: bool = False) -> None:
-        self.name, self._path = str(path), path
-        self._index: VideoIndex = build_index(path)
+    def __init__(
+        self,
+        path: Path,
+        allow_truncated: bool = False,
+        stream: int | None = None,
+        levels: Levels | None = None,
+        form: str | None = None,
+    ) -> None:
+        self.name, self._path, self._stream, self._form = str(path), path, stream, form
+        self._choices = "" if stream is None and levels is None else f" {stream} {levels}"
+        self._skipped = 0  # frames in front that cannot be shown, where frames are numbered as they are decoded
+        self._index: VideoIndex = build_index(path, stream, form)
         if self._index.damage and not allow_truncated:
-            raise InputError(f"{path}: {self._index.damage}")
-        with open_file(path) as container:
-            self.fps = mean_rate(video_stream(container, self.name), self._index)
+            raise InputError(
+                f"{path}: {self._index.damage}; what is there of it can be used with --allow-truncated "
+                f"(open_source(..., allow_truncated=True))"
+            )
+        for note in (*self._index.notes, *([f"{path}: {self._index.damage}"] if self._index.damage else [])):
+            self.notes.add(note)
+        if self._index.fields and self._index.stamps is not None:
+            self._count_fields()
+        head = self._first()
         self._count = None if self._index.stamps is None else len(self._index.stamps)
-        for _, frame in self._decode(0):
-            if frame is not None:
-                self._coded = (frame.height, frame.width)
-                self._budget = max(4, _BACKWARD_BYTES // (3 * frame.height * frame.width // 2 * (1 + _deep(frame))))
-                self._matrix = display_matrix(frame)
-                self.height, self.width = to_image(frame, self._matrix).shape[:2]
+        self._budget = max(4, _BACKWARD_BYTES // (3 * head.height * head.width // 2 * (1 + (bits(head) > 8))))
+        self._look = look_at(self.name, head, levels, self.notes)
+        self.height, self.width = self._look.size
+        with open_file(path, form) as container:
+            video = video_stream(container, self.name, stream, self.notes)
+            self.fps = mean_rate(video, self._index)
+            self.pixel_aspect = pixel_aspect(video, self._look)
+        if bits(head) > 8:
+            stretch(self._look, self._samples())
+
+    def _count_fields(self) -> None:
+        """Number the frames by decoding them all: where fields are kept apart, two packets are one frame."""
+        index = self._index
+        stamps = [frame.pts for frame in self._decode_file() if frame is not None and not frame.is_corrupt]
+        if not stamps:
+            return
+        known = np.unique(np.array([stamp for stamp in stamps if stamp is not None], np.int64))
+        self._index = index.numbered(known) if len(known) == len(stamps) else replace(index, stamps=None)
+        if len(stamps) < index.packets:
+            self.notes.add(f"{self.name} keeps the fields of its frames apart: {len(stamps)} frames in {index.packets} packets")
+
+    def _first(self) -> Any:
+        """The first frame that can be shown, which becomes number 0."""
+        for number, frame in self._decode(0):
+            if frame is None:
+                continue
+            if number:
+                if self._index.stamps is None:
+                    self._skipped = number
+                else:
+                    self._index = self._index.numbered(self._index.stamps[number:])
+                self.notes.add(
+                    f"the first {number} frames of {self.name} cannot be shown, as where a recording begins before a key frame: "
+                    f"frame 0 is the first one that can, as FFmpeg, OpenCV and VLC count"
+                )
+            return frame
+        raise InputError(f"{self._path}: none of its {self._index.packets} frames decodes")
+
+    def _samples(self) -> Iterator[Any]:
+        """Some frames of the whole file, those that are cheap to reach."""
+        if self._index.stamps is not None and len(self._index.keys) >= _FEW_KEYS:
+            numbers = np.searchsorted(self._index.stamps, self._index.keys)
+            for number in numbers[:: -(-len(numbers) // SAMPLES)]:
+                yield from (frame for _, frame in self._decode_until(int(number), int(number)) if frame is not None)
+            return
+        for number, frame in self._decode(0):
+            if number % (_SAMPLED_FRAMES // SAMPLES) == 0 and frame is not None:
+                yield frame
+            if number >= _SAMPLED_FRAMES:
                 return
-        raise InputError(f"{path}: none of its {self._index.packets} frames decodes")
 
     @property
     def count(self) -> int:
@@ -81,12 +148,7 @@ class VideoFile(Source):
 
     def fingerprint(self) -> str:
         """Hash of the size, the first and last megabyte, and the number of frames."""
-        digest = hashlib.sha256(f"{self._path.stat().st_size} {self._index.packets}".encode())
-        with self._path.open("rb") as file:
-            digest.update(file.read(_FINGERPRINT_BYTES))
-            file.seek(max(0, self._path.stat().st_size - _FINGERPRINT_BYTES))
-            digest.update(file.read(_FINGERPRINT_BYTES))
-        return f"video:{digest.hexdigest()}"
+        return f"video:{file_mark(self._path, f'{self._index.packets}{self._choices}')}"
 
     def _forward(self, numbers: range) -> Iterator[Frame]:
         if not numbers:
@@ -114,12 +176,7 @@ class VideoFile(Source):
         time = self._time(number)
         if frame is None:
             return Frame(number, frame_name(number), None, time, _BROKEN)
-        if (frame.height, frame.width) != self._coded:
-            height, width = self._coded
-            raise InputError(
-                f"{self.name}: frame {number} is {frame.width} x {frame.height} pixels, the frames before it {width} x {height}"
-            )
-        return Frame(number, frame_name(number), to_image(frame, self._matrix), time)
+        return Frame(number, frame_name(number), self._look.image(frame, number), time)
 
     def _time(self, number: int) -> float | None:
         stamps = self._index.stamps
@@ -170,10 +227,7 @@ class VideoFile(Source):
 
     def _decode_from_key(self, stamps: Any, key: int) -> Any:
         expected = int(np.searchsorted(stamps, self._index.keys[key])) if key > 0 else 0
-        with open_file(self._path) as container:
-            stream = video_stream(container, self.name)
-            # One thread: frame threads make what is patched over in damaged frames depend on chance.
-            stream.codec_context.thread_count = 1
+        with self._open() as (container, stream):
             for frame in _decoded(self._packets(container, stream, key)):
                 number = int(np.searchsorted(stamps, frame.pts)) if frame.pts is not None else expected
                 if number < expected or number >= len(stamps) or (frame.pts is not None and stamps[number] != frame.pts):
@@ -204,11 +258,22 @@ class VideoFile(Source):
         yield from container.demux(stream)
 
     def _decode_in_order(self) -> Iterator[Any]:
-        with open_file(self._path) as container:
-            stream = video_stream(container, self.name)
+        for frame in islice(self._decode_file(), self._skipped, None):
+            yield None if frame is None or frame.is_corrupt else frame
+
+    def _decode_file(self) -> Iterator[Any]:
+        """All frames from the begin; None where a packet does not decode."""
+        with self._open() as (container, stream):
+            yield from _decoded(container.demux(stream), gaps=not self._index.fields)
+
+    @contextmanager
+    def _open(self) -> Iterator[tuple[Any, Any]]:
+        with open_file(self._path, self._form) as container:
+            stream = video_stream(container, self.name, self._stream)
+            # One thread: frame threads make what is patched over in damaged frames depend on chance.
             stream.codec_context.thread_count = 1
-            for frame in _decoded(container.demux(stream), gaps=True):
-                yield None if frame is None or frame.is_corrupt else frame
+            stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
+            yield container, stream
 
 
 def _decoded(packets: Iterator[Any], gaps: bool = False) -> Iterator[Any]:
@@ -225,7 +290,3 @@ def _decoded(packets: Iterator[Any], gaps: bool = False) -> Iterator[Any]:
         except av.error.FFmpegError:
             frames = [None] if gaps and packet.size else []
         yield from frames
-
-
-def _deep(frame: Any) -> bool:
-    return bool(frame.format.components and frame.format.components[0].bits > 8)

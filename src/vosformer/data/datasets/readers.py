@@ -12,7 +12,7 @@ from vosformer.data.datasets.layout import Found, Problem, Reader
 from vosformer.data.datasets.picture import PICTURES, MaskedPicture
 from vosformer.data.datasets.video import Video
 from vosformer.errors import DataError
-from vosformer.io.images import natural_key
+from vosformer.io.order import natural_key
 
 # ---- Readers of videos ----
 

@@ -1,0 +1,42 @@
+"""What a run says about itself in the end: notes on the screen, and `run.json`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from vosformer.inference.tracking import TrackReport
+from vosformer.io import write_bytes
+
+
+def show_notes(notes: Iterable[str], console: Console) -> None:
+    """Print what was guessed, left out, stretched or repaired, a line each."""
+    for note in notes:
+        console.print(f"note: {note}", style="yellow", highlight=False, markup=False, soft_wrap=True)
+
+
+def write_summary(path: Path, report: TrackReport, **about: Any) -> None:
+    """Write what a run did, with all of its notes, as JSON.
+
+    Args:
+        path: of the file.
+        report: what the run reported.
+        about: further values, e.g. the names of the inputs.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    summary = {
+        "vosformer": version("vosformer"),
+        **about,
+        "frames": report.frames,
+        "notes": report.notes,
+        "repeated": report.bridged,
+        "doubts": [doubt._asdict() for doubt in report.doubts],
+    }
+    write_bytes(path, (json.dumps(summary, indent=1, ensure_ascii=False) + "\n").encode("utf-8", "surrogateescape"))
