@@ -122,7 +122,21 @@ def test_constants_of_simvos_and_jointformer():
     assert (joint.way, joint.affine, joint.area) == ("bilinear", sim.affine, sim.area)
     assert augment.JOINTFORMER_FINETUNE.affine == Affine()
     assert (still.crop, still.affine, still.scale) == (384, Affine(20, 0, (0.9, 1.1), 10), (0.8, 1.5))
-    assert (still.jitter, still.plate, still.plate_scale) == (Jitter(0.1, 0.05, 0.05, 0), 0.33, 0.02)
+    assert (still.jitter, still.frame_jitter) == (Jitter(0.1, 0.05, 0.05, 0.05), Jitter(0.1, 0.05, 0.05, 0))
+    assert (still.plate, still.plate_scale) == (0.33, 0.02)
+    blender = augment.JOINTFORMER_BL30K
+    assert (blender.area, blender.affine, blender.way) == ((0.25, 1.0), Affine(), "bilinear")
+
+
+def test_plates_of_jointformer_come_after_the_crop():
+    """Empty parts that a plate leaves at the border are the mean color, whatever the jitter: nothing comes after it."""
+    image = np.full((80, 120, 3), 200, np.uint8)
+    made = replace(augment.JOINTFORMER_STILL, crop=64, affine=Affine(), scale=(1.0, 1.0), plate=1.0, plate_scale=0.1)
+    borders = set()
+    for seed in range(12):
+        images, _ = made(np.random.default_rng(seed), image, np.ones((80, 120), np.uint8), 1)
+        borders |= {tuple(pixel) for pixel in images[0].reshape(-1, 3).tolist()}
+    assert (124, 116, 104) in borders
 
 
 @pytest.mark.parametrize("pipeline", VIDEO)

@@ -17,7 +17,7 @@ from vosformer.data.augmentation import pipelines as augment
 from vosformer.data.datasets.find import read_stills, read_videos
 from vosformer.data.datasets.video import Curriculum, Video
 from vosformer.data.mixture import Mixture
-from vosformer.data.sampling import EpochOrder, GapSampling, PairSampling, SpreadSampling, keep_objects, merge
+from vosformer.data.sampling import EpochOrder, GapSampling, PairSampling, SpreadSampling, keep_objects, merge, without_hidden
 from vosformer.data.streams import Selection, StillClips, VideoClips, VideoSource
 from vosformer.data.synthetic.assets import Assets
 from vosformer.data.synthetic.compose import ComposeConfig, ComposedDataset
@@ -235,3 +235,45 @@ def test_streams_start_at_zero_and_need_data():
         StillClips([], None, None, 2)
     with pytest.raises(DataError, match="no video"):
         VideoClips([], None, None, None)
+
+
+def test_objects_that_are_small_first_and_large_later_do_not_count_in_bl30k():
+    def frame(**sides):
+        labels = np.zeros((100, 200), np.uint8)
+        for i, side in enumerate(sides.values()):
+            labels[:side, 50 * i : 50 * i + side] = i + 1
+        labels[-1] = 255
+        return labels
+
+    first, second = frame(large=31, hidden=30, steady=12, dot=10), frame(large=31, hidden=30, steady=19, dot=5)
+    found = without_hidden([first, second, second])
+    assert sorted(np.unique(found[0]).tolist()) == [0, 1, 3, 255]
+    assert np.array_equal(found[1] > 0, (second == 1) | (second == 3) | (second == 255))
+
+
+def test_clips_with_much_ignored_area_are_drawn_again(tmp_path):
+    """Half of the frames are ignored for the most part; clips with more than a fifth of such pixels are rare with the limit."""
+    maps = [np.ones((20, 20), np.uint8) for _ in range(8)]
+    for labels in maps[4:]:
+        labels[:, 5:] = 255
+
+    class Half(FakeVideo):
+        def load(self, index):
+            return np.zeros((20, 20, 3), np.uint8), self.maps[index]
+
+    video = Half("half", (Path("x"),) * 8, (Path("x"),) * 8)
+    object.__setattr__(video, "maps", maps)
+
+    class Same:
+        crop = 20
+
+        def __call__(self, rng, images, labels):
+            return list(images), list(labels)
+
+    def share(limit):
+        sources = [VideoSource("half", (video,), STEADY)]
+        stream = VideoClips(sources, SpreadSampling(1), Same(), Selection(3, 0, ignored=limit))
+        return np.mean([(stream[i].labels == 255).any().item() for i in range(60)])
+
+    assert share(1.0) > 0.3
+    assert share(0.2) < 0.15

@@ -147,7 +147,8 @@ class Tracker:
         """R and D: a given mask, and what the reference pass decodes."""
         features = self.model.encode(self.image(frame))
         targets = self.targets(label, True)
-        decoded, reading = self.model.reference(features, targets)
+        decoded, readings = self.model.reference(features, targets)
+        reading = readings[-1]
         entry = self.model.write(features, targets, None, None)
         for one, other in zip(entry.layers, decoded.layers, strict=True):
             assert all(torch.equal(one[name], other[name]) for name in other)
@@ -235,7 +236,7 @@ class Replay:
         raw: list[list[Tensor]] = []
         hook = self.model.LSTT.register_forward_hook(lambda *call: raw.append([torch.cat(stream, 2) for stream in call[2][0]]))
         first = self.model.encode(tracker.image(clip[0][0]))
-        _, reading = self.model.reference(first, tracker.targets(clip[0][1], True))
+        reading = self.model.reference(first, tracker.targets(clip[0][1], True))[1][-1]
         tokens |= self._outputs("ref", reading, raw[-1])
         tracker.begin(*clip[0])
         features, reading = tracker.look(clip[1][0])

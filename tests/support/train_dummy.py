@@ -59,11 +59,11 @@ class Dummy(nn.Module):
         small = F.interpolate(masks.own, level.shape[-2:], mode="area").flatten(2).transpose(1, 2)
         return Entry(({"k": self.key(level).flatten(2).transpose(1, 2), "v": self.id_bank(small)},))
 
-    def reference(self, features: Features, masks: ObjectMasks) -> tuple[Entry, Reading]:
+    def reference(self, features: Features, masks: ObjectMasks) -> tuple[Entry, list[Reading]]:
         entry = self.write(features, masks, None, None)
         memory = Memory(self.policy)
         memory.add(entry, 0, True)
-        return entry, self.read(features, memory)
+        return entry, [self.read(features, memory)]
 
 
 class Squares:

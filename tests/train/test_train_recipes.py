@@ -17,13 +17,14 @@ from vosformer.errors import DataError, InputError
 from vosformer.geometry import Geometry
 from vosformer.registry import new_model, variants
 from vosformer.train.data import _COMPOSED, _curriculum, training_clips
+from vosformer.train.optim import optimiser, set_rate
 from vosformer.train.overrides import with_settings
 from vosformer.train.recipe import Recipe, checked
 from vosformer.train.recipes import recipe, recipes
 from vosformer.train.start import fitted, resolved
 from vosformer.weights import packaged
 
-# What each paper says, section in the recipe's `paper`: AOST 4.3, DeAOT 5 ("the same as AOT"), SimVOS 4, JointFormer 4.1 and 4.4,
+# What each paper says, section in the recipe's `paper`: AOST 4.3, DeAOT 5 ("the same as AOT"), SimVOS 4, JointFormer 4.1 and 4.2.2,
 # OneVOS 4.1.
 STATED = {
     "aot-pre": {
@@ -85,9 +86,10 @@ STATED = {
     "jointformer-visor": {"run.steps": 160_000, "run.batch": 12},
     "jointformer-vost": {"run.steps": 40_000},
     "jointformer-lvos": {"run.steps": 10_000},
-    "onevos-pre": {"optim.lr": 2e-4, "run.steps": 200_000, "loss.ce": 0.5, "loss.jaccard": 0.5},
-    "onevos-main": {"optim.lr": 1e-4, "run.steps": 200_000, "run.batch": 4 * 2, "run.accumulate": 2, "data.frames": 5},
-    "onevos-mose": {"optim.lr": 1e-4, "run.steps": 200_000},
+    "onevos-pre": {"optim.lr": 2e-4, "run.steps": 100_000, "loss.ce": 0.5, "loss.jaccard": 0.5},
+    # 200,000 iterations of 4 clips, two of which make an update: 800,000 clips
+    "onevos-main": {"optim.lr": 1e-4, "run.steps": 100_000, "run.batch": 4 * 2, "run.accumulate": 2, "data.frames": 5},
+    "onevos-mose": {"optim.lr": 1e-4, "run.steps": 100_000},
     "onevos-dts": {"optim.lr": 1e-4, "model.variant": "onevos-b-d"},
 }
 
@@ -129,19 +131,21 @@ RELEASED = {
         "rollout.memory": "random",
         "rollout.feedback": "soft",
     },
-    "jointformer-vost": {"loss.top_from": 4_000, "loss.top_until": 13_000},
-    "jointformer-lvos": {"loss.top_from": 1_000, "loss.top_until": 2_500},
+    "jointformer-vost": {"loss.top_from": 4_000, "loss.top_until": 13_000, "optim.step_at": (20_000,), "data.ignored": 0.2},
+    "jointformer-lvos": {"loss.top_from": 1_000, "loss.top_until": 2_500, "optim.step_at": (3_000,), "data.ignored": 1.0},
     "onevos-pre": {"optim.weight_decay": 0.03, "optim.lr_min": 2e-5, "data.frames": 4, "data.merge": 1.0, "data.crop": 464},
     "onevos-main": {
         "optim.weight_decay": 0.07,
         "optim.lr_min": 1e-5,
-        "optim.warmup": 10_000,
-        "optim.ema": 0.99995,
-        "optim.lr_scales": ((r"linear_ID_KV", 0.2), (r"^backbone\.", 0.1)),
-        "rollout.own_masks_from": 100_000,
+        "optim.warmup": 5_000,
+        "optim.ema": 0.9999,
+        "optim.lr_scales": ((r"^backbone\.", 0.1),),
+        "optim.lr_times": ((r"linear_ID_KV", 2.0),),
+        "rollout.own_masks_from": 50_000,
         "rollout.gap": 1,
-        "loss.top_until": 100_000,
+        "loss.top_until": 50_000,
     },
+    "onevos-mose-finetune": {"run.steps": 100_000, "optim.lr": 5e-5, "optim.lr_min": 5e-6, "model.start": "onevos-main"},
 }
 
 
@@ -164,7 +168,7 @@ SOURCES = {
         "jointformer",
         0.1,
     ),
-    "jointformer-bl30k": ("bl30k:1:1:1", "jointformer", 0.1),
+    "jointformer-bl30k": ("bl30k:1:1:1", "jointformer-bl30k", 0.1),
     "jointformer-main": ("davis2017:5:1:1 youtube2019:1:1:5", "jointformer", 0.1),
     "jointformer-mose": ("mose:1:1:1", "jointformer", 0.1),
     "jointformer-vost": ("vost:1:1:5", "jointformer", 0.1),
@@ -174,6 +178,14 @@ SOURCES = {
     "onevos-main": (_BOTH, "onevos", 0.1),
     "onevos-mose": (f"{_BOTH} mose:1:3:1", "onevos", 0.1),
     "onevos-dts": (_BOTH, "onevos", 0.1),
+    "onevos-main-youtube": ("youtube2019:1:3:1", "onevos", 0.1),
+    "onevos-mose-finetune": ("mose:1:3:1", "onevos", 0.1),
+    "aot-main-youtube": ("youtube2019:1:3:1", "aot", 0.1),
+    "aost-main-youtube": ("youtube2019:1:3:1", "aot", 0.1),
+    "deaot-main-youtube": ("youtube2019:1:3:1", "deaot", 0.1),
+    "aot-youtube": ("youtube2019:1:3:1", "aot", 0.1),
+    "deaot-youtube": ("youtube2019:1:3:1", "deaot", 0.1),
+    "simvos-youtube": ("youtube2019:1:2:1", "simvos", 1.0),
 }
 
 
@@ -208,6 +220,24 @@ def test_numbers_of_the_released_code(name):
     found = dict(recipe(name).flat())
     for key, value in RELEASED[name].items():
         assert found[key] == (pytest.approx(value) if isinstance(value, float) else value), key
+
+
+def test_without_pre_training_a_recipe_begins_with_the_encoder():
+    assert recipe("aot-youtube").model.start is recipe("deaot-youtube").model.start is None
+    assert recipe("aot-main-youtube").model.start == "aot-pre"
+
+
+def test_the_rate_of_the_marking_layers_of_onevos():
+    """min(2 * (0.1 * (rate - lr_min) + lr_min), rate), as in the released code."""
+    model = new_model("onevos-tiny")
+    optim = recipe("onevos-main").optim
+    optimizer = optimiser(model, optim, None)
+    for step, marking, rest in ((5_000, 3.8e-5, 1.9e-5), (0, 1e-5, 1e-5)):
+        set_rate(optimizer, optim, step, 100_000)
+        rates = {name: group["lr"] for group in optimizer.param_groups for name in group["names"]}
+        assert {round(rates[name], 12) for name in rates if "linear_ID_KV" in name} == {marking}
+        others = {round(rates[name], 12) for name in rates if name.startswith("backbone.") and "linear_ID_KV" not in name}
+        assert others == {rest}
 
 
 def test_every_recipe_of_the_issue_is_there():

@@ -16,9 +16,9 @@ from vosformer.geometry import Geometry
 from vosformer.memory import Memory
 from vosformer.policy import DynamicTokens, EveryK, FirstAndPrevious, GivenOnly, OneVOSQueue
 from vosformer.protocol import Entry, Features, ObjectMasks, Reading
-from vosformer.registry import new_model
+from vosformer.registry import new_model, variant
 from vosformer.train.batch import Batch
-from vosformer.train.clip_memory import training_policy
+from vosformer.train.clip_memory import ClipMemory, training_policy
 from vosformer.train.losses import segmentation_loss
 from vosformer.train.recipe import Data, Loss, Recipe, Rollout, Run
 from vosformer.train.rollout import Rollout as Engine
@@ -164,19 +164,35 @@ def test_the_gap_of_training_holds_in_the_memory():
     assert model.memories == [[0, 0], [0, 1], [0, 2, 2], [0, 2, 3]]
 
 
-def test_random_references_are_the_first_and_one_earlier_frame():
-    seen = set()
-    for step in range(12):
-        drawn = set()
-        for index in (0, 5):  # the parts of a step draw the same, whichever clips they have
-            model = Echo(slot_size=1)
-            batch = clips(1, frames=4, number=1)._replace(indices=torch.tensor([index]))
-            Engine(model, recipe(rollout=Rollout(own_masks_from=0, memory="random", references=2)))(batch, step)
-            assert model.memories[:2] == [[0], [0, 1]]
-            drawn.add(tuple(model.memories[2]))
-        assert len(drawn) == 1
-        seen |= drawn
-    assert seen == {(0, 1), (0, 2)}
+def test_random_references_are_the_first_and_one_earlier_frame_of_each_clip():
+    """Each clip draws its own, as in the released JointFormer, and draws the same in whichever part of a step it lands."""
+    settings = recipe(rollout=Rollout(own_masks_from=0, memory="random", references=2))
+
+    def held(indices: list[int]) -> list[list[int]]:
+        memory = ClipMemory(Echo(slot_size=1), settings, 7, torch.tensor(indices))
+        for number in range(4):  # two slots a clip; every frame leaves its own number
+            memory.add(Entry(({"own": torch.full((2 * len(indices), 1, 1), float(number))},)), number)
+        assert [frame.number for frame in memory.at(1).frames] == [0]
+        found = memory.at(4)
+        both = torch.cat([found.bank(0)["own"], found.last(0)["own"]], 1)[..., 0].int()
+        assert torch.equal(both[::2], both[1::2])
+        return both[::2].tolist()
+
+    together = held(list(range(12)))
+    assert {tuple(own) for own in together} == {(0, 1), (0, 2), (0, 3)}
+    assert held([5]) == together[5:6]
+    assert held([5, 8]) == [together[5], together[8]]
+
+
+def test_aost_is_supervised_at_every_depth_on_the_reference_frame_too():
+    model = variant("aost").build(tiny=True)
+    batch = clips(1, frames=3, number=1)
+    seen: list[int] = []
+    engine = Engine(model, recipe(loss=Loss(top_until=100, auxiliary=1.0, auxiliary_until=100)))
+    inner = engine._loss
+    engine._loss = lambda outputs, *rest: seen.append(len(outputs)) or inner(outputs, *rest)  # type: ignore[method-assign]
+    engine(batch, 0)
+    assert seen == [3, 3, 3]
 
 
 @pytest.mark.parametrize(

@@ -157,6 +157,20 @@ def keep_objects(
     return [table[frame] for frame in labels], len(kept)
 
 
+def without_hidden(labels: Sequence[Labels]) -> list[Labels]:
+    """Make objects background that are small in the first frame and not in the next two (JointFormer's rule for BL30K).
+
+    An object counts with more than 30 x 30 pixels in the first frame, or with more than 10 x 10 there and fewer than 20 x 20 in both
+    of the next ones.
+    """
+    areas = np.stack([np.bincount(frame.ravel(), minlength=256) for frame in labels[:3]])
+    small = (areas[0] > 10 * 10) & (areas[1:].max(0, initial=0) < 20 * 20)
+    counts = (areas[0] > 30 * 30) | small
+    table = np.where(counts, np.arange(256), 0).astype(np.uint8)
+    table[IGNORE] = IGNORE
+    return [table[frame] for frame in labels]
+
+
 class EpochOrder:
     """Endless order of `count` entries: every epoch is a random permutation, a pure function of (seed, epoch)."""
 

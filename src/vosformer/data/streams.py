@@ -10,11 +10,12 @@ import numpy as np
 from vosformer.data.augmentation.pipelines import StillAugment, VideoAugment
 from vosformer.data.datasets.picture import Still
 from vosformer.data.datasets.video import Curriculum, Video
-from vosformer.data.sampling import EpochOrder, Sampling, keep_objects, merge
+from vosformer.data.sampling import EpochOrder, Sampling, keep_objects, merge, without_hidden
 from vosformer.data.types import IGNORE, Clip, ClipDataset, Image, Labels, to_clip
 from vosformer.errors import DataError
 
 _TRIES = 20
+_IGNORED_TRIES = 5
 
 
 @dataclass(frozen=True)
@@ -42,11 +43,16 @@ class Selection:
         max_objects: at most so many, drawn at random; the others become background.
         min_pixels: an object counts if it has more pixels than this in the first frame.
         merge: probability that the objects of a second clip are pasted on top.
+        ignored: a clip with a larger share of pixels 255 in one of its frames is drawn again, up to 5 times.
+        vanishing: also an object of up to 900 pixels in the first frame that is larger than 20 x 20 in one of the next two is left
+            out, since too little of it is shown first (BL30K).
     """
 
     max_objects: int = 10
     min_pixels: int = 100
     merge: float = 0.0
+    ignored: float = 1.0
+    vanishing: bool = False
 
 
 class VideoClips(ClipDataset):
@@ -85,6 +91,8 @@ class VideoClips(ClipDataset):
             if rng.random() < self.selection.merge or not _has_objects(labels[0]):
                 second = self._clip(rng, index, int(rng.integers(len(self._entries))))
                 images, labels = merge((images, labels), second)
+            if self.selection.vanishing:
+                labels = without_hidden(labels)
             labels, count = keep_objects(rng, labels, self.selection.min_pixels, self.selection.max_objects)
             if count:
                 return to_clip(images, labels, count)
@@ -96,8 +104,12 @@ class VideoClips(ClipDataset):
 
     def _clip(self, rng: np.random.Generator, index: int, entry: int) -> tuple[list[Image], list[Labels]]:
         source, video = self._entries[entry]
-        frames = [video.load(i) for i in self.sampling(rng, video, source.max_gap.at(index))]
-        return self.augment(rng, [image for image, _ in frames], [labels for _, labels in frames])
+        for _ in range(_IGNORED_TRIES):
+            frames = [video.load(i) for i in self.sampling(rng, video, source.max_gap.at(index))]
+            images, labels = self.augment(rng, [image for image, _ in frames], [labels for _, labels in frames])
+            if max(float((ids == IGNORE).mean()) for ids in labels) <= self.selection.ignored:
+                break
+        return images, labels
 
 
 class StillClips(ClipDataset):

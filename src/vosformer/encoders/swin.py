@@ -201,7 +201,8 @@ class Swin(nn.Module):
         widths = [embed * 2**i for i in range(3)]
         self.channels = (widths[0], widths[1], widths[2], widths[2])
         self.patch_embed = PatchEmbed(embed)
-        rates = [drop_path * i / max(sum(depths) - 1, 1) for i in range(sum(depths))]
+        # The released rates are those of a Swin with its fourth stage, of two blocks, which is left out here.
+        rates = [drop_path * i / (sum(depths) + 1) for i in range(sum(depths))]
         self.layers = nn.ModuleList()
         for i, (depth, count) in enumerate(zip(depths, heads, strict=True)):
             start = sum(depths[:i])

@@ -97,9 +97,11 @@ class AOST(IdentitySystem):
         Returns:
             A reading for each depth 1 to n_l; the last one is what `read` gives, and the one to write with.
         """
-        deepest: Carry = self.read(features, memory).carry
-        carries = [Carry(deepest.states[:depth], deepest.outputs[:depth]) for depth in range(1, self.LSTT.depth + 1)]
+        carries = self._supervised(self.read(features, memory).carry)
         return [Reading(self.decode(features, carry), carry) for carry in carries]
+
+    def _supervised(self, deepest: Carry) -> list[Carry]:
+        return [Carry(deepest.states[:depth], deepest.outputs[:depth]) for depth in range(1, self.LSTT.depth + 1)]
 
     def _depth(self, depth: int | None = None) -> int:
         """The option of `read`: how many layers to run, 1 to n_l; all of them by default."""

@@ -193,13 +193,13 @@ class IdentitySystem(nn.Module):
             return Entry(layers)
         return Entry(layers, tuple(self._shift(memory.last(i)) for i in range(len(layers))))
 
-    def reference(self, features: Features, masks: ObjectMasks) -> tuple[Entry, Reading]:
+    def reference(self, features: Features, masks: ObjectMasks) -> tuple[Entry, list[Reading]]:
         """The reference pass with its own decoding: what `write` does with given masks, and the logits that come of it.
 
-        The official training puts an auxiliary loss on these logits.
+        The official training puts an auxiliary loss on these logits. AOST has a reading for each of its depths, as `read_depths` has.
         """
         entry, carry = self._refer(features, masks, finish=True)
-        return entry, Reading(self.decode(features, carry), carry)
+        return entry, [Reading(self.decode(features, each), each) for each in self._supervised(carry)]
 
     def embed(self, masks: ObjectMasks) -> Tensor:
         """The ID embedding E [S,N,C] (AOT Eq. 2), normalised where the system does so."""
@@ -228,6 +228,10 @@ class IdentitySystem(nn.Module):
         if unknown:
             raise InputError(f"options {unknown} are not known to this model: it has {list(self.options) or 'none'}")
         self._depth(**options)
+
+    def _supervised(self, deepest: Carry) -> list[Carry]:
+        """What is decoded in training: the deepest layer's, or (AOST) that of every depth."""
+        return [deepest]
 
     def _depth(self) -> int:
         return self.LSTT.depth

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from vosformer.memory import Memory
 from vosformer.policy import Frame, Plan, Policy
-from vosformer.protocol import Entry, VOSModel
+from vosformer.protocol import Entry, Layer, VOSModel
 from vosformer.train.batch import generator
 from vosformer.train.recipe import Recipe
 
@@ -31,14 +32,16 @@ class ChosenFrames:
 class ClipMemory:
     """The memory of a batch in training, under the model's policy or made anew for each frame (JointFormer)."""
 
-    def __init__(self, model: VOSModel, recipe: Recipe, step: int) -> None:
+    def __init__(self, model: VOSModel, recipe: Recipe, step: int, clips: Tensor) -> None:
         self._model = model
         self._rollout = recipe.rollout
         self._entries: list[Entry] = []
         self._token: Tensor | None = None
         self._memory = Memory(training_policy(model.policy, recipe.rollout.gap))
-        # One draw for the whole batch (JointFormer), whoever computes parts of it.
+        # Whether the recurrent token is updated is drawn once for the whole batch, whoever computes parts of it; references for each
+        # clip of its own (the released JointFormer).
         self._random = generator(recipe.run.seed, 3, step)
+        self._own_random = [generator(recipe.run.seed, 4, int(clip)) for clip in clips.tolist()]
 
     def add(self, entry: Entry, number: int) -> None:
         """Take in a frame."""
@@ -63,15 +66,35 @@ class ClipMemory:
         """What frame `number` is read with."""
         if self._rollout.memory == "policy":
             return self._memory
-        chosen = list(range(number))
-        if number > self._rollout.references:
-            later = self._random.choice(number - 1, self._rollout.references - 1, replace=False) + 1
-            chosen = [0, *sorted(later.tolist())]
+        chosen = [self._references(random, number) for random in self._own_random]
+        count = len(chosen[0])
         memory = Memory(ChosenFrames())
-        for place in chosen:
-            memory.add(self._entries[place], place, pinned=place != chosen[-1] or place == 0)
+        for place in range(count):
+            memory.add(self._mixed([own[place] for own in chosen]), place, pinned=place < count - 1 or place == 0)
         memory.token = self._token
         return memory
+
+    def _references(self, random: np.random.Generator, number: int) -> list[int]:
+        """The frames that one clip's frame `number` is read with, ascending: the first one and random later ones."""
+        if number <= self._rollout.references:
+            return list(range(number))
+        later = random.choice(number - 1, self._rollout.references - 1, replace=False) + 1
+        return [0, *sorted(later.tolist())]
+
+    def _mixed(self, numbers: list[int]) -> Entry:
+        """What the frames of those numbers left, one for each clip: [S,...] of slots from the entries of their clips' frames."""
+        if len(set(numbers)) == 1:
+            return self._entries[numbers[0]]
+        parts = [self._entries[number] for number in numbers]
+        return Entry(_joined([part.layers for part in parts]), _joined([part.recent for part in parts]))
+
+
+def _joined(entries: list[tuple[Layer, ...]]) -> tuple[Layer, ...]:
+    """Layers of one entry for each clip -> layers in which every clip's slots are those of its own entry."""
+    return tuple(
+        {name: torch.cat([entry[i][name].chunk(len(entries))[clip] for clip, entry in enumerate(entries)]) for name in layer}
+        for i, layer in enumerate(entries[0])
+    )
 
 
 def training_policy(policy: Policy, gap: int | None) -> Policy:

@@ -38,6 +38,7 @@ _VIDEO: dict[str, augment.VideoAugment] = {
     "onevos": augment.ONEVOS_VIDEO,
     "simvos": augment.SIMVOS_VIDEO,
     "jointformer": augment.JOINTFORMER_VIDEO,
+    "jointformer-bl30k": augment.JOINTFORMER_BL30K,
 }
 _STILL: dict[str, augment.StillAugment] = {
     "aot": augment.AOT_STILL,
@@ -149,15 +150,15 @@ def _still_clips(recipe: Recipe, folders: Sequence[Path]) -> ClipDataset:
 def _sampling(data: Data) -> Sampling:
     if data.pipeline == "simvos":
         return PairSampling(data.reverse)
-    if data.pipeline == "jointformer":
+    if data.pipeline.startswith("jointformer"):
         return SpreadSampling(data.frames, data.reverse)
     return GapSampling(data.frames, data.reverse)
 
 
 def _selection(data: Data) -> Selection:
     # The per-object systems take any object, however small.
-    pixels = 0 if data.pipeline in ("simvos", "jointformer") else 100
-    return Selection(data.max_objects, pixels, data.merge)
+    pixels = 0 if data.pipeline.startswith(("simvos", "jointformer")) else 100
+    return Selection(data.max_objects, pixels, data.merge, data.ignored, vanishing=data.pipeline == "jointformer-bl30k")
 
 
 def _curriculum(recipe: Recipe, source: Source) -> Curriculum:

@@ -47,15 +47,17 @@ def freeze(model: nn.Module, patterns: Iterable[str], strict: bool = True) -> li
 
 
 def groups(model: nn.Module, optim: Optim) -> list[dict[str, Any]]:
-    """The trainable parameters, by learning-rate factor and weight decay; each group also has their `names`."""
-    found: dict[tuple[float, float], dict[str, Any]] = {}
+    """The trainable parameters, by learning-rate factors and weight decay; each group also has their `names`."""
+    found: dict[tuple[float, float, float], dict[str, Any]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
         scale = next((factor for pattern, factor in optim.lr_scales if re.search(pattern, name)), 1.0)
+        times = next((factor for pattern, factor in optim.lr_times if re.search(pattern, name)), 1.0)
         free = (optim.no_decay_1d and parameter.ndim <= 1) or any(re.search(pattern, name) for pattern in optim.no_decay)
         decay = 0.0 if free else optim.weight_decay
-        group = found.setdefault((scale, decay), {"params": [], "names": [], "scale": scale, "weight_decay": decay})
+        fresh = {"params": [], "names": [], "scale": scale, "times": times, "weight_decay": decay}
+        group = found.setdefault((scale, times, decay), fresh)
         group["params"].append(parameter)
         group["names"].append(name)
     return list(found.values())
@@ -79,7 +81,8 @@ def set_rate(optimizer: torch.optim.Optimizer, optim: Optim, step: int, steps: i
     rate = learning_rate(optim, step, steps)
     low = min(optim.lr_min, rate)
     for group in optimizer.param_groups:
-        group["lr"] = low + group["scale"] * (rate - low)
+        own = low + group["scale"] * (rate - low)
+        group["lr"] = own if group["times"] == 1 else min(group["times"] * own, rate)
     return rate
 
 

@@ -75,6 +75,7 @@ class Data:
         reverse: probability that time runs backwards.
         merge: probability that a second clip is pasted on the first.
         max_objects: objects kept in a clip.
+        ignored: a clip with a larger share of ignored pixels (255) in one of its frames is drawn again (VOST).
         gap_curriculum: (step, gap) pairs from which on another largest gap holds (JointFormer); empty: the sources' own.
         plain_from: step from which frames are no longer rotated and sheared (JointFormer's last steps); None: never.
     """
@@ -84,10 +85,11 @@ class Data:
     crop: int = 465
     width: int | None = None
     window: tuple[float, float] = (0.45, 1.0)
-    pipeline: Literal["composed", "aot", "deaot", "simvos", "jointformer", "onevos"] = "composed"
+    pipeline: Literal["composed", "aot", "deaot", "simvos", "jointformer", "jointformer-bl30k", "onevos"] = "composed"
     reverse: float = 0.5
     merge: float = 0.0
     max_objects: int = 10
+    ignored: float = 1.0
     gap_curriculum: tuple[tuple[int, int], ...] = ()
     plain_from: int | None = None
 
@@ -106,6 +108,7 @@ class Optim:
         lr: the highest learning rate.
         lr_min: where warm-up begins and polynomial decay ends.
         lr_scales: (regular expression, factor): matches have the rate lr_min + factor * (rate - lr_min); the first match wins.
+        lr_times: (regular expression, times): matches have that rate so many times, but at most the full one (OneVOS).
         weight_decay: of all parameters that `no_decay` does not name.
         no_decay: regular expressions of parameters without weight decay.
         no_decay_1d: biases and norms (at most one dimension) have no weight decay either.
@@ -123,6 +126,7 @@ class Optim:
     lr: float = 4e-4
     lr_min: float = 2e-5
     lr_scales: tuple[tuple[str, float], ...] = ()
+    lr_times: tuple[tuple[str, float], ...] = ()
     weight_decay: float = 0.03
     no_decay: tuple[str, ...] = ()
     no_decay_1d: bool = True
@@ -334,7 +338,7 @@ _AT_LEAST = {
     "optim.weight_decay": 0.0,
     "optim.clip": 0.0,
 }
-_SHARES = ("data.reverse", "data.merge", "optim.ema", "loss.top_share", "rollout.update_probability")
+_SHARES = ("data.reverse", "data.merge", "data.ignored", "optim.ema", "loss.top_share", "rollout.update_probability")
 _POSITIVE = ("optim.lr", "optim.clip", "loss.top_share")
 
 
@@ -390,5 +394,6 @@ def _patterns(recipe: Recipe) -> Iterable[tuple[str, Iterable[str]]]:
         ("model.may_miss", recipe.model.may_miss),
         ("optim.no_decay", recipe.optim.no_decay),
         ("optim.lr_scales", [pattern for pattern, _ in recipe.optim.lr_scales]),
+        ("optim.lr_times", [pattern for pattern, _ in recipe.optim.lr_times]),
         ("rollout.freeze_own_masks", recipe.rollout.freeze_own_masks),
     )

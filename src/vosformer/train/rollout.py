@@ -74,7 +74,7 @@ class Rollout(nn.Module):
         samples, frames = images.shape[:2]
         features = self._encode(images)
         places = Places(batch, self.system.slot_size, self.recipe)
-        memory = ClipMemory(self.system, self.recipe, step)
+        memory = ClipMemory(self.system, self.recipe, step, batch.indices)
         own = self._own_masks(step)
         values: list[Values] = []
         predicted = [labels[:, 0]]
@@ -112,12 +112,12 @@ class Rollout(nn.Module):
         """Write the first frame; its own decoding gives the auxiliary loss while that counts (AOT)."""
         masks = places.hard(labels, given=True)
         weight = auxiliary_weight(self.recipe.loss, step)
-        refer: Callable[..., tuple[Entry, Reading]] | None = getattr(self.model, "reference", None)
+        refer: Callable[..., tuple[Entry, list[Reading]]] | None = getattr(self.model, "reference", None)
         if weight > 0 and refer is not None:
-            entry, reading = self._call(refer, features, masks)
+            entry, readings = self._call(refer, features, masks)
             memory.add(entry, 0)
-            outputs = self._scores(reading.logits, places, labels.shape[-2:])
-            return self._loss([outputs], labels, places.counts, step)
+            outputs = [self._scores(reading.logits, places, labels.shape[-2:]) for reading in readings]
+            return self._loss(outputs, labels, places.counts, step)
         memory.add(self._write(features, masks, None, None, True), 0)
         return None
 

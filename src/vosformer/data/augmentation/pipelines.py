@@ -222,10 +222,12 @@ class SharedCrop:
 
 @dataclass(frozen=True, kw_only=True)
 class WarpedStill:
-    """JointFormer's clips from a picture: flip, scale and colours shared, then an affine motion and, at times, a thin-plate warp.
+    """JointFormer's clips from a picture, in the order of the released code.
+
+    Shared by the frames: scale, flip and colours. Then each frame is moved, resized, cropped, jittered and, at times, warped.
 
     Attributes:
-        crop: side of the result, pixels; the picture's short side is scaled to it before the crop.
+        crop: side of the result, pixels; the moved picture's short side is scaled to it before the crop.
         flip: probability that the whole picture is mirrored.
         scale: (smallest, largest) factor shared by the frames.
         jitter: colours shared by the frames.
@@ -248,28 +250,30 @@ class WarpedStill:
 
     def __call__(self, rng: np.random.Generator, image: Image, labels: Labels, frames: int) -> Frames:
         """See `StillAugment`."""
-        factor = self.crop / min(labels.shape)
-        image, labels = resize(image, labels, *(max(self.crop, round(side * factor)) for side in labels.shape))
+        image, labels = warp(image, labels, Affine(scale=self.scale).draw(rng, size_of(labels)))
         if rng.random() < self.flip:
             image, labels = np.ascontiguousarray(image[:, ::-1]), np.ascontiguousarray(labels[:, ::-1])
-        image, labels = warp(image, labels, Affine(scale=self.scale).draw(rng, size_of(labels)))
         image = self.jitter.draw(rng)(image)
         image = greyscale(image) if rng.random() < self.grey else image
+        factor = self.crop / min(labels.shape)
+        height, width = (max(self.crop, int(side * factor)) for side in labels.shape)
         made: Frames = ([], [])
         for _ in range(frames):
             picture, ids = warp(image, labels, self.affine.draw(rng, size_of(labels)))
+            picture, ids = resize(picture, ids, height, width)
+            box = random_box(rng, size_of(ids), self.crop)
+            picture, ids = np.ascontiguousarray(box.cut(picture)), np.ascontiguousarray(box.cut(ids))
+            picture = self.frame_jitter.draw(rng)(picture)
             if rng.random() < self.plate:
                 picture, ids = remap(picture, ids, thin_plate(rng, size_of(ids), self.plate_scale))
-            box = random_box(rng, size_of(ids), self.crop)
-            made[0].append(self.frame_jitter.draw(rng)(np.ascontiguousarray(box.cut(picture))))
-            made[1].append(np.ascontiguousarray(box.cut(ids)))
+            made[0].append(picture)
+            made[1].append(ids)
         return made
 
 
 _STILL_MOTION = Affine(degrees=20.0, shift=0.1, scale=(0.9, 1.1), shear=10.0)
 _V1_STILL = Looks(Jitter(0.1, 0.1, 0.1, 0.03))
 _V2 = Looks(Jitter(0.4, 0.4, 0.2, 0.1, probability=0.8), grey=0.2, blur=0.3, blur_radius=(0.1, 2.0))
-_WARP_COLOURS = Jitter(0.1, 0.05, 0.05, 0.0)
 
 AOT_VIDEO = ScaledCrop(looks=Looks())
 AOT_STILL = MovedStill(affine=_STILL_MOTION, looks=_V1_STILL)
@@ -282,6 +286,9 @@ SIMVOS_VIDEO = SharedCrop(
 )
 JOINTFORMER_VIDEO = replace(SIMVOS_VIDEO, way="bilinear")
 JOINTFORMER_FINETUNE = replace(JOINTFORMER_VIDEO, affine=Affine())
+JOINTFORMER_BL30K = replace(JOINTFORMER_FINETUNE, area=(0.25, 1.0))
 JOINTFORMER_STILL = WarpedStill(
-    jitter=_WARP_COLOURS, affine=Affine(degrees=20.0, scale=(0.9, 1.1), shear=10.0), frame_jitter=_WARP_COLOURS
+    jitter=Jitter(0.1, 0.05, 0.05, 0.05),
+    affine=Affine(degrees=20.0, scale=(0.9, 1.1), shear=10.0),
+    frame_jitter=Jitter(0.1, 0.05, 0.05, 0.0),
 )

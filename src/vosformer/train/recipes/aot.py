@@ -90,6 +90,22 @@ def _davis(recipe: Recipe, name: str) -> Recipe:
     )
 
 
+def _youtube(recipe: Recipe, name: str) -> Recipe:
+    """The main training on YouTube-VOS alone."""
+    return replace(
+        recipe,
+        name=name,
+        paper="AOST Sec. 6.2 (Table 10), main training on YouTube-VOS 2019 alone",
+        data=replace(recipe.data, sources=(YOUTUBE,)),
+    )
+
+
+def _alone(recipe: Recipe, name: str) -> Recipe:
+    """The main training from the encoder's weights, without a stage on pictures."""
+    paper = "AOST Sec. 6.2 (Table 10), main training without pre-training (released ytb.py)"
+    return replace(recipe, name=name, paper=paper, model=replace(recipe.model, start=None))
+
+
 RECIPES = (
     _PRE,
     _MAIN,
@@ -99,4 +115,9 @@ RECIPES = (
     _deaot(_PRE, "deaot-pre"),
     _deaot(_MAIN, "deaot-main"),
     _davis(_deaot(_MAIN, "deaot-main"), "deaot-main-davis"),
+    _youtube(_MAIN, "aot-main-youtube"),
+    _youtube(_aost(_MAIN, "aost-main"), "aost-main-youtube"),
+    _youtube(_deaot(_MAIN, "deaot-main"), "deaot-main-youtube"),
+    _alone(_youtube(_MAIN, "aot-main-youtube"), "aot-youtube"),
+    _alone(_youtube(_deaot(_MAIN, "deaot-main"), "deaot-main-youtube"), "deaot-youtube"),
 )

@@ -1,4 +1,4 @@
-"""JointFormer (Sec. 4.1 and 4.4); what the paper does not state is from the released script."""
+"""JointFormer (Sec. 4.1 and 4.2.2); what the paper does not state is from the released script."""
 
 from __future__ import annotations
 
@@ -69,6 +69,7 @@ _BL30K = replace(
     data=replace(
         _MAIN.data,
         sources=(Source("bl30k"),),
+        pipeline="jointformer-bl30k",
         gap_curriculum=((0, 5), (30_000, 10), (90_000, 15), (240_000, 5)),
         plain_from=None,
     ),
@@ -82,7 +83,9 @@ def _other(name: str, sources: tuple[Source, ...], paper: str) -> Recipe:
     return replace(_MAIN, name=name, paper=paper, data=replace(_MAIN.data, sources=sources))
 
 
-def _finetune(name: str, source: Source, paper: str, steps: int, plain: int, loss: tuple[int, int]) -> Recipe:
+def _finetune(
+    name: str, source: Source, paper: str, steps: int, plain: int, falls: int, loss: tuple[int, int], ignored: float = 1.0
+) -> Recipe:
     """A short stage after the main training."""
     curriculum = tuple((round(share * plain), gap) for share, gap in ((0.0, 5), (0.1, 10), (0.3, 15), (0.9, 5)))
     return replace(
@@ -90,8 +93,8 @@ def _finetune(name: str, source: Source, paper: str, steps: int, plain: int, los
         name=name,
         paper=paper,
         model=replace(_MAIN.model, start="jointformer-main"),
-        data=replace(_MAIN.data, sources=(source,), gap_curriculum=curriculum, plain_from=plain),
-        optim=replace(_MAIN.optim, step_at=()),
+        data=replace(_MAIN.data, sources=(source,), gap_curriculum=curriculum, plain_from=plain, ignored=ignored),
+        optim=replace(_MAIN.optim, step_at=(falls,)),
         loss=replace(_MAIN.loss, top_from=loss[0], top_until=loss[1]),
         run=replace(_MAIN.run, steps=steps),
     )
@@ -101,22 +104,25 @@ RECIPES = (
     _STATIC,
     _BL30K,
     _MAIN,
-    _other("jointformer-mose", (Source("mose"),), "JointFormer Sec. 4.4: MOSE with the settings of the main training"),
+    _other("jointformer-mose", (Source("mose"),), "JointFormer Sec. 4.2.2: MOSE with the settings of the main training"),
     _finetune(
         "jointformer-vost",
         Source("vost", gap_divisor=5),
-        "JointFormer Sec. 4.4: 40,000 steps on VOST after the main training",
+        "JointFormer Sec. 4.2.2: 40,000 steps on VOST after the main training",
         steps=40_000,
         plain=30_000,
+        falls=20_000,
         loss=(4_000, 13_000),
+        ignored=0.2,
     ),
     _finetune(
         "jointformer-lvos",
         Source("lvos", gap_divisor=5),
-        "JointFormer Sec. 4.4: 10,000 steps on LVOS after the main training",
+        "JointFormer Sec. 4.2.2: 10,000 steps on LVOS after the main training",
         steps=10_000,
         plain=5_000,
+        falls=3_000,
         loss=(1_000, 2_500),
     ),
-    _other("jointformer-visor", (Source("visor"),), "JointFormer Sec. 4.4: VISOR with the settings of the main training"),
+    _other("jointformer-visor", (Source("visor"),), "JointFormer Sec. 4.2.2: VISOR with the settings of the main training"),
 )
