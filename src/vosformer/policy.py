@@ -11,10 +11,17 @@ from vosformer.errors import InputError
 
 
 class Frame(NamedTuple):
-    """What a policy knows of a remembered frame: its number since the cohort began, and whether its masks were given."""
+    """What a policy knows of a remembered frame.
+
+    Attributes:
+        number: since the cohort began.
+        pinned: masks were given on it.
+        own: if so, they speak for an object of this cohort, and not for others alone.
+    """
 
     number: int
     pinned: bool
+    own: bool = True
 
 
 class Plan(NamedTuple):
@@ -101,8 +108,8 @@ class EveryK:
 class FirstAndPrevious:
     """The frame an object was given on, and the previous frame (SimVOS; JointFormer on DAVIS and VISOR).
 
-    A frame with given masks is the previous frame of the next one, like any other; of the given frames the first and the latest
-    `capacity` - 1 stay in the bank.
+    A frame with given masks is the previous frame of the next one, like any other; of the frames on which these objects were given
+    the first and the latest `capacity` - 1 stay in the bank. Frames on which only others were given do not, as in the official code.
     """
 
     capacity: int | None = 1
@@ -110,7 +117,7 @@ class FirstAndPrevious:
     def plan(self, bank: Sequence[Frame], last: Frame | None, new: Frame) -> Plan:
         if not bank:
             return Plan((), "new", replace_last=False)
-        if not new.pinned or self.capacity == 1:
+        if not (new.pinned and new.own) or self.capacity == 1:
             return Plan()
         return Plan(first_in_first_out(bank, self.capacity), "new")
 
@@ -194,11 +201,14 @@ class DynamicTokens:
         gap: frames between two remembered ones.
         capacity: the paper's Cap; None = tokens are never let go.
         keep: most tokens that stay when a layer is full.
+        keep_first: the tokens of the first frame and of the newest given one stay besides; False: they compete with all others, as
+            the paper's "retain a maximum of 520 top-k tokens" says to the letter.
     """
 
     gap: int = 10
     capacity: int | None = 5
     keep: int = 520
+    keep_first: bool = True
 
     def __post_init__(self) -> None:
         if self.gap < 1 or self.keep < 0 or (self.capacity is not None and self.capacity < 1):
@@ -214,6 +224,8 @@ class DynamicTokens:
         return replace(self, capacity=min(capacity, self.capacity or capacity))
 
 
+_NEVER = 1 << 40  # frames
+
 _BOUND_FRAMES = 8  # of the default policy: 40 frames of history at gap 5, as much as the papers' clips ever need
 
 
@@ -222,15 +234,21 @@ def named_policy(name: str, paper: Policy) -> Policy:
 
     Args:
         name: "paper" (as published; may be without bound), "default" (the same with at most 8 frames in the bank), "given-only"
-            (frames with given masks), or "every-K" (also each K-th frame; at most 8). For SimVOS and JointFormer also
+            (frames with given masks), or "every-K" (also each K-th frame; at most 8; for OneVOS the paper's queue or tokens with that
+            gap, since its newest frame is read as the reference and enters the bank one frame later). For SimVOS and JointFormer also
             "first-and-previous", and "queue-N-every-K" (the first frame and each K-th one, N in all, besides the previous frame).
         paper: the policy of the model's paper.
 
     Raises:
         InputError: there is no policy of that name for this model.
     """
-    fixed = {"paper": paper, "default": paper.limited(_BOUND_FRAMES), "given-only": GivenOnly(_BOUND_FRAMES)}
+    fixed: dict[str, Policy] = {"paper": paper, "default": paper.limited(_BOUND_FRAMES), "given-only": GivenOnly(_BOUND_FRAMES)}
     expected = ["every-K such as every-5"]
+    if isinstance(paper, OneVOSQueue | DynamicTokens):
+        # Policies that remember a frame at once would have it in the bank while it is the reference, too.
+        fixed["given-only"] = replace(paper, gap=_NEVER).limited(_BOUND_FRAMES)
+        if (every := re.fullmatch(r"every-([1-9]\d*)", name)) is not None:
+            return replace(paper, gap=int(every[1])).limited(_BOUND_FRAMES)
     if (every := re.fullmatch(r"every-([1-9]\d*)", name)) is not None:
         return EveryK(int(every[1]), _BOUND_FRAMES)
     if isinstance(paper, FirstAndPrevious | Queue):  # the others look at the previous frame in a way of their own

@@ -11,7 +11,7 @@ from torch import Tensor
 from vosformer.errors import InputError
 from vosformer.memory import Memory
 from vosformer.memory.token_bank import Room, TokenBank
-from vosformer.policy import DynamicTokens, OneVOSQueue, Policy
+from vosformer.policy import DynamicTokens, OneVOSQueue, Policy, named_policy
 from vosformer.protocol import Entry
 
 
@@ -194,3 +194,20 @@ def test_memory_by_tokens_is_flat():
         sizes.add((memory.nbytes, len(memory.frames) <= 4))
     assert len(sizes) == 2  # nothing, then all that it will ever take
     assert all(short for _, short in sizes)
+
+
+@pytest.mark.parametrize("paper", [OneVOSQueue(10, 5), DynamicTokens(10, None)])
+def test_named_policies_never_keep_the_reference_in_the_bank(paper: Policy):
+    """The newest frame is read as the reference; it enters the bank when it stops being that."""
+    assert held_after_each(named_policy("every-2", paper), 6)[:5] == [[], [0], [0], [0, 2], [0, 2]]
+    assert held_after_each(named_policy("given-only", paper), 6, (0, 3)) == [[], [0], [0], [0], [0, 3], [0, 3]]
+    assert type(named_policy("every-2", paper)) is type(paper)
+
+
+def test_the_first_frame_competes_where_the_paper_is_taken_to_the_letter():
+    bank, room = TokenBank(), Room(8, 3, keep_first=False)
+    for number in range(3):
+        layer = {"k": torch.full((1, 4, 2), float(number))}
+        attention = torch.arange(8.0)[None] if number == 2 else torch.zeros(1, 0)
+        bank.admit(layer, number, number == 0, room, {"bank": attention, "last": torch.zeros(1, 4)})
+    assert bank.view()["k"][0, :, 0].tolist() == [1, 1, 1, 2, 2, 2, 2]  # none of the first frame's is among the 3 best

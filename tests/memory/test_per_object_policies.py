@@ -83,3 +83,12 @@ def test_making_room_changes_nothing_that_is_read(policy: Policy) -> None:
         found = [[part["t"].item() for part in memory.references(0)[1:]] for memory in (early, late)]
         assert found[0] == found[1]
         assert torch.equal(early.bank(0)["t"], late.bank(0)["t"])
+
+
+def test_a_frame_on_which_only_others_are_given_is_no_third_memory_frame() -> None:
+    """SimVOS's official rule on YouTube-VOS: the frame an object was given on, and the previous one."""
+    memory = Memory(FirstAndPrevious(2))
+    for t in range(7):
+        memory.add(Entry(({"t": torch.full((1, 1, 1), float(t))},)), t, t in (0, 3, 5), own=t != 3)
+        held = [int(x) for part in memory.references(0) for x in part["t"].flatten()]
+        assert held == ([0, t] if 0 < t < 6 else [0] if t == 0 else [0, 5, 6]), t

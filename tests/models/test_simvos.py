@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import vit_naive as naive
@@ -13,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from vosformer.convert import simvos as adapter
 from vosformer.encoders.vit import ViTSize, from_mae
 from vosformer.errors import InputError, WeightsError
+from vosformer.inference.session import Session
 from vosformer.memory import Memory
 from vosformer.models.simvos import VARIANTS, SimVOS, SimVOSConfig, TokenRefinement, token_masks
 from vosformer.nn.maps import Grid
@@ -323,3 +325,16 @@ def test_other_files_are_no_mae() -> None:
     wrong = {**mae_file(), "patch_embed.proj.weight": torch.zeros(24, 3, 14, 14)}
     with pytest.raises(WeightsError, match="16 x 16"):
         from_mae(wrong)
+
+
+def test_old_objects_do_not_keep_the_frame_on_which_another_one_is_given() -> None:
+    """YouTube-VOS: an object's memory is the frame it was given on, and the previous one."""
+    session = Session(VARIANTS["simvos-tiny"].build(), device="cpu", dtype="fp32", size=48)
+    rng = np.random.default_rng(0)
+    for t in range(6):
+        labels = np.zeros((48, 64), np.int32)
+        labels[10:20, 10:20] = {0: 1, 3: 2, 5: 1}.get(t, 0)
+        session.step(rng.integers(0, 256, (48, 64, 3), np.uint8), labels if labels.any() else None)
+        held = [[frame.number for frame in cohort.memory.frames] for cohort in session.state.views[0]]
+        # A correction of an object stays in its own memory.
+        assert held == ([[0]] if t < 3 else [[0], [0]] if t < 5 else [[0, 5], [0]])

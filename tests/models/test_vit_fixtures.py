@@ -91,9 +91,10 @@ def check(expected: NDArray[Any], found: NDArray[Any], name: str, what: str, nea
     elif "cls" in name:
         assert error.max() <= 1e-4, f"{what}: differs by {error.max():.2e}"
     elif near_ties and "logits" in name:
-        # The k-th largest score of a top-k filter may be a near-tie.
-        assert (error > 2e-4).mean() <= 2e-3, f"{what}: {(error > 2e-4).mean():.2%} of the values differ"
-        assert error.max() <= 1e-3, f"{what}: differs by {error.max():.2e}"
+        # One near-tie at the k-th largest score of a top-k filter moves a whole map, that of one frame and object; the others agree.
+        worst = error.reshape(-1, *error.shape[-2:]).max((1, 2))
+        assert (worst <= 2e-4).mean() >= 2 / 3, f"{what}: {(worst > 2e-4).mean():.0%} of the maps differ"
+        assert worst.max() <= 3e-3, f"{what}: differs by {worst.max():.2e}"
     else:
         assert error.max() <= 2e-4, f"{what}: differs by {error.max():.2e}"
 
@@ -114,6 +115,14 @@ def test_check_can_fail() -> None:
         check(logits, logits + 3e-4, "logits4", "x", False)
     with refuse(match="differ"):
         check(logits, logits + 3e-4, "logits4", "x", True)
+    maps = np.zeros((3, 2, 2), np.float32)
+    moved = maps.copy()
+    moved[0] = 2e-3
+    check(maps, moved, "logits4", "x", True)
+    with refuse(match="of the maps differ"):
+        check(maps, np.roll(moved, 1, 0) + moved, "logits4", "x", True)
+    with refuse(match="differs by"):
+        check(maps, 2 * moved, "logits4", "x", True)
     with refuse(match="differs by"):
         check(logits, logits + 2e-4, "cls_after_ref", "x", True)
     with refuse(match="6 values"):

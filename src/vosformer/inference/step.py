@@ -190,10 +190,11 @@ def _remember(
             masks = objects.soft_masks(cohort, mixed, model.slot_size, given is not None)
         masks = masks._replace(own=masks.own.to(setup.dtype), others=masks.others.to(setup.dtype))
         reading = seen.readings[c] if c < was_read else None
+        own = given is not None and any(i in given.ids for slot in cohort.slots for i in slot)
         if getattr(model, "write_ignores_memory", False):
-            cohort.memory.make_room(number - cohort.began, given is not None)
+            cohort.memory.make_room(number - cohort.began, given is not None, own)
         entry = model.write(seen.features, masks, reading, cohort.memory if c < was_read else None)
-        cohort.memory.add(entry, number - cohort.began, given is not None)
+        cohort.memory.add(entry, number - cohort.began, given is not None, own)
 
 
 def _soft_masks(

@@ -59,18 +59,18 @@ class Memory:
         """Bytes held by the banks."""
         return sum(bank.nbytes for bank in self._banks)
 
-    def make_room(self, number: int, pinned: bool) -> None:
+    def make_room(self, number: int, pinned: bool, own: bool = True) -> None:
         """Let the last frame go ahead of the `add` of its successor, where the policy will replace it.
 
         For systems whose `write` does not look at the memory: the old and the new frame are then never held together.
         """
-        plan = self.policy.plan(self.frames, self.last_frame, Frame(number, pinned))
+        plan = self.policy.plan(self.frames, self.last_frame, Frame(number, pinned, own))
         if plan.replace_last and plan.bank != "last":
             self._last, self._last_entry = [], None
 
-    def add(self, entry: Entry, number: int, pinned: bool) -> None:
-        """Take in what frame `number` left behind, as the policy decides."""
-        new = Frame(number, pinned)
+    def add(self, entry: Entry, number: int, pinned: bool, own: bool = True) -> None:
+        """Take in what frame `number` left behind, as the policy decides; see `Frame` for the rest."""
+        new = Frame(number, pinned, own)
         self._quota = entry.quota or self._quota
         plan = self.policy.plan(self.frames, self.last_frame, new)
         for position in sorted(plan.drop, reverse=True):
@@ -217,7 +217,7 @@ class Memory:
         policy = self.policy
         if not isinstance(policy, DynamicTokens) or policy.capacity is None or not self._quota:
             return None
-        return Room(round(self._quota[layer] * policy.capacity), policy.keep)
+        return Room(round(self._quota[layer] * policy.capacity), policy.keep, policy.keep_first)
 
     def _append(self, layers: tuple[Layer, ...], frame: Frame, received: tuple[Layer, ...]) -> None:
         while len(self._banks) < len(layers):

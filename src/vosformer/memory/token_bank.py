@@ -17,10 +17,12 @@ class Room(NamedTuple):
     Attributes:
         limit: c_l, the most tokens (Eq. 8).
         keep: the most tokens that stay when there is no room for a new frame's.
+        keep_first: the tokens of the first and of the newest given frame stay besides.
     """
 
     limit: int
     keep: int
+    keep_first: bool = True
 
 
 class TokenBank:
@@ -73,6 +75,8 @@ class TokenBank:
         fresh["frame"] = torch.full((*some.shape[:2], 1), number, dtype=torch.int32, device=some.device)
         begins = not self._lengths
         first, given, others = self._lengths or (0, 0, 0)
+        if not room.keep_first:
+            first, given, others, begins, pinned = 0, 0, first + given + others, False, False
         if pinned:
             others, given = others + given, 0  # an older given frame is one of the others from now on
         fresh = _best(fresh, room.limit - first - given, received.get("last"))

@@ -52,6 +52,7 @@ class OneVOSConfig:
         gap: remember a frame every `gap` frames.
         cap: the paper's Cap, frames that the memory is meant for.
         keep: with a selector: the most tokens that stay when a layer's memory is full (Table 5b).
+        keep_first: with a selector: the first frame's tokens stay besides; False: the paper to the letter.
     """
 
     size: ConvViTSize | ViTSize = CONVVIT_B
@@ -67,6 +68,7 @@ class OneVOSConfig:
     gap: int = 10
     cap: int = 5
     keep: int = 520
+    keep_first: bool = True
 
 
 _RATE_WEIGHT = 2.0  # as in DynamicViT; the paper has none
@@ -139,7 +141,9 @@ class OneVOS(nn.Module):
             raise InputError(f"selector {c.selector!r} needs decouple_current and decouple_memory")
         self.slot_size = c.identities
         self.geometry = Geometry("resize", align_corners=False)
-        self.policy: Policy = OneVOSQueue(c.gap, c.cap) if c.selector == "none" else DynamicTokens(c.gap, c.cap, c.keep)
+        self.policy: Policy = (
+            OneVOSQueue(c.gap, c.cap) if c.selector == "none" else DynamicTokens(c.gap, c.cap, c.keep, c.keep_first)
+        )
         if isinstance(c.size, ConvViTSize):
             blocks = _blocks(c, c.size.widths[2], c.size.depths[2], c.size.heads, c.size.ratios[2])
             self.backbone: ConvViT | PlainViT = ConvViT(c.size, c.grid, blocks)

@@ -106,7 +106,7 @@ class SimVOS(nn.Module):
 
     slot_size = 1
     geometry = padded("bicubic")
-    # One frame more than in the paper, where masks are only ever given on the first: a correction stays in memory.
+    # One frame more than in the paper, where an object's masks are only ever given once: a correction stays in memory.
     policy: Policy = FirstAndPrevious(2)
     shares_memory = False
     feedback = "soft"

@@ -51,7 +51,7 @@ def auxiliary_weight(loss: Loss, step: int) -> float:
 
 
 def depth_weights(alpha: float, depths: int) -> list[float]:
-    """Weights of AOST's scalable supervision, alpha^n over their sum (AOST, Eq. 9); infinity keeps only the deepest."""
+    """Weights of AOST's scalable supervision, alpha^n over their sum (AOST Eq. 11); infinity keeps only the deepest."""
     if alpha == float("inf"):
         return [0.0] * (depths - 1) + [1.0]
     weights = [alpha**depth for depth in range(depths)]
