@@ -25,7 +25,7 @@ class Blobs:
     def add(self, data: bytes) -> str:
         """Keep this content; return its name."""
         name = hashlib.sha256(data).hexdigest()[:24]
-        path = self._path(name)
+        path = self.path(name)
         if not path.exists():
             make_folder(path.parent)
             write_bytes(path, data)
@@ -46,7 +46,7 @@ class Blobs:
             with output_errors(path):
                 path.unlink(missing_ok=True)
             return
-        blob = self._path(name)
+        blob = self.path(name)
         if not blob.exists():
             raise InputError(f"{blob} is gone: what was undone or redone needs it, so {path.name} stays as it is")
         make_folder(path.parent)
@@ -62,5 +62,6 @@ class Blobs:
         with suppress(OSError):
             temporary.unlink()
 
-    def _path(self, name: str) -> Path:
+    def path(self, name: str) -> Path:
+        """Where a content lies."""
         return self._folder / name[:2] / f"{name[2:]}.png"

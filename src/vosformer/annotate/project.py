@@ -26,7 +26,7 @@ from vosformer.annotate.journal import ActionRecord, Change, Journal
 from vosformer.annotate.records import GivenFrame, Measures, Row, TrackedObject, distinct_color
 from vosformer.annotate.scores_file import read_scores, write_scores
 from vosformer.errors import InputError, OutputError
-from vosformer.io import Source, indexed_png, read_labels
+from vosformer.io import Frame, Source, indexed_png, read_labels
 from vosformer.io.files import make_folder, write_bytes
 
 Labels = NDArray[np.int32]
@@ -122,6 +122,11 @@ class Project:
             given = self.given.get(frame)
             return {i for i in [*self.measures.at(frame), *(given.ids if given else ())] if i in self.objects}
 
+    def empty_frame(self, frame: int) -> Frame:
+        """What is known of a frame without decoding it."""
+        time = None if self.source.fps is None else float(frame / self.source.fps)
+        return Frame(frame, self.source.name_of(frame), None, time)
+
     def mask_path(self, frame: int) -> Path:
         """Where the masks of a frame lie."""
         return self.folder / "masks" / f"{self.source.name_of(frame)}.png"
@@ -186,6 +191,10 @@ class Project:
     def keep_labels(self, labels: Labels) -> str:
         """Keep label maps [H,W] as PNG; return the name of the content."""
         return self._blobs.add(labels_png(labels))
+
+    def kept_labels(self, name: str) -> Labels:
+        """The label maps that `keep_labels` kept under that name."""
+        return read_png(self._blobs.path(name))
 
     def extend(self, record: ActionRecord, key: str, new: Any) -> None:
         """Do one more change of a long action."""
@@ -273,7 +282,7 @@ class Project:
             png = self._blobs.name_of(self.given_path(int(key)))
             if png is not None:  # else somebody removed the file, which counts
                 self.given[int(key)], self._given_png[int(key)] = GivenFrame.from_json(value), png
-        read_scores(self.folder / "scores.csv", self.source, self.measures)
+        read_scores(self.folder / "scores.csv", self.measures)
         self._applied = int(about["applied"])
         return self._applied
 

@@ -41,7 +41,7 @@ def write_scores(path: Path, source: Source, measures: Measures) -> None:
                 )
 
 
-def read_scores(path: Path, source: Source, measures: Measures) -> None:
+def read_scores(path: Path, measures: Measures) -> None:
     """Put the numbers of a `scores.csv` into `measures`; one of `vosformer track` lacks the last three columns.
 
     Raises:

@@ -30,6 +30,8 @@ class _Command(NamedTuple):
 
 COMMANDS = {
     "track": _Command("vosformer.cli.track", "track", "follow marked objects through a video: masks, overlay video, more"),
+    "annotate": _Command("vosformer.cli.annotate", "annotate", "mark, follow, correct and export on a page in your browser"),
+    "review": _Command("vosformer.cli.review", "review", "list the doubtful frames of a result, worst first"),
     "frame": _Command("vosformer.cli.frame", "frame", "write one frame of a video as a picture, to mark objects on"),
     "demo": _Command("vosformer.cli.demo", "demo", "make a clip with exact masks, track it, score it"),
     "evaluate": _Command("vosformer.cli.evaluate", "evaluate", "score result masks against true ones: J, F, J&F"),

@@ -1,0 +1,99 @@
+"""`vosformer annotate`."""
+
+from __future__ import annotations
+
+import socket
+import webbrowser
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+
+from vosformer.annotate.exchange import import_masks
+from vosformer.annotate.project import Project, read_about
+from vosformer.annotate.workspace import Workspace
+from vosformer.cli.session_options import SessionOptions
+from vosformer.errors import InputError
+from vosformer.io import open_source
+
+
+def annotate(
+    video: Annotated[str, tyro.conf.Positional],
+    /,
+    out: Annotated[Path | None, tyro.conf.arg(aliases=("-o",))] = None,
+    masks: Path | None = None,
+    mask_frame: int = 0,
+    given: bool = False,
+    port: int = 0,
+    host: str = "127.0.0.1",
+    browser: bool = True,
+    run: Annotated[SessionOptions, tyro.conf.arg(name="")] = SessionOptions(),
+) -> None:
+    """Mark objects, follow them, correct, review and export, on a page in your browser. Nothing leaves this machine.
+
+    Args:
+        video: video file, folder of images, or the folder of a project that exists.
+        out: folder of the project; default: the video's name with "-project" behind it, in this folder.
+        masks: masks to begin with: a label image, or a folder of masks named like their frames (e.g. out/masks of `track`).
+        mask_frame: the frame that a single mask belongs to; the first is 0.
+        given: the masks of `--masks` count as given by you, each frame; else those of a folder as tracked.
+        port: of the page; 0 takes a free one.
+        host: address to listen on. Another one than 127.0.0.1 lets others in your network in, if they have the address.
+        browser: open the page at once.
+        run: how the model runs.
+    """
+    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    try:
+        import uvicorn
+
+        from vosformer.annotate.server import create_app
+    except ImportError as error:
+        raise InputError(f"the annotator needs more packages ({error.name}): pip install 'vosformer[annotate]'") from None
+    run.prepare()
+    folder, video = _places(video, out)
+    with open_source(video) as source:
+        project = Project(folder, source, video)
+        workspace = Workspace(project, run.session)
+        if project.adopted:
+            console.print(f"note: masks of {len(project.adopted)} frames in {folder / 'given'} were taken over", markup=False)
+        if masks is not None:
+            count = import_masks(project, masks, given or masks.is_file(), mask_frame)
+            console.print(f"{count} masks taken over from {masks}", markup=False)
+        listener = _listen(host, port)
+        port = listener.getsockname()[1]
+        shown = host if host not in ("0.0.0.0", "::") else socket.gethostname()
+        hosts = {f"{name}:{port}" for name in ("127.0.0.1", "localhost", shown.lower())}
+        _, app, token = create_app(workspace, hosts)
+        address = f"http://{shown}:{port}/{token}/"
+        project.folder_lock.say(address)
+        if host not in ("127.0.0.1", "localhost", "::1"):
+            console.print(
+                "[bold yellow]warning:[/] everyone in your network who has this address can see and change the project"
+            )
+        console.print(f"[bold]{address}[/]")
+        console.print(f"the project is {folder}; everything is saved at once; Ctrl-C ends", markup=False)
+        if browser:
+            webbrowser.open(address)
+        config = uvicorn.Config(app, log_level="warning", ws="websockets-sansio", timeout_graceful_shutdown=2)
+        uvicorn.Server(config).run(sockets=[listener])
+
+
+def _places(video: str, out: Path | None) -> tuple[Path, str]:
+    """The project's folder, and the video it is of."""
+    path = Path(video)
+    if (path / "project.json").is_file():
+        if out is not None and out.resolve() != path.resolve():
+            raise InputError(f"{path} is a project already; leave -o away, or give its video")
+        found = str(read_about(path)["video"]["path"])
+        if not Path(found).exists():
+            raise InputError(f"{path} is a project of {found}, which is not there: vosformer annotate NEW_PLACE -o {path}")
+        return path, found
+    return out or Path(f"{path.resolve().stem}-project"), video
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except (OSError, OverflowError) as error:
+        raise InputError(f"{host}:{port} cannot be listened on: {error}; --port 0 takes a free one") from error
