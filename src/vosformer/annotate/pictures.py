@@ -23,7 +23,7 @@ def frame_jpeg(frame: Frame, size: tuple[int, int], height: int | None) -> bytes
         image = frame.image[:, :, ::-1]
     if height is not None and height < image.shape[0]:
         width = max(1, round(image.shape[1] * height / image.shape[0]))
-        image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+        image = np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
     return bytes(cv2.imencode(".jpg", np.ascontiguousarray(image), [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])[1])
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -163,7 +163,7 @@ class Propagation:
             passes.append(range(frames[-1], max(plan.low, -1), -1))
         return [numbers for numbers in passes if len(numbers)]
 
-    def _walk(self, numbers: range) -> Iterator[_Seen]:
+    def _walk(self, numbers: range) -> Generator[_Seen]:
         """Step the session over the frames, with what counts as given on the way."""
         project, session = self._project, self._session
         session.reset()
@@ -230,13 +230,13 @@ class Propagation:
         for i in sorted({*seen.scores, *stored}):
             weight = self._weight_backward(i, seen.frame)
             backward = _small(seen.probability(i), size) if i in seen.scores else None
-            forward = stored[i][1].astype(np.float32) / 255 if i in stored else None
+            forward = np.asarray(stored[i][1] / np.float32(255), np.float32) if i in stored else None
             if forward is None or backward is None:
                 one = forward if backward is None else backward
                 assert one is not None
                 maps[i], scores[i] = one, stored[i][0] if backward is None else seen.scores[i]
                 continue
-            maps[i] = (1 - weight) * forward + weight * backward
+            maps[i] = ((1 - weight) * forward + weight * backward).astype(np.float32)
             scores[i] = (1 - weight) * stored[i][0] + weight * seen.scores[i]
             agreement[i] = _agreement(forward > 0.5, backward > 0.5)
         return _winners(maps, self._project.size), scores, agreement

@@ -1,0 +1,56 @@
+// What the page knows: the server's state, and what is chosen here. Whoever shows something subscribes.
+
+const subscribers = new Set();
+
+export const state = {
+  video: null, objects: [], given: {}, spans: [], undo: null, redo: null, version: -2, job: null, exports: {}, folder: "",
+  frame: 0, object: null, tool: "click", radius: 12, opacity: 0.5, outline: true, tolerance: 12,
+  theme: "dark", palette: "own", doubts: null, clients: 1, connected: true,
+};
+
+export function subscribe(call) {
+  subscribers.add(call);
+}
+
+export function update(changes) {
+  Object.assign(state, changes);
+  for (const call of subscribers) call(Object.keys(changes));
+}
+
+// Take over what the server answered; an answer that is older than what is known is passed over.
+export function take(answer) {
+  if (!answer || !answer.video) return answer;
+  const { video, objects, given, spans, undo, redo, version, job, exports, folder } = answer;
+  const kept = objects.some((o) => o.id === state.object) ? state.object : objects.at(-1)?.id ?? null;
+  update({ video, objects, given, spans, undo, redo, version, job, exports, folder, object: kept });
+  return answer;
+}
+
+export function chosen() {
+  return state.objects.find((o) => o.id === state.object) || null;
+}
+
+export function hasMask(frame) {
+  return state.spans.some(([start, stop]) => start <= frame && frame < stop);
+}
+
+// Colors that people with any kind of color blindness tell apart (Okabe and Ito 2008), and strong ones for high contrast.
+const SAFE = ["#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7", "#ffffff"];
+const STRONG = ["#ffff00", "#00ffff", "#ff00ff", "#00ff00", "#ff0000", "#ffffff", "#0080ff", "#ff8000"];
+
+export function colorOf(object) {
+  if (state.palette === "own") return object.color;
+  const table = state.palette === "safe" ? SAFE : STRONG;
+  return table[(object.id - 1) % table.length];
+}
+
+export function remember() {
+  const { radius, opacity, outline, theme, palette, tolerance } = state;
+  localStorage.setItem("vosformer-annotate", JSON.stringify({ radius, opacity, outline, theme, palette, tolerance }));
+}
+
+export function recall() {
+  try {
+    Object.assign(state, JSON.parse(localStorage.getItem("vosformer-annotate") || "{}"));
+  } catch { /* somebody else's value */ }
+}
