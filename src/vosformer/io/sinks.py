@@ -204,7 +204,7 @@ class LabelImages(Sink):
         if int(labels.min()) < 0 or int(labels.max()) >= 1 << self._bits:
             self.check_ids(int(number) for number in np.unique(labels))
         path = self._folder / f"{frame.name}.png"
-        write_bytes(path, _png(labels.astype(np.uint16)) if self._bits == 16 else indexed_png(labels, self._palette))
+        write_bytes(path, png(labels.astype(np.uint16)) if self._bits == 16 else indexed_png(labels, self._palette))
 
     def present(self, frames: int) -> bool:
         """See `Sink.present`."""
@@ -254,7 +254,7 @@ class ObjectImages(_PerObject):
     """
 
     def _image(self, frame: Frame, labels: Labels, number: int, probability: Probability) -> bytes:
-        return _png(np.where(labels == number, np.uint8(255), np.uint8(0)))
+        return png(np.where(labels == number, np.uint8(255), np.uint8(0)))
 
 
 class CutOuts(_PerObject):
@@ -273,10 +273,10 @@ class CutOuts(_PerObject):
         if frame.image is not None:
             bgra[:, :, :3] = frame.image[:, :, ::-1]
         bgra[:, :, 3] = np.rint(np.clip(probability(number), 0, 1) * 255).astype(np.uint8)
-        return _png(bgra)
+        return png(bgra)
 
 
-def _png(pixels: NDArray[Any]) -> bytes:
+def png(pixels: NDArray[Any]) -> bytes:
     """A PNG file of grey [H,W] (uint8, uint16) or BGRA [H,W,4] (uint8) pixels."""
     done, data = cv2.imencode(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, _PNG_LEVEL])
     if not done:

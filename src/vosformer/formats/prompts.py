@@ -1,0 +1,114 @@
+"""Masks that a user gives for tracking, from any annotation file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from vosformer.errors import InputError
+from vosformer.formats.api import read
+from vosformer.formats.labelled import LabelledFrame, LabelledVideo, ObjectInfo
+from vosformer.formats.registry import Format, recognize
+from vosformer.io import LabelMap, MaskFolder, Source, check_size
+from vosformer.io import read_masks as read_picture_masks
+
+# Pictures and folders of pictures are matched with frames by `vosformer.io.read_masks`.
+_PICTURES = frozenset({"masks", "masks16", "objects", "sav", "rgba"})
+
+
+class AnnotatedMasks(MaskFolder):
+    """Frame number -> label map, from an annotation file.
+
+    Args:
+        path: of the file.
+        frames: frame number -> annotated frame.
+        source: the frames, for their size.
+        objects: id -> what the file says of it.
+        notes: what a user should know about how the file was read.
+    """
+
+    def __init__(
+        self, path: Path, frames: Mapping[int, LabelledFrame], source: Source, objects: Mapping[int, ObjectInfo],
+        notes: tuple[str, ...] = (),
+    ) -> None:  # fmt: skip
+        super().__init__(dict.fromkeys(frames, path), source, notes)
+        self._frames = dict(sorted(frames.items()))
+        self.objects = objects
+
+    def __getitem__(self, number: int) -> LabelMap:
+        """The label map of that frame.
+
+        Raises:
+            KeyError: there is no mask for this frame.
+        """
+        return LabelMap(self._frames[number].labels(*self._size))
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._frames)
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+
+def read_masks(path: Path | str, source: Source, *, frame: int = 0) -> MaskFolder:
+    """The masks that a user gives, by frame number: pictures (see `vosformer.io.read_masks`), or any annotation format.
+
+    Annotated frames are matched by the names of their pictures, else by the numbers that the format holds; a lone one is of `frame`.
+    Of a file with several videos the one called like the source is read.
+
+    Raises:
+        InputError: it cannot be read, its masks have another size than the frames, or its frames are not those of the source.
+    """
+    path = Path(path)
+    form = _annotation_format(path)
+    if form is None:
+        return read_picture_masks(path, source, frame=frame)
+    video = read(path, format=form.name, video=Path(source.name).stem, size=(source.height, source.width))
+    notes = list(video.notes)
+    given = [item for item in video.frames if any(mask.area for mask in item.masks.values())]
+    if not given:
+        raise InputError(f"{path} has no object in any of its {len(video.frames)} annotated frames")
+    first = next(iter(given[0].masks.values()))
+    check_size(given[0].labels(first.height, first.width), source.height, source.width, path)
+    if len(given) < len(video.frames):
+        notes.append(f"{len(video.frames) - len(given)} annotated frames without any object were passed over")
+    pixels = sum(item.overlap() for item in given)
+    if pixels:
+        notes.append(f"masks overlap on {pixels} pixels: the lowest id was taken")
+    frames = _matched(path, given, video, source, frame, notes)
+    return AnnotatedMasks(path, frames, source, video.objects, tuple(notes))
+
+
+def _annotation_format(path: Path) -> Format | None:
+    if not path.exists() or (path.is_file() and path.suffix.lower() not in (".json", ".xml", ".txt")):
+        return None
+    form = recognize(path)
+    if form is None and path.is_file():
+        read(path)  # raises with the list of formats
+    return None if form is None or form.name in _PICTURES else form
+
+
+def _matched(
+    path: Path, given: list[LabelledFrame], video: LabelledVideo, source: Source, frame: int, notes: list[str]
+) -> dict[int, LabelledFrame]:
+    """Frame number of the source -> annotated frame."""
+    named = {source.find(item.name): item for item in given}
+    if None not in named and len(named) == len(given) and not (len(given) == 1 and frame):
+        return {number: item for number, item in named.items() if number is not None}
+    if len(given) == 1 and not (video.numbered and given[0].number and not frame):
+        if source.count is not None and not 0 <= frame < source.count:
+            raise InputError(f"{path} was given for frame {frame}, but {source.name} has {source.count} frames, from 0 on")
+        return {frame: given[0]}
+    numbers = [item.number for item in given]
+    if source.count is not None and numbers[-1] >= source.count:
+        raise InputError(
+            f"{path} has masks on frame {numbers[-1]} ({given[-1].name}), but {source.name} has {source.count} frames, from 0 on"
+        )
+    if not video.numbered:
+        if source.count is not None and len(video.frames) != source.count:
+            raise InputError(
+                f"{path} names frames that {source.name} does not have ({given[0].name}, ...), and its {len(video.frames)} frames "
+                f"are not the {source.count} of the video: it cannot be told which is which"
+            )
+        notes.append(f"no frame is called {given[0].name}: the annotated frames were taken in the order of their names")
+    return dict(zip(numbers, given, strict=True))
