@@ -37,7 +37,7 @@ _HOMES = {
 }
 """The public names, and the module that each of them lives in."""
 
-_PACKAGES = ("data", "evaluation", "inference", "inspection", "io", "models", "train", "weights")
+_PACKAGES = ("data", "evaluation", "formats", "inference", "inspection", "io", "models", "train", "weights")
 
 __all__ = [
     "DataError",

@@ -33,6 +33,8 @@ COMMANDS = {
     "annotate": _Command("vosformer.cli.annotate", "annotate", "mark, follow, correct and export on a page in your browser"),
     "review": _Command("vosformer.cli.review", "review", "list the doubtful frames of a result, worst first"),
     "frame": _Command("vosformer.cli.frame", "frame", "write one frame of a video as a picture, to mark objects on"),
+    "convert": _Command("vosformer.cli.convert", "convert", "turn masks from one annotation format into another"),
+    "formats": _Command("vosformer.cli.convert", "formats", "list the annotation formats, and what each can hold"),
     "demo": _Command("vosformer.cli.demo", "demo", "make a clip with exact masks, track it, score it"),
     "evaluate": _Command("vosformer.cli.evaluate", "evaluate", "score result masks against true ones: J, F, J&F"),
     "benchmark": _Command("vosformer.cli.evaluate", "benchmark", "run a model over a data set by its protocol, and score it"),

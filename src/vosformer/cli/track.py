@@ -3,48 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
 
-import numpy as np
 import tyro
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from vosformer.cli.outputs import Setting, check_outputs, make_sinks, place_of
 from vosformer.cli.session_options import SessionOptions
 from vosformer.cli.source_options import SourceOptions
 from vosformer.cli.summary import show_notes, write_summary
 from vosformer.errors import InputError
+from vosformer.formats import AnnotatedMasks, read_masks, read_names
 from vosformer.inference.tracking import TrackReport
 from vosformer.inference.tracking import track as follow
-from vosformer.io import (
-    CocoRLE,
-    CutOuts,
-    CutOutVideo,
-    LabelImages,
-    ObjectImages,
-    OverlayVideo,
-    Scores,
-    Sink,
-    Source,
-    read_masks,
-)
-
-Output = Literal["masks", "masks16", "overlay", "scores", "scores-json", "objects", "rgba", "cutout", "rle"]
-
-_PLACES: dict[Output, str] = {
-    "masks": "masks",
-    "masks16": "masks16",
-    "overlay": "overlay.mp4",
-    "scores": "scores.csv",
-    "scores-json": "scores.json",
-    "objects": "objects",
-    "rgba": "rgba",
-    "cutout": "cutout.mov",
-    "rle": "rle.json",
-}
 
 
 def track(
@@ -53,10 +26,12 @@ def track(
     mask: Path,
     out: Annotated[Path, tyro.conf.arg(aliases=("-o",))],
     mask_frame: int = 0,
-    outputs: tuple[Output, ...] = ("masks", "overlay", "scores"),
+    names: Path | None = None,
+    outputs: tuple[str, ...] = ("masks", "overlay", "scores"),
     direction: Literal["forward", "backward", "both"] = "forward",
     start: int | None = None,
     stop: int | None = None,
+    pictures: bool = False,
     run: Annotated[SessionOptions, tyro.conf.arg(name="")] = SessionOptions(),
     reading: Annotated[SourceOptions, tyro.conf.arg(name="")] = SourceOptions(),
     resume: bool = False,
@@ -65,13 +40,17 @@ def track(
 
     Args:
         video: video file, folder, list or pattern of images, stream (rtsp://..., http://...), or camera:0.
-        mask: label image of one frame, folder with one PNG an object, or folder of masks named like their frames (first masks, new
-            objects and corrections).
+        mask: label image of one frame, folder with one PNG an object, folder of masks named like their frames (first masks, new
+            objects and corrections), or an annotation file (COCO, CVAT, labelme and others: see `vosformer formats`).
         out: folder for the results.
         mask_frame: the frame that a single mask belongs to; the first is 0.
+        names: objects.json with names, categories and colors of objects, for every output that has a place for them:
+            {"7": {"name": "left dog", "category": "dog", "color": "#ff8800"}}.
         outputs: what to write. masks: indexed PNG; masks16: 16-bit PNG for ids above 255; overlay: overlay.mp4; scores, scores-json:
             how surely each object is in each frame; objects: a black and white PNG an object; rgba: cut-outs with soft edges;
-            cutout: cutout.mov, a ProRes 4444 video of all objects on a transparent ground; rle: COCO run-length JSON.
+            cutout: cutout.mov, a ProRes 4444 video of all objects on a transparent ground; rle: COCO run-length JSON;
+            and every annotation format that `vosformer formats` lists (coco, yolo, cvat-video, ...).
+        pictures: write the frames' pictures, too, in formats that have a place for them (yolo, labelme, ...).
         direction: from the masks to the end, to the start, or both ways.
         start: first frame to write.
         stop: the frame to stop before.
@@ -82,32 +61,36 @@ def track(
     console = Console(stderr=True)
     run.prepare()
     begin = time.perf_counter()
-    if not outputs:
-        raise InputError("--outputs names nothing: the results would be lost")
+    check_outputs(outputs)
+    named = {} if names is None else read_names(names)
     _check_places(out, outputs, (Path(video), mask))
     with reading.open(video) as source:
         masks = read_masks(mask, source, frame=mask_frame)
         known = [*source.notes, *masks.notes]
         show_notes(known, console)
+        objects = {**(masks.objects if isinstance(masks, AnnotatedMasks) else {}), **named}
+        setting = Setting(source, Path(video).stem, masks[next(iter(masks))].palette, objects, pictures)
+        sinks = make_sinks(outputs, out, setting)
         session = run.session()
         with _Bar(console) as progress:
             report = follow(
                 source,
                 masks,
                 session,
-                _sinks(outputs, out, source, masks[next(iter(masks))].palette),
+                sinks,
                 direction=direction,
                 start=start,
                 stop=stop,
                 state=None if source.live else out / ".vosformer",
                 resume=resume,
-                settings={**run.read_options, "outputs": outputs},
+                settings={**run.read_options, "outputs": outputs, "names": sorted(objects.values()), "pictures": pictures},
                 options=run.read_options,
                 progress=progress,
             )
     if session.sizes is not None and session.sizes[0] != session.sizes[1]:
         (height, width), (rows, columns) = session.sizes
         report.notes.append(f"the model saw the {width} x {height} frames as {columns} x {rows} (--size {run.size})")
+    report.notes.extend(note for sink in sinks for note in sink.notes)
     seconds = time.perf_counter() - begin
     _tell(report, out, seconds, console)
     show_notes([note for note in report.notes if note not in known], console)
@@ -119,34 +102,19 @@ def track(
             console.print(text, style="yellow", highlight=False, markup=False, soft_wrap=True)
 
 
-def _check_places(out: Path, outputs: tuple[Output, ...], inputs: tuple[Path, ...]) -> None:
+def _check_places(out: Path, outputs: tuple[str, ...], inputs: tuple[Path, ...]) -> None:
     """Refuse to write over what is read.
 
     Raises:
         InputError: an input lies where results go.
     """
-    places = [(out / _PLACES[output]).resolve() for output in outputs]
+    places = [(out / place_of(output)).resolve() for output in outputs]
     for path in inputs:
         real = path.resolve()
         if path.exists() and any(place == real or place in real.parents for place in places):
             raise InputError(
                 f"{path} is where results go (-o {out}), so it would be overwritten; choose another folder with -o"
             )
-
-
-def _sinks(outputs: tuple[Output, ...], out: Path, source: Source, palette: NDArray[np.uint8] | None) -> list[Sink]:
-    make: dict[Output, Callable[[Path], Sink]] = {
-        "masks": lambda path: LabelImages(path, palette),
-        "masks16": lambda path: LabelImages(path, bits=16),
-        "overlay": lambda path: OverlayVideo(path, source.fps, palette, pixel_aspect=source.pixel_aspect),
-        "scores": Scores,
-        "scores-json": Scores,
-        "objects": ObjectImages,
-        "rgba": CutOuts,
-        "cutout": lambda path: CutOutVideo(path, source.fps, source.pixel_aspect),
-        "rle": CocoRLE,
-    }
-    return [make[output](out / _PLACES[output]) for output in dict.fromkeys(outputs)]
 
 
 class _Bar:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from vosformer.formats.labelled import LabelledVideo, ObjectInfo
 from vosformer.formats.labelme import LABELME, XANYLABELING
 from vosformer.formats.labelstudio import LABEL_STUDIO
 from vosformer.formats.mots import MOTS_PNG, MOTS_TXT
-from vosformer.formats.registry import FORMATS, Format, ReadOptions, find_format, losses, recognize, register
+from vosformer.formats.registry import FORMATS, ReadOptions, find_format, losses, recognize, register
 from vosformer.formats.yolo import YOLO
 from vosformer.formats.ytvis import YTVIS
 from vosformer.io import Source
@@ -97,11 +98,23 @@ def convert(
     *,
     format: str | None = None,
     video: str | None = None,
-    names: dict[int, ObjectInfo] | None = None,
-    pictures: Source | None = None,
+    names: Mapping[int, ObjectInfo] | None = None,
+    frames: Source | None = None,
+    pictures: bool = False,
     overwrite: bool = False,
 ) -> tuple[LabelledVideo, list[str]]:
     """Read one format and write another.
+
+    Args:
+        source: file or folder to read.
+        path: file or folder to write.
+        to: name of the format to write.
+        format: name of the format to read; None: told by what lies there.
+        video: name of the one to read of a file with several.
+        names: id -> name, category and color, which replace those that were read.
+        frames: the video that the masks belong to, for what a format does not hold: size, rate, length.
+        pictures: write the pictures of `frames`, too, where the format has a place for them.
+        overwrite: see `write`.
 
     Returns:
         What was read, and what a user should know.
@@ -110,27 +123,29 @@ def convert(
         InputError: see `read`.
         OutputError: see `write`.
     """
-    size = None if pictures is None else (pictures.height, pictures.width)
+    form = find_format(to)
+    if pictures and frames is None:
+        raise InputError("the pictures cannot be written without the frames: give the video, too")
+    size = None if frames is None else (frames.height, frames.width)
     found = read(source, format=format, video=video, size=size)
-    if pictures is not None:
-        found = _along(found, pictures)
+    if frames is not None:
+        found = _along(found, frames)
     if names:
         found = replace(found, objects={number: names.get(number, item) for number, item in found.objects.items()})
-    return found, [*found.notes, *write(found, path, to, pictures=pictures, overwrite=overwrite)]
+    shown = frames if form.pictures == "needed" or (pictures and form.pictures == "can") else None
+    return found, [*found.notes, *write(found, path, to, pictures=shown, overwrite=overwrite)]
 
 
-def _along(video: LabelledVideo, pictures: Source) -> LabelledVideo:
+def _along(video: LabelledVideo, frames: Source) -> LabelledVideo:
     """Take rate and length of the frames, where the format does not hold them.
 
     Raises:
         InputError: the frames have another size than the masks.
     """
-    if (video.height, video.width) != (pictures.height, pictures.width):
+    if (video.height, video.width) != (frames.height, frames.width):
         raise InputError(
-            f"the masks of {video.name} are {video.width} x {video.height} pixels, but the frames of {pictures.name} are "
-            f"{pictures.width} x {pictures.height}"
+            f"the masks of {video.name} are {video.width} x {video.height} pixels, but the frames of {frames.name} are "
+            f"{frames.width} x {frames.height}"
         )
-    length = video.length if pictures.count is None else max(video.length, pictures.count)
-    return replace(video, fps=video.fps or pictures.fps, length=length)
-
-
+    length = video.length if frames.count is None else max(video.length, frames.count)
+    return replace(video, fps=video.fps or frames.fps, length=length)

@@ -35,7 +35,9 @@ def read_burst(path: Path, options: ReadOptions) -> LabelledVideo:
         frames = []
         for name, tracks in zip(sequence["annotated_image_paths"], sequence["segmentations"], strict=True):
             file = Path(str(name)).name
-            masks = {int(track): Mask.of_rle({"size": [height, width], "counts": item["rle"]}) for track, item in tracks.items()}
+            masks = {
+                int(track): Mask.of_rle({"size": [height, width], "counts": item["rle"]}) for track, item in tracks.items()
+            }
             scores = {int(track): float(item["score"]) for track, item in tracks.items() if item.get("score") is not None}
             frames.append(LabelledFrame(places[file], Path(file).stem, masks, scores, file=file))
         fps = sequence.get("fps")

@@ -14,7 +14,7 @@ from vosformer.formats.names import color_text, parse_color
 from vosformer.formats.polygons import edge_rings, fill_edges, one_ring
 from vosformer.formats.registry import Content, Format, ReadOptions, link_by_order, load_json, pick_video, reading
 from vosformer.io import Source
-from vosformer.io.images import natural_key
+from vosformer.io.order import natural_key
 
 _KIND = "COCO file"
 
@@ -171,7 +171,7 @@ def _write(video: LabelledVideo, path: Path, polygons: bool) -> None:
 
 
 def _image(frame: LabelledFrame, video: LabelledVideo) -> dict[str, Any]:
-    image = {"id": frame.number + 1, "file_name": frame.picture, "height": video.height, "width": video.width}
+    image = {"id": frame.number, "file_name": frame.picture, "height": video.height, "width": video.width}
     image |= {"video_id": 1, "frame_id": frame.number, "frame_number": frame.number}
     return image if frame.time is None else image | {"time": frame.time}
 
@@ -187,7 +187,7 @@ def _annotations(video: LabelledVideo, kinds: Any, polygons: bool) -> Iterable[d
             segmentation: Any = [one_ring(edge_rings(mask)).reshape(-1).tolist()] if polygons else mask.rle
             yield {
                 "id": at,
-                "image_id": frame.number + 1,
+                "image_id": frame.number,
                 "category_id": kind,
                 "track_id": number,
                 "attributes": {"track_id": number},

@@ -1,7 +1,7 @@
 """CVAT's XML 1.1: for images (masks as run lengths), and for video (one track an object, a polygon a frame).
 
-CVAT's masks in tracks break its page, so tracks are polygons here. They run along the edges of pixels, which is how CVAT and COCO fill
-them; holes and further parts are joined by bridges that enclose nothing, so any mask is held exactly.
+CVAT's masks in tracks break its page, so tracks are polygons here. They run along the edges of pixels, which is how CVAT and COCO
+fill them; holes and further parts are joined by bridges that enclose nothing, so any mask is held exactly.
 """
 
 from __future__ import annotations
@@ -44,14 +44,18 @@ def read_cvat(path: Path, options: ReadOptions) -> LabelledVideo:
     except OSError as error:
         raise InputError(f"{file} cannot be read: {error.strerror}") from error
     with reading(file, _KIND):
-        colors = {label.findtext("name"): label.findtext("color") for label in root.iter("label") if label.find("name") is not None}
+        colors = {
+            label.findtext("name"): label.findtext("color") for label in root.iter("label") if label.find("name") is not None
+        }
         if root.find("image") is not None:
             return _read_images(root, file, colors)
         return _read_tracks(root, file, options, colors)
 
 
 def _read_images(root: Any, file: Path, colors: dict[Any, Any]) -> LabelledVideo:
-    frames, loose, objects = {}, {}, {}
+    frames: dict[int, LabelledFrame] = {}
+    loose: dict[int, list[tuple[str, Mask]]] = {}
+    objects: dict[int, ObjectInfo] = {}
     size, skipped = None, 0
     for image in root.iter("image"):
         number, name = int(image.get("id")), Path(image.get("name")).name
@@ -96,11 +100,11 @@ def _read_tracks(root: Any, file: Path, options: ReadOptions, colors: dict[Any, 
         for shape in track:
             if shape.tag not in _AREAS:
                 continue
-            found = parts.setdefault(int(shape.get("frame")), {})
             attributes = _attributes(shape)
             number = int(attributes.get("track_id") or int(track.get("id")) + 1)
             objects[number] = _object(number, track.get("label"), attributes, colors)
             if shape.get("outside") != "1":
+                found = parts.setdefault(int(shape.get("frame")), {})
                 found.setdefault(number, []).append(_shape_mask(shape, *size))
     start = int(root.findtext(".//start_frame") or 0)
     stop = root.findtext(".//stop_frame")
@@ -137,10 +141,9 @@ def _union(masks: list[Mask]) -> Mask:
 
 def _shape_mask(shape: Any, height: int, width: int) -> Mask:
     if shape.tag == "mask":
-        return decode_mask(
-            [int(run) for run in shape.get("rle").split(",")],
-            *(int(float(shape.get(key))) for key in ("left", "top", "width", "height")), height, width,
-        )  # fmt: skip
+        runs = [int(run) for run in shape.get("rle").split(",")]
+        left, top, wide, high = (int(float(shape.get(key))) for key in ("left", "top", "width", "height"))
+        return decode_mask(runs, left, top, wide, high, height, width)
     if shape.tag == "box":
         x0, y0, x1, y1 = (float(shape.get(key)) for key in ("xtl", "ytl", "xbr", "ybr"))
         return fill_edges([[x0, y0, x1, y0, x1, y1, x0, y1]], height, width)
@@ -183,11 +186,9 @@ def write_cvat_images(video: LabelledVideo, path: Path, pictures: Source | None 
         for number, mask in frame.masks.items():
             if mask.area:
                 runs, left, top, width, height = encode_mask(mask)
-                box = {"left": str(left), "top": str(top), "width": str(width), "height": str(height)}
-                shape = SubElement(
-                    image, "mask", label=video.object(number).category or "object", source="auto", occluded="0",
-                    rle=", ".join(map(str, runs)), **box, z_order="0",
-                )  # fmt: skip
+                values = {"label": video.object(number).category or "object", "source": "auto", "occluded": "0"}
+                values |= {"rle": ", ".join(map(str, runs)), "left": str(left), "top": str(top)}
+                shape = SubElement(image, "mask", values | {"width": str(width), "height": str(height), "z_order": "0"})
                 _put_attributes(shape, video.object(number))
     _save(root, path)
 

@@ -26,7 +26,10 @@ def read_datumaro(path: Path, options: ReadOptions) -> LabelledVideo:
     data = load_json(file)
     with reading(file, "Datumaro file"):
         kinds = [str(item["name"]) for item in data["categories"]["label"]["labels"]]
-        frames, loose, objects, size = {}, {}, {}, options.size
+        frames: dict[int, LabelledFrame] = {}
+        loose: dict[int, list[tuple[str, Mask]]] = {}
+        objects: dict[int, ObjectInfo] = {}
+        size = options.size
         for at, item in enumerate(data["items"]):
             number = int((item.get("attr") or {}).get("frame", at))
             height, width = (int(side) for side in (item.get("image") or {}).get("size") or size or (0, 0))

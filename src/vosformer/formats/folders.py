@@ -14,10 +14,10 @@ from PIL import Image as Pillow
 from vosformer.errors import InputError
 from vosformer.formats.labelled import LabelledFrame, LabelledVideo, Mask, ObjectInfo
 from vosformer.formats.names import palette_of
-from vosformer.formats.registry import Content, Format, Holds, ReadOptions, reading
+from vosformer.formats.registry import Content, Format, ReadOptions, reading
 from vosformer.io import DAVIS_PALETTE, CutOuts, Frame, LabelImages, Source, read_labels
 from vosformer.io.files import make_folder
-from vosformer.io.images import natural_key
+from vosformer.io.order import natural_key
 from vosformer.io.sinks import png
 
 _MASKS = frozenset({".png", ".npy", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".pgm"})
@@ -180,7 +180,9 @@ def write_rgba(video: LabelledVideo, path: Path, pictures: Source | None = None)
         masks = {number: mask.pixels().astype(np.float32) for number, mask in labelled.masks.items()}
         none = np.zeros(labels.shape, np.float32)
         sink.write(frame, labels, dict.fromkeys(video.ids, 1.0), lambda i, masks=masks, none=none: masks.get(i, none))  # type: ignore[misc]
-    return [] if pictures is not None else ["rgba without the video's pictures: the cut-outs are black; give them with --frames"]
+    return (
+        [] if pictures is not None else ["rgba without the video's pictures: the cut-outs are black; give them with --frames"]
+    )
 
 
 def jpeg(image: NDArray[np.uint8]) -> bytes:
@@ -224,7 +226,7 @@ def _never(path: Path, content: Content) -> bool:
     return False
 
 
-_FLAT: frozenset[Holds] = frozenset({"ids", "empty", "shapes"})
+_FLAT = frozenset({"ids", "empty", "shapes"})
 
 MASKS = Format(
     "masks", "indexed PNG a frame, ids to 255", read_label_folder, write_masks, _is_masks, "masks", True,

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from itertools import pairwise
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco
-
-from vosformer.errors import InputError
 
 _MOST_PIXELS = 1 << 30  # a mask above this is a header that lies
 
@@ -78,7 +77,7 @@ class Mask(NamedTuple):
 
 
 def _parse(counts: str) -> NDArray[np.int64]:
-    """The run lengths in COCO's compressed text: groups of 5 bits from 48 on, differences to the run before the last from the third on."""
+    """The run lengths in COCO's compressed text: groups of 5 bits, and differences from the fourth run on."""
     digits = np.frombuffer(counts.encode("ascii"), np.uint8).astype(np.int64) - 48
     if len(digits) and (digits.min() < 0 or digits.max() > 63 or digits[-1] & 32):
         raise ValueError("run lengths that are no compressed COCO text")
@@ -90,7 +89,7 @@ def _parse(counts: str) -> NDArray[np.int64]:
     values = np.add.reduceat((digits & 31) << (5 * within), starts) if len(ends) else np.zeros(0, np.int64)
     negative = (digits[ends] & 16) > 0
     values = values - (negative.astype(np.int64) << (5 * (ends - starts + 1)))
-    # From the third on each is a difference to the one two places before it: two running sums, over odd and even places.
+    # Each of these is a difference to the run two places before it: two running sums, over odd and even places.
     values[2::2] = np.cumsum(values[2::2])
     values[1::2] = np.cumsum(values[1::2])
     return values
@@ -228,7 +227,7 @@ class LabelledVideo:
             raise ValueError(f"frames of several sizes ({shown}), expected one")
         if not ordered or not sizes:
             raise ValueError("no annotated frame")
-        for former, latter in zip(ordered, ordered[1:], strict=False):
+        for former, latter in pairwise(ordered):
             if former.number == latter.number:
                 raise ValueError(f"two frames of number {former.number} ({former.name} and {latter.name})")
         height, width = check_sides(*sizes.pop())

@@ -19,7 +19,7 @@ from vosformer.formats.polygons import center_rings, fill_centers
 from vosformer.formats.registry import Content, Format, ReadOptions, link_by_order, load_json, reading
 from vosformer.io import Source
 from vosformer.io.files import make_folder
-from vosformer.io.images import natural_key
+from vosformer.io.order import natural_key
 from vosformer.io.sinks import png
 
 
@@ -143,7 +143,7 @@ def _write(video: LabelledVideo, path: Path, pictures: Source | None, whole: boo
     make_folder(path)
     filled = 0
     for frame in video.frames:
-        shapes = []
+        shapes: list[dict[str, Any]] = []
         for number, mask in frame.masks.items():
             item = video.object(number)
             base = {"label": item.category or "object", "group_id": number, "description": item.name, "flags": {}}
@@ -155,7 +155,7 @@ def _write(video: LabelledVideo, path: Path, pictures: Source | None, whole: boo
             for ring in outer:
                 corners = np.concatenate([ring, np.repeat(ring[-1:], max(0, 3 - len(ring)), 0)])
                 shapes.append({**base, "points": corners.astype(float).tolist(), "shape_type": "polygon"})
-        data = {
+        data: dict[str, Any] = {
             "version": "5.5.0",
             "flags": {},
             "shapes": shapes,

@@ -106,10 +106,13 @@ def read_labelstudio(path: Path, options: ReadOptions) -> LabelledVideo:
         files = [_picture(task) for task in tasks]
         meta = [(task.get("data") or {}).get("frame") for task in tasks]
         if all(isinstance(number, int) for number in meta):
-            numbers, numbered = [int(number) for number in meta], True
+            numbers, numbered = [int(number or 0) for number in meta], True
         else:
             numbers, numbered = frame_numbers([Path(name).stem for name in files])
-        frames, loose, objects, size, skipped = {}, {}, {}, options.size, 0
+        frames: dict[int, dict[int, Mask]] = {}
+        loose: dict[int, list[tuple[str, Mask]]] = {}
+        objects: dict[int, ObjectInfo] = {}
+        size, skipped = options.size, 0
         for task, number in zip(tasks, numbers, strict=True):
             sheets = task.get("annotations") or task.get("completions") or task.get("predictions") or []
             masks: dict[int, Mask] = {}
@@ -223,7 +226,9 @@ def _is_labelstudio(path: Path, content: Content) -> bool:
     if path.is_dir():
         return (path / "tasks.json").is_file()
     task = content.data[0] if isinstance(content.data, list) and content.data else content.data
-    return isinstance(task, dict) and "data" in task and any(key in task for key in ("annotations", "predictions", "completions"))
+    return (
+        isinstance(task, dict) and "data" in task and any(key in task for key in ("annotations", "predictions", "completions"))
+    )
 
 
 LABEL_STUDIO = Format(

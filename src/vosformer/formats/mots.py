@@ -1,7 +1,7 @@
 """MOTS: 16-bit PNG whose values are class * 1000 + instance, and the same as lines of text.
 
-Ids are the instances (1 to 999); classes are the categories in order, named in `labels.txt` beside the pictures. The text has no place
-for their names. 10000 marks pixels that nobody judges; they are left out.
+Ids are the instances (1 to 999); classes are the categories in order, named in `labels.txt` beside the pictures. The text has no
+place for their names. 10000 marks pixels that nobody judges; they are left out.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from vosformer.formats.labelled import LabelledFrame, LabelledVideo, Mask, Objec
 from vosformer.formats.registry import Content, Format, ReadOptions, reading
 from vosformer.io import Source
 from vosformer.io.files import make_folder
-from vosformer.io.images import natural_key
+from vosformer.io.order import natural_key
 from vosformer.io.sinks import png
 
 _IGNORE = 10_000
@@ -110,7 +110,9 @@ def _values(video: LabelledVideo) -> dict[int, int]:
     if large:
         raise OutputError(f"MOTS numbers instances from 1 to 999: the id {large[0]} does not fit; choose COCO, which holds any")
     if len(kinds) > 9:
-        raise OutputError(f"MOTS holds 9 classes (10 means to be ignored): {len(kinds)} do not fit; choose COCO, which holds any")
+        raise OutputError(
+            f"MOTS holds 9 classes (10 means to be ignored): {len(kinds)} do not fit; choose COCO, which holds any"
+        )
     return {i: (kinds.index(video.object(i).category or "object") + 1) * _CLASS + i for i in video.ids}
 
 

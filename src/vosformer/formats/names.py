@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vosformer.errors import InputError
 from vosformer.formats.labelled import ObjectInfo
 from vosformer.formats.registry import load_json, reading
 from vosformer.io import DAVIS_PALETTE

@@ -11,7 +11,6 @@ between edges of pixels, so that COCO's and CVAT's polygons hold any mask exactl
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import cv2
 import numpy as np
@@ -30,15 +29,16 @@ def edge_rings(mask: Mask) -> list[Ring]:
     # Directed edges with the mask on their right: up left sides, right along tops, down right sides, left along bottoms.
     following: dict[tuple[int, int], list[tuple[int, int]]] = {}
 
-    def add(rows: NDArray[Any], columns: NDArray[Any], begin: tuple[int, int], end: tuple[int, int]) -> None:
-        for y, x in zip((rows - 1).tolist(), (columns - 1).tolist(), strict=True):
-            following.setdefault((x + begin[0], y + begin[1]), []).append((x + end[0], y + end[1]))
-
     inner = pixels[1:-1, 1:-1]
-    add(*(np.argwhere(np.pad(inner & ~pixels[:-2, 1:-1], 1)).T), (0, 0), (1, 0))
-    add(*(np.argwhere(np.pad(inner & ~pixels[1:-1, 2:], 1)).T), (1, 0), (1, 1))
-    add(*(np.argwhere(np.pad(inner & ~pixels[2:, 1:-1], 1)).T), (1, 1), (0, 1))
-    add(*(np.argwhere(np.pad(inner & ~pixels[1:-1, :-2], 1)).T), (0, 1), (0, 0))
+    sides = (
+        (pixels[:-2, 1:-1], (0, 0), (1, 0)),
+        (pixels[1:-1, 2:], (1, 0), (1, 1)),
+        (pixels[2:, 1:-1], (1, 1), (0, 1)),
+        (pixels[1:-1, :-2], (0, 1), (0, 0)),
+    )
+    for beyond, begin, end in sides:
+        for y, x in np.argwhere(inner & ~beyond).tolist():
+            following.setdefault((x + begin[0], y + begin[1]), []).append((x + end[0], y + end[1]))
     rings = []
     while following:
         start = next(iter(following))

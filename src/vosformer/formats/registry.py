@@ -14,8 +14,6 @@ from vosformer.errors import InputError
 from vosformer.formats.labelled import LabelledVideo, Mask, ObjectInfo
 from vosformer.io import Source
 
-Holds = Literal["overlap", "ids", "names", "categories", "colors", "scores", "rate", "empty", "shapes"]
-
 _MOST_BYTES = 1 << 30  # of a JSON or XML file
 
 
@@ -62,7 +60,7 @@ class Format:
     recognize: Callable[[Path, Content], bool]
     place: str
     folder: bool = False
-    holds: frozenset[Holds] = frozenset()
+    holds: frozenset[str] = frozenset()
     library: str = "json"
     checked: str = ""
     pictures: Literal["no", "can", "needed"] = "no"

@@ -19,7 +19,8 @@ from vosformer.formats.polygons import center_rings, fill_centers, one_ring
 from vosformer.formats.registry import Content, Format, ReadOptions, link_by_order, reading
 from vosformer.io import Source
 from vosformer.io.files import make_folder
-from vosformer.io.images import SUFFIXES, image_size, natural_key
+from vosformer.io.images import SUFFIXES, image_size
+from vosformer.io.order import natural_key
 
 _SPLITS = ("train", "val", "test")
 
@@ -38,7 +39,9 @@ def read_yolo(path: Path, options: ReadOptions) -> LabelledVideo:
         names = _class_names(root)
         size = options.size or _picture_size(root)
         if size is None:
-            raise InputError(f"{path}: YOLO labels hold no size of the frames, and no pictures lie beside them: give the frames")
+            raise InputError(
+                f"{path}: YOLO labels hold no size of the frames, and no pictures lie beside them: give the frames"
+            )
         numbers, numbered = frame_numbers([file.stem for file in files])
         loose: dict[int, list[tuple[str, Mask]]] = {}
         boxes = 0
@@ -92,7 +95,9 @@ def _lines(file: Path, names: dict[int, str], height: int, width: int) -> tuple[
             boxes += 1
             continue
         if len(fields) < 7 or len(fields) % 2 == 0:
-            raise ValueError(f"line {at} of {file.name} has {len(fields)} fields, expected a class and x, y of three corners or more")
+            raise ValueError(
+                f"line {at} of {file.name} has {len(fields)} fields, expected a class and x, y of three corners or more"
+            )
         corners = np.array([float(field) for field in fields[1:]]) * np.resize([width, height], len(fields) - 1)
         kind = int(fields[0])
         found.append((names.get(kind, f"class {kind}"), fill_centers([corners.tolist()], height, width)))

@@ -84,6 +84,34 @@ def file_mark(path: Path, more: str = "") -> str:
     return digest.hexdigest()
 
 
+@contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """Yield the path of a folder to create beside `path` that takes its place if the block succeeds, and vanishes if not.
+
+    What was at `path` is only removed when the new folder is there.
+
+    Raises:
+        OutputError: an `OSError` came up inside.
+    """
+    temporary, former = path.with_name(f".tmp-{path.name}"), path.with_name(f".old-{path.name}")
+    try:
+        with output_errors(path):
+            for left in (temporary, former):  # by a killed run
+                remove(left)
+            temporary.mkdir(parents=True)
+            yield temporary
+            if path.exists():
+                os.replace(path, former)
+            os.replace(temporary, path)
+            remove(former)
+    except BaseException:
+        with suppress(OSError, OutputError):
+            if former.exists() and not path.exists():
+                os.replace(former, path)
+            remove(temporary)
+        raise
+
+
 def write_bytes(path: Path, data: bytes) -> None:
     """Write the whole file or nothing.
 

@@ -19,7 +19,7 @@ from vosformer.io.frames import Frame
 from vosformer.io.sinks import Labels, Probability, Sink
 
 
-class _Lines:
+class Lines:
     """A file of JSON lines, one per frame, that can be cut back to a checkpoint and read in the order of frames."""
 
     def __init__(self, path: Path) -> None:
@@ -81,7 +81,7 @@ class _Lines:
         remove(self._path)
 
 
-class _Records(Sink):
+class Records(Sink):
     """A sink of one file that is put together from JSON lines when it is closed."""
 
     def __init__(self, path: str | Path) -> None:
@@ -89,7 +89,7 @@ class _Records(Sink):
         self.name = path.name
         self._path = path
         make_folder(path.parent)
-        self._lines = _Lines(path.with_name(f".{path.name}.part"))
+        self._lines = Lines(path.with_name(f".{path.name}.part"))
         self._finished = False
 
     def checkpoint(self) -> dict[str, Any]:
@@ -105,11 +105,7 @@ class _Records(Sink):
         if self._finished or (not self._lines.begun and self._path.exists()):
             return  # closed twice: the lines may be gone already; or nothing was written: a former run's file stays
         self._lines.close()
-        with (
-            replacing(self._path) as temporary,
-            temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,
-        ):
-            self._assemble(file)
+        self._put_together(self._path)
         self._finished = True
 
     def present(self, frames: int) -> bool:
@@ -120,11 +116,19 @@ class _Records(Sink):
         """See `Sink.clean`."""
         self._lines.remove()
 
+    def _put_together(self, path: Path) -> None:
+        """Write the file from the lines; a sink that does not write it piece by piece replaces this."""
+        with (
+            replacing(path) as temporary,
+            temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,
+        ):
+            self._assemble(file)
+
     def _assemble(self, file: IO[str]) -> None:
         raise NotImplementedError
 
 
-class CocoRLE(_Records):
+class CocoRLE(Records):
     """All masks in one COCO file: run lengths as in pycocotools, any ids, read back by it exactly.
 
     Each annotation has `image_id` (the frame's number), `track_id` (the object's id), `score`, `area` and `bbox`. Objects without
@@ -180,7 +184,7 @@ def _annotation(at: int, frame: int, number: int, rle: dict[str, Any], score: fl
     return annotation | {"segmentation": rle, "area": int(coco.area(rle)), "bbox": box, "score": score}
 
 
-class Scores(_Records):
+class Scores(Records):
     """The presence score of every object at every frame, as CSV or JSON by the path's suffix.
 
     CSV has the columns frame, name, time, id, score, pixels; JSON is a list of the same with the objects nested per frame.

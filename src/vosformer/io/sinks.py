@@ -38,10 +38,12 @@ class Sink(ABC):
     Attributes:
         name: unique among the sinks of a run.
         soft: whether `write` calls `probability`, which costs time.
+        notes: what a user should know about what was written, once it is closed.
     """
 
     name: str
     soft: bool = False
+    notes: tuple[str, ...] = ()
 
     def check_ids(self, ids: Iterable[int]) -> None:  # noqa: B027 (most sinks take any id)
         """Refuse ids that this sink cannot write, before any work is done.

@@ -1,0 +1,70 @@
+"""`vosformer convert` and `vosformer formats`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from vosformer.cli.common import show_table
+from vosformer.formats import FORMATS, read_names
+from vosformer.formats import convert as convert_file
+from vosformer.io import open_source
+
+
+def convert(
+    source: Annotated[Path, tyro.conf.Positional],
+    /,
+    to: str,
+    out: Annotated[Path, tyro.conf.arg(aliases=("-o",))],
+    format: Annotated[str | None, tyro.conf.arg(name="from")] = None,
+    video: str | None = None,
+    names: Path | None = None,
+    frames: str | None = None,
+    pictures: bool = False,
+    overwrite: bool = False,
+) -> None:
+    """Turn masks from one annotation format into another; no model is used.
+
+    Args:
+        source: annotation file or folder, of any format that `vosformer formats` lists.
+        to: format to write.
+        out: file or folder to write.
+        format: format to read, where it should not be told by what lies there.
+        video: name of the video to read, of a file with several.
+        names: objects.json with names, categories and colors: {"7": {"name": "left dog", "category": "dog", "color": "#ff8800"}}.
+        frames: the video or folder of images that the masks belong to: for formats that do not hold its size, rate or length.
+        pictures: write the pictures of the frames, too, where the format has a place for them; needs --frames.
+        overwrite: replace what is there.
+    """
+    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    objects = None if names is None else read_names(names)
+    if frames is None:
+        found, notes = convert_file(source, out, to, format=format, video=video, names=objects, overwrite=overwrite)
+    else:
+        with open_source(frames) as opened:
+            found, notes = convert_file(
+                source, out, to, format=format, video=video, names=objects, frames=opened, pictures=pictures,
+                overwrite=overwrite,
+            )  # fmt: skip
+    for note in notes:
+        console.print(f"note: {note}", markup=False)
+    count = sum(len(frame.masks) for frame in found.frames)
+    console.print(
+        f"{count} masks of {len(found.objects)} objects on {len(found.frames)} frames, written to {out}", markup=False
+    )
+
+
+def formats() -> None:
+    """List the annotation formats: read, written, what each has no place for, and which tool it is checked by."""
+    table = Table("format", "what it is", "read", "written", "has no place for", "checked by")
+    for name, form in FORMATS.items():
+        words = {"overlap": "overlap", "ids": "ids", "names": "names", "categories": "categories", "colors": "colors"}
+        missing = ", ".join(word for key, word in words.items() if key not in form.holds)
+        table.add_row(
+            name, form.summary, "yes" if form.read else "no", "yes" if form.write else "no", missing or "-", form.checked or "-"
+        )
+    show_table(table)

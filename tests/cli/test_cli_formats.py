@@ -1,0 +1,113 @@
+"""`vosformer convert`, `vosformer formats`, and annotation files in `vosformer track`, as a user types them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vosformer.cli import main
+from vosformer.formats import FORMATS, read
+from vosformer.formats.registry import find_format
+from vosformer.io import open_source, read_labels
+
+CASES = Path(__file__).parent.parent / "fixtures" / "annotations"
+FAST = ["--model", "default-fast", "--size", "64", "--threads", "1"]
+
+
+def iou(a: np.ndarray, b: np.ndarray) -> float:
+    return float((a & b).sum() / (a | b).sum())
+
+
+@pytest.mark.parametrize("name", ["labelme.json", "coco.json", "yolo.txt"])
+def test_masks_of_annotation_tools_are_prompts(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Case 14: the first mask written equals the annotated polygons, which are the contours of m0.png."""
+    words = ["track", str(CASES / "clip.mp4"), "--mask", str(CASES / name), "-o", str(tmp_path), "--stop", "2", *FAST]
+    assert main([*words, "--outputs", "masks"]) == 0, capsys.readouterr().err
+    written = read_labels(tmp_path / "masks" / "00000.png").labels
+    truth = read_labels(CASES / "m0.png").labels
+    assert set(np.unique(written)) == {0, 1, 2}
+    # COCO fills contours through the centers of pixels half a pixel smaller all around.
+    for i in (1, 2):
+        assert iou(written == i, truth == i) > (0.88 if name == "coco.json" else 0.999)
+
+
+def test_every_output_of_track_is_read_back_as_its_masks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """All formats from one run hold the same masks, names and numbers; and each is a prompt for the next run."""
+    out = tmp_path / "out"
+    (tmp_path / "objects.json").write_text('{"1": {"name": "red disk", "category": "disk", "color": "#ff0000"}, "2": "box"}')
+    formats = [name for name, form in FORMATS.items() if form.write is not None]
+    words = ["track", str(CASES / "clip.mp4"), "--mask", str(CASES / "m0.png"), "-o", str(out), "--stop", "3", *FAST]
+    assert main([*words, "--names", str(tmp_path / "objects.json"), "--outputs", "rle", *formats]) == 0, capsys.readouterr().err
+    truth = [read_labels(out / "masks" / f"{n:05d}.png").labels for n in range(3)]
+    for name in formats:
+        form = find_format(name)
+        found = read(out / form.place, size=truth[0].shape)
+        labels = [frame.labels(found.height, found.width) for frame in found.frames]
+        if name == "rgba":  # by probability, not by the winner
+            assert all(iou(a > 0, b > 0) > 0.9 for a, b in zip(labels, truth, strict=False))
+        elif form.name not in ("yolo", "xanylabeling"):
+            assert all(np.array_equal(a, b) for a, b in zip(labels, truth, strict=False)), name
+        if "names" in form.holds:
+            assert {item.name for item in found.objects.values()} == {"red disk", "box"}
+        if name in ("coco", "labelme", "cvat-video", "yolo", "labelstudio"):
+            mask = [
+                "track",
+                str(CASES / "clip.mp4"),
+                "--mask",
+                str(out / form.place),
+                "-o",
+                str(tmp_path / name),
+                "--stop",
+                "1",
+            ]
+            assert main([*mask, *FAST, "--outputs", "masks"]) == 0, capsys.readouterr().err
+            again = read_labels(tmp_path / name / "masks" / "00000.png").labels
+            assert np.mean(again == truth[0]) > 0.999
+    assert np.array_equal(np.asarray(Image.open(out / "masks" / "00000.png").getpalette()[3:6]), [255, 0, 0])
+    assert "place for" in capsys.readouterr().err
+
+
+def test_convert_writes_what_another_tool_reads_and_says_what_is_lost(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    coco, yolo = tmp_path / "coco.json", tmp_path / "yolo"
+    assert main(["convert", str(CASES / "labelme.json"), "--to", "coco", "-o", str(coco)]) == 0
+    data = json.loads(coco.read_text())
+    assert [item["name"] for item in data["categories"]]
+    assert {item["track_id"] for item in data["annotations"]} == {1, 2}
+    words = ["convert", str(coco), "--to", "yolo", "-o", str(yolo), "--frames", str(CASES / "clip.mp4"), "--pictures"]
+    assert main(words) == 0
+    assert "no place for" in capsys.readouterr().err
+    assert len(list((yolo / "images" / "train").iterdir())) == len(list((yolo / "labels" / "train").iterdir())) == 1
+    assert main(words) == 2
+    assert "is there already" in capsys.readouterr().err
+    assert main([*words, "--overwrite"]) == 0
+    with open_source(str(CASES / "clip.mp4")) as source:
+        picture = np.asarray(Image.open(next((yolo / "images" / "train").iterdir())), float)
+        assert np.abs(picture - source.read(0).image).mean() < 4
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["convert", "nothing.json", "--to", "coco", "-o", "x"], "nothing.json: there is no such file"),
+        (["convert", "{case}/coco.json", "--to", "yolov", "-o", "{tmp}/x"], "did you mean 'yolo'"),
+        (["convert", "{case}/coco.json", "--to", "coco", "-o", "{tmp}/x", "--video", "a", "--from", "ytvis"], "'videos' is missing"),
+        (["convert", "{case}/clip.mp4", "--to", "coco", "-o", "{tmp}/x"], "is of no annotation format that is known"),
+        (["track", "{case}/clip.mp4", "--mask", "{case}/m0.png", "-o", "{tmp}", "--outputs", "cooc"], "did you mean coco"),
+        (["track", "{case}/clip.mp4", "--mask", "{case}/m0.png", "-o", "{tmp}", "--names", "{case}/coco.json"], "expected {"),
+    ],
+)  # fmt: skip
+def test_mistakes_are_told(words: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([word.replace("{case}", str(CASES)).replace("{tmp}", str(tmp_path)) for word in words]) == 2
+    assert said in " ".join(capsys.readouterr().err.split())
+
+
+def test_formats_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["formats"]) == 0
+    text = capsys.readouterr().out
+    assert all(name in text for name in FORMATS)
