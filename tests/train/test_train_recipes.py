@@ -394,7 +394,7 @@ def test_a_recipe_runs_from_nothing(tmp_path):
 )  # fmt: skip
 def test_numbers_without_sense_are_refused_by_name(setting):
     with pytest.raises(InputError, match=setting.partition("=")[0]):
-        checked(with_settings(recipe("default-small"), [setting]))
+        checked(with_settings(recipe("default-static"), [setting]))
 
 
 @pytest.mark.parametrize("name", recipes())
@@ -405,7 +405,7 @@ def test_every_recipe_passes_the_checks(name):
 def test_crops_that_a_system_cannot_take_are_moved(capsys):
     for corners in (True, False):
         model = SimpleNamespace(geometry=Geometry(align_corners=corners))
-        data = fitted(with_settings(recipe("default-sharp-wide"), ["data.crop=465", "data.width=593"]), model).data
+        data = fitted(with_settings(recipe("default-finish"), ["data.crop=465", "data.width=593"]), model).data
         assert data.size == ((465, 593) if corners else (464, 592))
     assert train("aot-main", set=("data.crop=80", "model.options=tiny:true"), dry_run=True, device="cpu") == 0
     printed = capsys.readouterr()
@@ -447,7 +447,7 @@ def test_fine_tuning_needs_weights_or_a_variant(monkeypatch):
 
 def test_composed_crops_may_be_wide_and_others_may_not(tmp_path):
     write_davis(tmp_path)
-    wide = with_settings(recipe("default-sharp-wide"), ["data.crop=64", "data.width=112", "data.sources=crowds"])
+    wide = with_settings(recipe("default-finish"), ["data.crop=64", "data.width=112", "data.sources=crowds"])
     assert training_clips(wide, [str(tmp_path)])[0].images.shape == (4, 3, 64, 112)
     with pytest.raises(InputError, match=r"data.width=112 .*davis2017 are square"):
         training_clips(with_settings(recipe("aot-main"), ["data.width=112", "data.sources=davis2017"]), [str(tmp_path)])
@@ -459,7 +459,7 @@ def test_the_window_of_a_recipe_says_how_near_things_are(tmp_path):
     def area(window: str) -> float:
         """Median share of the picture that the video's own square takes, which every clip shows in full."""
         data = ["data.sources=composed", "data.crop=96", "data.frames=1", f"data.window={window}", "data.max_objects=7"]
-        clips = training_clips(with_settings(recipe("default-sharp-long"), data), [str(tmp_path)])
+        clips = training_clips(with_settings(recipe("default-finish"), data), [str(tmp_path)])
         assert clips.config.max_objects == 7
         clips.config = replace(clips.config, backdrops={"video": 1.0}, objects=(1.0,), distractors=(1.0,), light=0.0)
         return float(np.median([(clips[i].labels[0] == 1).float().mean() for i in range(12)]))
