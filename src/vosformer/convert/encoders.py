@@ -1,4 +1,4 @@
-"""Files of encoders that were trained on ImageNet: torchvision's MobileNetV2 and ResNet, Microsoft's Swin."""
+"""Files of encoders that were trained on ImageNet: torchvision's MobileNetV2 and ResNet, Microsoft's Swin; and ConvMAE's ConvViT."""
 
 from __future__ import annotations
 
@@ -8,8 +8,12 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
+from vosformer.encoders.convmae import from_convmae
+from vosformer.encoders.convvit import ConvViTEncoder
 from vosformer.errors import WeightsError
+from vosformer.nn.maps import Grid
 from vosformer.nn.norm import FrozenBatchNorm2d
+from vosformer.nn.vit_blocks import resize_positions
 
 # Follows from the window size; files made for other programs may lack it.
 OPTIONAL = (r".*\.relative_position_index",)
@@ -41,6 +45,8 @@ def from_pretrained(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, 
     """
     part = getattr(model, "encoder", None)
     encoder, prefix = (part, "encoder.") if isinstance(part, nn.Module) else (model, "")
+    if isinstance(encoder, ConvViTEncoder):
+        return {prefix + name: tensor for name, tensor in _convvit(state, encoder).items()}
     own = encoder.state_dict()
     file = {name.removeprefix("encoder."): tensor for name, tensor in state.items()}
     if not any(name in own for name in file):
@@ -60,6 +66,18 @@ def from_pretrained(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, 
             f"{', ...' if len(missing) > 10 else ''}"
         )
     return {prefix + name: tensor for name, tensor in found.items()}
+
+
+def _convvit(state: Mapping[str, Tensor], encoder: ConvViTEncoder) -> dict[str, Tensor]:
+    """A ConvMAE file; its positions are resized to the encoder's table."""
+    found = from_convmae({name.removeprefix("encoder."): tensor for name, tensor in state.items()})
+    side = round(encoder.pos_embed.shape[1] ** 0.5)
+    found["pos_embed"] = resize_positions(found["pos_embed"], Grid(side, side))
+    # A file fine-tuned with average pooling has no final norm.
+    missing = [name for name in encoder.state_dict() if name not in found and not name.startswith("norm.")]
+    if missing:
+        raise WeightsError(f"{len(missing)} tensors of the encoder ConvViT are missing: {', '.join(missing[:10])}")
+    return found
 
 
 def _norms_after_convolutions(encoder: nn.Module) -> Iterator[tuple[str, str]]:

@@ -49,7 +49,7 @@ def to_official(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tens
 
 
 def from_pretrained(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """A ConvMAE file, or an MAE file for a plain ViT.
+    """A ConvMAE file, or an MAE, DeiT-III or MoCo-v3 file for a plain ViT.
 
     The patch embedding starts both stems; the mask channels of the memory stem keep their fresh values. The last
     blocks start those of the compressed memory, too (paper, Sec. 4.1 "Model"). The position table is ours: a sine table of 24 x 24
@@ -66,8 +66,9 @@ def from_pretrained(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, 
     for name in [name for name in found if name.startswith(f"stem.{first}")]:
         tensor, rest = found.pop(name), name.removeprefix(f"stem.{first}")
         found[f"{_QUERY}.{rest}"] = tensor
-        fresh = own[f"{_MEMORY}.{rest}"]
-        found[f"{_MEMORY}.{rest}"] = torch.cat([tensor, fresh[:, 3:].to(tensor)], 1) if tensor.dim() == 4 else tensor
+        fresh = own.get(f"{_MEMORY}.{rest}")
+        if fresh is not None:  # the naive baseline has no second stem
+            found[f"{_MEMORY}.{rest}"] = torch.cat([tensor, fresh[:, 3:].to(tensor)], 1) if tensor.dim() == 4 else tensor
     missing = [name for name in own if name.startswith(("stem.", "blocks.")) and name not in found]
     if missing:
         raise WeightsError(f"{len(missing)} tensors of the encoder are missing: {', '.join(missing[:10])}")

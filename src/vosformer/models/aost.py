@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -33,9 +33,11 @@ class AOSTConfig:
         window: side of the local window, odd; 0 = no short-term attention.
         local_frames: previous frames in the short-term attention; 0 = none.
         kernel: side of the depth-wise convolution in the feed-forward module; 0 = none.
-        shared: one block used for all layers (Table 11b); the decoder gets the last output only.
+        shared: one block used for all layers (Table 11b); the decoder gets the last output only. "blocks": as the paper has it, the
+            layer-wise weights of identities and gates stay each layer's own; True: they are shared, too, as in the released code.
         id_weight: layer-wise identification weight W_id (Table 11c).
-        gate: layer-wise gate weight W_gate (Table 11c).
+        gate: layer-wise gate weight W_gate (Table 11c): one gate for each head and place, as released; "place": one for each place,
+            as the paper has it; False: none.
         drop_path: stochastic depth on self-attention and feed-forward, in training.
         freeze_at: encoder stages that are not trained.
     """
@@ -51,9 +53,9 @@ class AOSTConfig:
     window: int = 15
     local_frames: int = 1
     kernel: int = 5
-    shared: bool = False
+    shared: bool | Literal["blocks"] = False
     id_weight: bool = True
-    gate: bool = True
+    gate: bool | Literal["place"] = True
     drop_path: float = 0.1
     freeze_at: int = 2
 
@@ -73,6 +75,9 @@ class AOST(IdentitySystem):
     def __init__(self, config: AOSTConfig) -> None:
         c = config
         check_sizes(c.window, c.kernel, c.heads, c.channels, layers=c.layers, identities=c.identities)
+        for name, value, word in (("shared", c.shared, "blocks"), ("gate", c.gate, "place")):
+            if value not in (True, False, word):
+                raise InputError(f"{name}={value!r} cannot be built: expected true, false or {word}")
         window = c.window if c.local_frames else 0
         blocks = [
             ScalableLSTTBlock(c.channels, c.heads, c.hidden, window, c.kernel, c.drop_path, id_weight=c.id_weight, gate=c.gate)
@@ -80,7 +85,7 @@ class AOST(IdentitySystem):
         ]
         super().__init__(
             encoder=build_encoder(c.encoder, c.freeze_at),
-            propagation=LSTT(blocks, c.layers, c.shared, c.channels),
+            propagation=LSTT(blocks, c.layers, bool(c.shared), c.channels, own_identity=c.shared == "blocks"),
             entrances=[c.channels * (1 if c.shared else depth + 1) for depth in range(1, c.layers + 1)],
             channels=c.channels,
             identities=c.identities,

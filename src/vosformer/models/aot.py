@@ -83,7 +83,9 @@ class AOT(IdentitySystem):
 
 
 def _variant(name: str, summary: str, **preset: Any) -> Variant:
-    return Variant(name, "aot", partial(build_from, AOT, AOTConfig(**preset), TINY), summary)
+    # Variants on ConvViT are tested with its parts.
+    small = {**TINY, "encoder": "convvit_tiny"} if preset.get("encoder") == "convvit_base" else TINY
+    return Variant(name, "aot", partial(build_from, AOT, AOTConfig(**preset), small), summary)
 
 
 VARIANTS = {
@@ -95,5 +97,11 @@ VARIANTS = {
         _variant("aot-l", "AOT, 3 layers, MobileNetV2, remembers every 5th frame"),
         _variant("r50-aot-l", "AOT, 3 layers, ResNet-50, remembers every 5th frame", encoder="resnet50"),
         _variant("swinb-aot-l", "AOT, 3 layers, Swin-B, remembers every 5th frame", encoder="swin_base", align_corners=False),
+        _variant(
+            "convvit-aot-l",
+            "AOT, 3 layers, ConvMAE's ConvViT-B, remembers every 5th frame",
+            encoder="convvit_base",
+            align_corners=False,
+        ),
     )
 }

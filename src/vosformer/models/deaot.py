@@ -95,7 +95,9 @@ class DeAOT(IdentitySystem):
 
 
 def _variant(name: str, summary: str, **preset: Any) -> Variant:
-    return Variant(name, "deaot", partial(build_from, DeAOT, DeAOTConfig(**preset), TINY), summary)
+    # Variants on ConvViT are tested with its parts.
+    small = {**TINY, "encoder": "convvit_tiny"} if preset.get("encoder") == "convvit_base" else TINY
+    return Variant(name, "deaot", partial(build_from, DeAOT, DeAOTConfig(**preset), small), summary)
 
 
 VARIANTS = {
@@ -108,6 +110,12 @@ VARIANTS = {
         _variant("r50-deaot-l", "DeAOT, 3 layers, ResNet-50, remembers every 5th frame", encoder="resnet50"),
         _variant(
             "swinb-deaot-l", "DeAOT, 3 layers, Swin-B, remembers every 5th frame", encoder="swin_base", align_corners=False
+        ),
+        _variant(
+            "convvit-deaot-l",
+            "DeAOT, 3 layers, ConvMAE's ConvViT-B, remembers every 5th frame",
+            encoder="convvit_base",
+            align_corners=False,
         ),
     )
 }

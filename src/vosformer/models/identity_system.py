@@ -7,7 +7,7 @@ identities at once. Masks enter the memory as an ID embedding.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +23,7 @@ from vosformer.nn.propagation import Past, Stack, State
 from vosformer.policy import EveryK, GivenOnly
 from vosformer.protocol import Entry, Features, Layer, ObjectMasks, Reading
 
-EncoderName = Literal["mobilenet_v2", "resnet50", "swin_base", "tiny"]
+EncoderName = Literal["mobilenet_v2", "resnet50", "swin_base", "convvit_base", "convvit_tiny", "tiny"]
 
 
 class Carry(NamedTuple):
@@ -57,11 +57,16 @@ def build_encoder(name: EncoderName, freeze_at: int) -> nn.Module:
         from vosformer.encoders.swin import swin_base
 
         return swin_base(freeze_at)
+    if name in ("convvit_base", "convvit_tiny"):
+        from vosformer.encoders.convmae import CONVVIT_B, CONVVIT_TINY
+        from vosformer.encoders.convvit import ConvViTEncoder
+
+        return ConvViTEncoder(CONVVIT_B if name == "convvit_base" else CONVVIT_TINY, freeze_at)
     if name == "tiny":
         from vosformer.encoders.tiny import TinyEncoder
 
         return TinyEncoder()
-    raise InputError(f"there is no encoder {name!r}; known: mobilenet_v2, resnet50, swin_base, tiny")
+    raise InputError(f"there is no encoder {name!r}; known: {', '.join(get_args(EncoderName))}")
 
 
 def check_sizes(window: int, kernel: int, heads: int, split: int, **counts: int) -> None:

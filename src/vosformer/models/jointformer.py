@@ -7,30 +7,33 @@ carried from frame to frame. Every object is a pass of its own (K = 1).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal, cast
+from typing import Any, Literal, cast, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vosformer.encoders.convmae import CONVVIT_B, CONVVIT_TINY, ConvStem, ConvViTSize
-from vosformer.encoders.vit import ViTSize
+from vosformer.encoders.vit import VIT_B, VIT_TINY, ViTSize, named_size
 from vosformer.errors import InputError
 from vosformer.geometry import padded
 from vosformer.memory import Memory
+from vosformer.models.extract_then_match import VARIANTS as NAIVE
 from vosformer.nn.attention import attend
 from vosformer.nn.joint import absorb, gated
 from vosformer.nn.maps import Grid, per_slot, to_map, to_tokens
 from vosformer.nn.parts import Gatherer, in_parts
+from vosformer.nn.sensory import SensoryMemory
 from vosformer.nn.stm_decoder import CBAMDecoder, DeconvPyramid, Skips
 from vosformer.nn.topk import attend_topk
 from vosformer.nn.vit_blocks import EPS, Block, PatchEmbed, Projected, initialise, make_blocks, resize_positions, sine_table
-from vosformer.policy import FirstAndPrevious, Policy
+from vosformer.policy import FirstAndPrevious, Policy, named_policy
 from vosformer.protocol import Entry, Features, Layer, ObjectMasks, Reading
 from vosformer.registry import Variant, build_from
 
+TopkBlocks = Literal["all", "first-half", "second-half", "last"]
 _DAVIS = FirstAndPrevious()
 _GRID = 24  # side of the position table: 384 pixels, the crop of the training
 
@@ -40,21 +43,23 @@ class JointFormerConfig:
     """Hyper-parameters; the defaults are those of the released model.
 
     Attributes:
-        size: dimensions of the backbone, ConvMAE's or a plain ViT's.
+        size: dimensions of the backbone, ConvMAE's or a plain ViT's; or a name: "convvit-b", "vit-b", "vit-l".
         mode: whom reference tokens attend to besides their own frame (Eq. 2, Table 8): "a" other references and the current frame,
             "b" other references, "c" the current frame, "d" nobody, so that they are computed once.
         joint: the blocks in which frames meet (Table 9): "all", "first-n", "last-n", "even-n" (the last of each of n equal parts),
-            or indices.
+            "every-n" (the first, and every n-th after it: "evenly 2 blocks" may mean either of the last two), or indices, also as
+            "0+5+10".
         updates: blocks in which the compressed memory meets the decoder tokens (Table 10): 1, 2 or 3; 0 = no compressed memory.
         enhance: blocks in which the current tokens meet the compressed memory (Eq. 4); 0 = they do not.
         topk: k of the top-k filter, never used in training; None = no filter.
-        topk_blocks: "all", "second-half" or "last" (Table 12).
+        topk_blocks: "all", "first-half" (text of Sec. 4.3.3), "second-half" or "last" (Table 12).
         features: where the decoder's skip features come from (Fig. 11): "pe" the patch embedding (ConvMAE only), "middle" or "last"
             blocks through transposed convolutions.
         others: the memory stem sees the other objects' masks, too: 5 input channels; else 4.
         fused: width of the decoder at stride 16.
         decoder: width of the decoder at strides 8 and 4.
-        policy: the memory; `FirstAndPrevious()` for DAVIS and VISOR, `Queue(5, 3)` elsewhere.
+        policy: the memory; `FirstAndPrevious()` for DAVIS and VISOR, `Queue(5, 3)` elsewhere; or its name, "queue-3-every-5".
+        gru: channels of a recurrent map as in XMem in place of the compressed memory (Table 10; 64 there, and `updates` 0); 0 = none.
     """
 
     size: ConvViTSize | ViTSize = CONVVIT_B
@@ -63,12 +68,21 @@ class JointFormerConfig:
     updates: int = 2
     enhance: int = 1
     topk: int | None = 60
-    topk_blocks: Literal["all", "second-half", "last"] = "all"
+    topk_blocks: TopkBlocks = "all"
     features: Literal["pe", "middle", "last"] = "pe"
     others: bool = True
     fused: int = 384
     decoder: int = 256
     policy: Policy = _DAVIS
+    gru: int = 0
+
+    def __post_init__(self) -> None:
+        size: object = self.size
+        if isinstance(size, str):
+            object.__setattr__(self, "size", CONVVIT_B if size == "convvit-b" else named_size(size))
+        policy: object = self.policy
+        if isinstance(policy, str):
+            object.__setattr__(self, "policy", named_policy(policy, _DAVIS))
 
     @property
     def depth(self) -> int:
@@ -140,7 +154,10 @@ class JointFormer(nn.Module):
         else:
             skip8, skip4 = c.fused, c.decoder
             self.fpn = DeconvPyramid(width, skip8, skip4)
-        self.decoder = CBAMDecoder(2 * width if enhance else width, skip8, skip4, c.fused, c.decoder, width if c.updates else 0)
+        self.decoder = CBAMDecoder(
+            (2 * width if enhance else width) + c.gru, skip8, skip4, c.fused, c.decoder, width if c.updates else 0
+        )
+        self.sensory = SensoryMemory(c.fused, c.decoder, c.gru) if c.gru else None
         self._initialise()
 
     def _initialise(self) -> None:
@@ -173,13 +190,16 @@ class JointFormer(nn.Module):
         wanted = kind == "query" and self.fpn is None
         return self.stem.tokens(maps.f16), self.decoder.skips(maps.f8, maps.f4) if wanted else None
 
-    def read(self, features: Features, memory: Memory, topk: int | None = None) -> Reading:
+    def read(
+        self, features: Features, memory: Memory, topk: int | None = None, topk_blocks: TopkBlocks | None = None
+    ) -> Reading:
         """Joint modeling with the memory, target enhancement, decoding, and update of the compressed memory by decoder tokens.
 
         Args:
             features: of the current frame.
             memory: at least one frame.
             topk: k of the top-k filter in its blocks for this frame; 0 = no filter, None = as configured.
+            topk_blocks: which blocks these are; None = as configured.
         """
         past = [memory.references(layer) for layer in range(len(self.joint) if self.config.mode == "d" else 1)]
         kept = self.config.topk if topk is None else topk
@@ -190,6 +210,7 @@ class JointFormer(nn.Module):
                 [part.of(layers) for layers in past],
                 None if memory.token is None else memory.token[part.slots],
                 kept,
+                topk_blocks,
             )
             for part in in_parts(len(next(iter(past[0][0].values()))), features.image)
         ]
@@ -197,24 +218,38 @@ class JointFormer(nn.Module):
         token = None if memory.token is None else torch.cat([part.carry for part in parts])
         return Reading(torch.cat([torch.zeros_like(logits), logits], 1), token)
 
-    def _read(self, features: Features, past: Sequence[Sequence[Layer]], token: Tensor | None, topk: int | None) -> Reading:
+    def _read(
+        self,
+        features: Features,
+        past: Sequence[Sequence[Layer]],
+        token: Tensor | None,
+        topk: int | None,
+        topk_blocks: TopkBlocks | None,
+    ) -> Reading:
         """Logits [S,1,h,w] of the objects alone, and the updated compressed memory."""
         grid = _grid(features.image)
-        x, found = self.match(features, past, topk)
+        x, found = self.match(features, past, topk, topk_blocks)
         x = self.norm(x)
         f16, skips = to_map(x, grid), self._skips(features, found, x, grid)
         if token is not None and len(self.enhance_blocks):
             f16 = torch.cat([f16, to_map(self.enhance(x, token, grid), grid)], 1)
+        if self.sensory is not None:
+            f16 = torch.cat([f16, cast(Tensor, token)], 1)
         decoded = self.decoder(f16, skips)
+        if self.sensory is not None:
+            return Reading(decoded.logits, self.sensory(cast(Tensor, token), decoded))
         return Reading(decoded.logits, None if token is None else self.update(token, self.decoder.tokens(decoded), grid))
 
-    def match(self, features: Features, past: Sequence[Sequence[Layer]], topk: int | None) -> tuple[Tensor, list[Tensor]]:
+    def match(
+        self, features: Features, past: Sequence[Sequence[Layer]], topk: int | None, topk_blocks: TopkBlocks | None = None
+    ) -> tuple[Tensor, list[Tensor]]:
         """The current tokens through all blocks (Eq. 2).
 
         Args:
             features: of the current frame.
             past: for each layer of memory the references, as `Memory.references` gives them.
             topk: k of the filter, or None.
+            topk_blocks: where it is applied; None = as configured.
 
         Returns:
             Tokens [S,N,C] before the final norm, and maps of the middle blocks, if skip features come from there.
@@ -224,6 +259,7 @@ class JointFormer(nn.Module):
         projected = Projected(q, k, v)
         references = None if self.config.mode == "d" else _References(self, past[0])
         found = []
+        filtered = self._filtered(topk_blocks or self.config.topk_blocks)
         for i in range(self.joint[0], self.config.depth):
             block = self._block(i)
             if i > self.joint[0]:
@@ -231,15 +267,16 @@ class JointFormer(nn.Module):
             seen: Sequence[Layer] = []
             if i in self.joint:
                 seen = past[self.joint.index(i)] if references is None else references.layer(i, projected)
-            x = block.finish(x, self._attend(i, projected, seen, topk))
+            kept = topk if i in filtered else None
+            x = block.finish(x, self._attend(projected, seen, kept))
             if i in self._middle:
                 found.append(to_map(x, _grid(features.image)))
         return x, found
 
-    def _attend(self, index: int, current: Projected, past: Sequence[Layer], topk: int | None) -> Tensor:
+    def _attend(self, current: Projected, past: Sequence[Layer], topk: int | None) -> Tensor:
         """The current frame attends to the past and to itself, its past filtered where the filter applies."""
         heads = self.config.size.heads
-        if past and topk and index in self._filtered:
+        if past and topk:
             remembered = _joined(past, "k"), _joined(past, "v")
             return attend_topk(current.q, remembered, (current.k, current.v), heads, topk)
         return attend(
@@ -290,6 +327,10 @@ class JointFormer(nn.Module):
         """
         parts = in_parts(len(masks.own), features.image)
         token: Tensor | None = None
+        state = None
+        if self.sensory is not None:
+            slots = len(masks.own)
+            state = self.sensory.start(features.image, slots) if reading is None else cast(Tensor, reading.carry)
         if self.token is not None:
             token = self.token.expand(len(masks.own), -1, -1) if reading is None else cast(Tensor, reading.carry)
         planes = torch.cat([masks.own, masks.others] if self.config.others else [masks.own], 1)
@@ -300,6 +341,8 @@ class JointFormer(nn.Module):
             self._remember(x[part.slots], None if token is None else token[part.slots], update, store.taker(part))
             for part in parts
         ]
+        if state is not None:
+            return Entry(tuple(store.layers), token=state)
         return Entry(tuple(store.layers), token=None if token is None else torch.cat([own for own in moved if own is not None]))
 
     def _embed(self, image: Tensor, masks: Tensor) -> Tensor:
@@ -318,8 +361,10 @@ class JointFormer(nn.Module):
             take({"x": x, **self._block(first).project(x)._asdict()})
         return token if moved is None else self.norm(moved)
 
-    def check_options(self, topk: int | None = None) -> None:
+    def check_options(self, topk: int | None = None, topk_blocks: TopkBlocks | None = None) -> None:
         """Raises InputError for options that `read` cannot use."""
+        if topk_blocks is not None and topk_blocks not in get_args(TopkBlocks):
+            raise InputError(f"topk_blocks is {topk_blocks!r}, expected one of {', '.join(get_args(TopkBlocks))}")
         if topk is not None and topk < 0:
             raise InputError(f"topk is {topk}, expected 0 (no filter) or more")
 
@@ -335,11 +380,12 @@ class JointFormer(nn.Module):
         depth = self.config.depth
         return (round(depth / 3) - 1, round(2 * depth / 3) - 1) if self.config.features == "middle" else ()
 
-    @property
-    def _filtered(self) -> range:
+    def _filtered(self, blocks: TopkBlocks) -> range:
         """The blocks with top-k filter."""
         depth = self.config.depth
-        return range({"all": 0, "second-half": depth // 2, "last": depth - 1}[self.config.topk_blocks], depth)
+        if blocks == "first-half":
+            return range(depth // 2)
+        return range({"all": 0, "second-half": depth // 2, "last": depth - 1}[blocks], depth)
 
 
 class _References:
@@ -398,10 +444,16 @@ def joint_blocks(joint: str | tuple[int, ...], depth: int) -> tuple[int, ...]:
         return tuple(chosen)
     if joint == "all":
         return tuple(range(depth))
+    if all(number.isdecimal() for number in joint.split("+")):
+        return joint_blocks(tuple(int(number) for number in joint.split("+")), depth)
     kind, _, number = joint.partition("-")
-    if kind not in ("first", "last", "even") or not number.isdecimal() or not 1 <= int(number) <= depth:
-        raise InputError(f"joint is {joint!r}, expected all, first-n, last-n or even-n with n from 1 to {depth}, or indices")
+    if kind not in ("first", "last", "even", "every") or not number.isdecimal() or not 1 <= int(number) <= depth:
+        raise InputError(
+            f"joint is {joint!r}, expected all, first-n, last-n, even-n or every-n with n from 1 to {depth}, or indices"
+        )
     count = int(number)
+    if kind == "every":
+        return tuple(range(0, depth, count))
     if kind == "even":
         return tuple(round((i + 1) * depth / count) - 1 for i in range(count))
     return tuple(range(count)) if kind == "first" else tuple(range(depth - count, depth))
@@ -418,7 +470,7 @@ def _grid(image: Tensor) -> Grid:
 def _check(config: JointFormerConfig) -> None:
     for name, choices in (
         ("mode", "abcd"),
-        ("topk_blocks", ("all", "second-half", "last")),
+        ("topk_blocks", get_args(TopkBlocks)),
         ("features", ("pe", "middle", "last")),
     ):
         if getattr(config, name) not in choices:
@@ -429,16 +481,40 @@ def _check(config: JointFormerConfig) -> None:
         )
     if not 0 <= config.updates <= 3:
         raise InputError(f"updates is {config.updates}, expected 0 (no compressed memory) to 3")
+    if config.gru < 0 or (config.gru and config.updates):
+        raise InputError(
+            f"gru is {config.gru} with updates={config.updates}: the recurrent map stands in for the compressed memory"
+        )
     if config.enhance < 0:
         raise InputError(f"enhance is {config.enhance}, expected 0 (no target enhancement) or more")
     if config.topk is not None and config.topk < 1:
         raise InputError(f"topk is {config.topk}, expected at least 1, or None for no filter")
 
 
+def _small(config: JointFormerConfig) -> dict[str, Any]:
+    """What makes that variant tiny: the size of `TINY`, and as many of its other traits as the variant has."""
+    size = VIT_TINY if isinstance(config.size, ViTSize) else TINY.size
+    kept = {"features": config.features, "topk_blocks": config.topk_blocks, "gru": min(config.gru, 16)}
+    return {**vars(TINY), **kept, "size": size, "updates": min(config.updates, TINY.updates)}
+
+
+_VIT = JointFormerConfig(size=VIT_B, topk_blocks="second-half", features="last")
+
 VARIANTS = {
-    name: Variant(name, "jointformer", partial(build_from, JointFormer, config, vars(TINY)), summary)
+    name: Variant(name, "jointformer", partial(build_from, JointFormer, config, _small(config)), summary)
     for name, config, summary in (
         ("jointformer-b", JointFormerConfig(), "JointFormer: ConvMAE-B, mode d, compressed memory, top-60 filter"),
+        ("jointformer-vit-b-last", _VIT, "JointFormer on ViT-B, skip features from the last block (Table 11)"),
+        (
+            "jointformer-vit-b-middle",
+            replace(_VIT, features="middle"),
+            "JointFormer on ViT-B, skip features from three stages (Table 11)",
+        ),
+        (
+            "jointformer-gru",
+            JointFormerConfig(updates=0, gru=64),
+            "JointFormer with XMem's recurrent map, no compressed memory (Table 10)",
+        ),
         ("jointformer-tiny", TINY, "JointFormer with a quarter of the width and a third of the depth, for laptops and tests"),
     )
-}
+} | NAIVE

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from copy import deepcopy
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -167,21 +168,21 @@ class LSTTBlock(Block):
 class ScalableLSTTBlock(LSTTBlock):
     """The block of S-LSTT, with layer-wise ID-based attention (AOST Eq. 8).
 
-    The paper's gate is one number a place; the official code has one for each head.
-
     Args:
         id_weight: project the ID embedding by weights of this layer's own; else it is added to the values as it is.
-        gate: scale the keys of the memory by ``1 + tanh`` of a projection of the ID embedding.
+        gate: scale the keys of the memory by ``1 + tanh`` of a projection of the ID embedding: one number for each head and place
+            (the official code), or with "place" one for each place (the paper).
         options: as for `LSTTBlock`.
     """
 
-    def __init__(self, channels: int, *options: Any, id_weight: bool = True, gate: bool = True) -> None:
-        self._gates, self._values = gate, id_weight
+    def __init__(self, channels: int, *options: Any, id_weight: bool = True, gate: bool | str = True) -> None:
+        self._gate, self._values = gate, id_weight
         super().__init__(channels, *options)
 
     def _build_matching(self, channels: int) -> None:
         self.linear_QV = TokenLinear(channels, 2 * channels)
-        outputs = self.heads * self._gates + channels * self._values
+        self._gates = 0 if not self._gate else 1 if self._gate == "place" else self.heads
+        outputs = self._gates + channels * self._values
         self.linear_ID_KV = TokenLinear(channels, outputs) if outputs else None
 
     def _match(self, y: Tensor) -> State:
@@ -190,15 +191,41 @@ class ScalableLSTTBlock(LSTTBlock):
 
     def remember(self, state: State, identity: Tensor) -> Layer:
         """K' = K (1 + tanh g), V' = V + E W_id."""
+        return self.mark(state, identity, self.linear_ID_KV)
+
+    def mark(self, state: State, identity: Tensor, weights: nn.Module | None) -> Layer:
+        """The same with the weights of a layer (`linear_ID_KV`) that uses this block."""
         k, v = state["k"], state["v"]
-        if self.linear_ID_KV is None:
+        if weights is None:
             return {"k": k, "v": v + identity}
-        projected = self.linear_ID_KV(identity)
+        projected = weights(identity)
         if self._gates:
-            gate = 1 + projected[..., : self.heads].tanh()
+            gate = 1 + projected[..., : self._gates].tanh()
             k = (k.view(*gate.shape, -1) * gate[..., None]).flatten(2)
-            projected = projected[..., self.heads :]
+            projected = projected[..., self._gates :]
         return {"k": k, "v": v + (projected if self._values else identity)}
+
+
+class _Layer(Block):
+    """A shared block as one layer sees it: with the weights of its own for identities and gates."""
+
+    _block: ScalableLSTTBlock
+    _weights: nn.Module
+
+    def __init__(self, block: ScalableLSTTBlock, weights: nn.Module) -> None:
+        super().__init__()
+        # Not registered: the stack owns both.
+        object.__setattr__(self, "_block", block)
+        object.__setattr__(self, "_weights", weights)
+
+    def prepare(self, stream: Stream, grid: Grid) -> tuple[Stream, State]:
+        return self._block.prepare(stream, grid)
+
+    def remember(self, state: State, identity: Tensor) -> Layer:
+        return self._block.mark(state, identity, self._weights)
+
+    def propagate(self, stream: Stream, state: State, past: Past, grid: Grid) -> Stream:
+        return self._block.propagate(stream, state, past, grid)
 
 
 class LSTT(Stack):
@@ -209,14 +236,28 @@ class LSTT(Stack):
         depth: number of layers.
         shared: one block for all layers.
         channels: C.
+        own_identity: with `shared`: each layer has its own `linear_ID_KV` (AOST as its paper has it).
     """
 
-    def __init__(self, blocks: Sequence[Block], depth: int, shared: bool, channels: int) -> None:
+    def __init__(self, blocks: Sequence[Block], depth: int, shared: bool, channels: int, own_identity: bool = False) -> None:
         super().__init__(blocks, depth, shared)
+        self.identity_layers: nn.ModuleList | None = None
+        first = blocks[0]
+        if own_identity and isinstance(first, ScalableLSTTBlock) and first.linear_ID_KV is not None:
+            self.identity_layers = nn.ModuleList([deepcopy(first.linear_ID_KV) for _ in range(depth)])
+            for layer in self.identity_layers:
+                initialise(layer)
+            first.linear_ID_KV = None
         if shared:
             self.decoder_norm = nn.LayerNorm(channels)
         else:
             self.decoder_norms = nn.ModuleList([nn.LayerNorm(channels) for _ in range(depth)])
+
+    def block(self, index: int) -> Block:
+        """The block of layer `index`."""
+        if self.identity_layers is None:
+            return super().block(index)
+        return _Layer(cast(ScalableLSTTBlock, self.layer), self.identity_layers[index])
 
     def normalise(self, streams: Sequence[Stream], grid: Grid) -> tuple[Tensor, ...]:
         """Layer norm of each layer's output; the stream itself goes on without it."""

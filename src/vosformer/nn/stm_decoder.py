@@ -162,7 +162,14 @@ class CBAM(nn.Module):
         return gated
 
 
-class _Fuser(nn.Module):
+class Fuser(nn.Module):
+    """Residual blocks around CBAM: several maps at stride 16 become one (STCN, JointFormer).
+
+    Args:
+        inputs: channels of the maps together.
+        width: channels that go out.
+    """
+
     def __init__(self, inputs: int, width: int) -> None:
         super().__init__()
         self.block1 = ResBlock(inputs, width)
@@ -203,7 +210,7 @@ class CBAMDecoder(_Decoder):
 
     def __init__(self, inputs: int, skip8: int, skip4: int, fused: int = 384, width: int = 256, tokens: int = 0) -> None:
         super().__init__(skip8, skip4, fused, width)
-        self.fuser_16 = _Fuser(inputs, fused)
+        self.fuser_16 = Fuser(inputs, fused)
         self.fuser_all = _TokenFuser(fused, width, tokens) if tokens else None
 
     def forward(self, f16: Tensor, skips: Skips) -> Decoded:
