@@ -5,68 +5,66 @@ from __future__ import annotations
 import shutil
 import zipfile
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
-from numpy.typing import NDArray
 
 from vosformer.annotate.project import MOST_IDS, Project
 from vosformer.annotate.records import GivenFrame, TrackedObject, distinct_color, measure
 from vosformer.errors import InputError
-from vosformer.io import (
-    CocoRLE,
-    CutOuts,
-    CutOutVideo,
-    LabelImages,
-    ObjectImages,
-    OverlayVideo,
-    Scores,
-    Sink,
-    read_masks,
-)
+from vosformer.formats import AnnotatedMasks, ObjectInfo, read_masks
+from vosformer.formats.outputs import Setting, make_sinks, needs_pictures, output_names, place_of, summary_of
+from vosformer.io import Sink
 from vosformer.io.files import make_folder, remove
-from vosformer.io.palette import DAVIS_PALETTE
 
 Told = Callable[[int, int], None]
 
-_SINKS: dict[str, tuple[str, str, Callable[[Path, Project], Sink]]] = {
-    "coco-rle": ("COCO run lengths", "rle.json", lambda path, _: CocoRLE(path)),
-    "masks": ("indexed PNG a frame", "masks", lambda path, _: LabelImages(path)),
-    "masks16": ("16-bit PNG a frame, ids above 255", "masks16", lambda path, _: LabelImages(path, bits=16)),
-    "objects": ("black and white PNG an object", "objects", lambda path, _: ObjectImages(path)),
-    "rgba": ("cut-outs as RGBA PNG", "rgba", lambda path, _: CutOuts(path)),
-    "overlay": ("video with the masks on it", "overlay.mp4", lambda path, p: OverlayVideo(path, p.source.fps, palette_of(p))),
-    "cutout": ("ProRes 4444 video with transparency", "cutout.mov", lambda path, p: CutOutVideo(path, p.source.fps)),
-    "scores": ("presence scores", "scores.csv", lambda path, _: Scores(path)),
-}
-_PICTURES = {"rgba", "overlay", "cutout"}  # are written with the frames themselves
+_MOST_FILES = 500_000  # of a zip
 
 
 def export_formats() -> dict[str, str]:
-    """Name -> what it is, of all formats that `export` writes."""
-    return {name: summary for name, (summary, _, _) in _SINKS.items()}
+    """Name -> what it is, of all formats that `export` writes; the one that most tools read comes first."""
+    names = sorted(output_names(), key=lambda name: name != "coco")
+    return {name: summary_of(name) for name in names}
 
 
-def export(project: Project, form: str, told: Told | None = None) -> Path:
-    """Write the masks of all frames that have some; return the file, a zip where the format is a folder.
+def export(project: Project, form: str, told: Told | None = None) -> tuple[Path, tuple[str, ...]]:
+    """Write the masks of all frames that have some.
+
+    Args:
+        project: whose masks are written.
+        form: the format's name.
+        told: is called with (frames done, frames in all).
+
+    Returns:
+        The file, a zip where the format is a folder; what a user should know, e.g. what the format has no place for.
 
     Raises:
         InputError: there is no such format, or no mask.
         OutputError: a file cannot be written, or an id does not fit.
     """
-    if form not in _SINKS:
-        raise InputError(f"there is no format {form!r}; there are {', '.join(_SINKS)}")
+    if form not in output_names():
+        raise InputError(f"there is no format {form!r}; there are {', '.join(output_names())}")
     frames = np.flatnonzero(project.masked()).tolist()
     if not frames:
         raise InputError("there are no masks to export: mark an object and propagate first")
     folder = project.folder / ".history" / "exports" / form
     remove(folder)
     make_folder(folder)
-    _, place, make = _SINKS[form]
-    with make(folder / place, project) as sink:
+    name = Path(project.source.name).stem
+    setting = Setting(project.source, name, objects=_infos(project), pictures=needs_pictures(form))
+    (sink,) = make_sinks([form], folder, setting)
+    with sink:
         sink.check_ids(project.objects)
-        _write_all(project, sink, frames, form in _PICTURES, told)
-    return _packed(folder / place)
+        _write_all(project, sink, frames, needs_pictures(form), told)
+    return _packed(folder / place_of(form)), sink.notes
+
+
+def _infos(project: Project) -> dict[int, ObjectInfo]:
+    def rgb(color: str) -> tuple[int, int, int]:
+        return int(color[1:3], 16), int(color[3:5], 16), int(color[5:7], 16)
+
+    return {i: ObjectInfo(i, thing.name, thing.category, rgb(thing.color)) for i, thing in project.objects.items()}
 
 
 def _write_all(project: Project, sink: Sink, frames: list[int], pictures: bool, told: Told | None) -> None:
@@ -94,8 +92,8 @@ def _packed(path: Path) -> Path:
     return packed
 
 
-def import_masks(project: Project, path: Path, given: bool, frame: int = 0) -> int:
-    """Take masks over from a file or folder (see `vosformer.io.read_masks`); return how many frames have some.
+def import_masks(project: Project, path: Path, given: bool, frame: int = 0) -> tuple[int, tuple[str, ...]]:
+    """Take masks over from a file or folder of any format (see `vosformer.formats.read_masks`), or from a zip of one.
 
     Args:
         project: that takes them over.
@@ -103,28 +101,53 @@ def import_masks(project: Project, path: Path, given: bool, frame: int = 0) -> i
         given: they count as given by the user; else as tracked, with the score 1.
         frame: the frame that a single mask belongs to.
 
+    Returns:
+        How many frames have masks; what a user should know about how they were read.
+
     Raises:
         InputError: the masks cannot be read or do not fit the frames.
     """
+    if path.suffix.lower() == ".zip":
+        path = _unpacked(path)
     masks = read_masks(path, project.source, frame=frame)
+    infos = masks.objects if isinstance(masks, AnnotatedMasks) else {}
     with project.begin(f"import of {path.name}") as action:
         for n, labels in masks.labels.items():
             ids = [int(i) for i in np.unique(labels) if i]
-            if max(ids) > MOST_IDS:
+            if max(ids, default=0) > MOST_IDS:
                 raise InputError(f"{path} has the id {max(ids)} on frame {n}: expected at most {MOST_IDS}")
             for i in ids:
                 if i not in project.objects:
-                    action.set_object(TrackedObject(i, f"object {i}", color=distinct_color(i)))
+                    action.set_object(_new_object(i, infos.get(i, ObjectInfo(i))))
             if given:
                 action.set_given(n, labels, GivenFrame(tuple(ids)))
             action.set_mask(n, labels, measure(labels, dict.fromkeys(ids, 1.0)))
-    return len(masks)
+    return len(masks), masks.notes
 
 
-def palette_of(project: Project) -> NDArray[np.uint8]:
-    """The colors of the objects as a palette, uint8 RGB [256,3]."""
-    palette = DAVIS_PALETTE.copy()
-    for i, thing in project.objects.items():
-        if i < 256:
-            palette[i] = [int(thing.color[at : at + 2], 16) for at in (1, 3, 5)]
-    return palette
+def _new_object(i: int, info: ObjectInfo) -> TrackedObject:
+    color = distinct_color(i) if info.color is None else "#{:02x}{:02x}{:02x}".format(*info.color)
+    return TrackedObject(i, info.name or f"object {i}", info.category or "object", color)
+
+
+def _unpacked(path: Path) -> Path:
+    """The content of a zip in a folder beside it; of a zip with one file or folder, that.
+
+    Raises:
+        InputError: it is no zip, holds too much, or names places outside of it.
+    """
+    folder = path.with_suffix("")
+    try:
+        with zipfile.ZipFile(path) as packed:
+            items = [item for item in packed.infolist() if not item.is_dir()]
+            if len(items) > _MOST_FILES or sum(item.file_size for item in items) > shutil.disk_usage(path.parent).free // 2:
+                raise InputError(f"{path.name} holds {len(items)} files, too many for this place")
+            for item in items:
+                parts = PurePosixPath(item.filename).parts
+                if not parts or ".." in parts or item.filename.startswith("/") or ":" in item.filename or "\\" in item.filename:
+                    raise InputError(f"{path.name} names a place outside of it ({item.filename[:80]!r})")
+                packed.extract(item, folder)
+    except (zipfile.BadZipFile, OSError, RuntimeError, NotImplementedError) as error:
+        raise InputError(f"{path.name} is no zip that can be read: {error}") from error
+    inside = [item for item in folder.iterdir() if item.name != "__MACOSX"] if folder.exists() else []
+    return inside[0] if len(inside) == 1 else folder

@@ -278,9 +278,10 @@ def _exchange(workspace: Workspace) -> APIRouter:
             if done % 50 == 0:
                 workspace.tell({"event": "progress", "what": f"export {r.format}", "done": done, "total": total, "frame": None})
 
-        path = export(project, r.format, told)
-        workspace.tell({"event": "done", "what": f"export {r.format}", "stopped": False, "error": None})
-        return FileResponse(path, filename=path.name, headers={"cache-control": "no-store"})
+        path, notes = export(project, r.format, told)
+        workspace.tell({"event": "done", "what": f"export {r.format}", "stopped": False, "error": None, "notes": list(notes)})
+        name = f"{Path(project.source.name).stem}-{path.name}"
+        return FileResponse(path, filename=name, headers={"cache-control": "no-store"})
 
     @router.get("/formats")
     def formats() -> dict[str, str]:
@@ -298,17 +299,17 @@ def _exchange(workspace: Workspace) -> APIRouter:
             with path.open("wb") as file:
                 async for piece in request.stream():
                     file.write(piece)
-            await asyncio.to_thread(_take_in, workspace, path, frame, given)
+            count, notes = await asyncio.to_thread(_take_in, workspace, path, frame, given)
         finally:
             remove(folder)
-        return workspace.state()
+        return {**workspace.state(), "result": count, "notes": list(notes)}
 
     return router
 
 
-def _take_in(workspace: Workspace, path: Path, frame: int, given: bool) -> None:
+def _take_in(workspace: Workspace, path: Path, frame: int, given: bool) -> tuple[int, tuple[str, ...]]:
     with workspace.edit():
-        import_masks(workspace.project, path, given, frame)
+        return import_masks(workspace.project, path, given, frame)
 
 
 def _events(clients: Clients) -> APIRouter:

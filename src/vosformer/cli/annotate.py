@@ -35,7 +35,8 @@ def annotate(
     Args:
         video: video file, folder of images, or the folder of a project that exists.
         out: folder of the project; default: the video's name with "-project" behind it, in this folder.
-        masks: masks to begin with: a label image, or a folder of masks named like their frames (e.g. out/masks of `track`).
+        masks: masks to begin with: a label image, a folder of masks named like their frames (e.g. out/masks of `track`), or an
+            annotation file (see `vosformer formats`).
         mask_frame: the frame that a single mask belongs to; the first is 0.
         given: the masks of `--masks` count as given by you, each frame; else those of a folder as tracked.
         port: of the page; 0 takes a free one.
@@ -58,8 +59,9 @@ def annotate(
         if project.adopted:
             console.print(f"note: masks of {len(project.adopted)} frames in {folder / 'given'} were taken over", markup=False)
         if masks is not None:
-            count = import_masks(project, masks, given or masks.is_file(), mask_frame)
-            console.print(f"{count} masks taken over from {masks}", markup=False)
+            count, notes = import_masks(project, masks, given or masks.is_file(), mask_frame)
+            for line in (f"masks of {count} frames taken over from {masks}", *(f"note: {note}" for note in notes)):
+                console.print(line, markup=False)
         listener = _listen(host, port)
         port = listener.getsockname()[1]
         shown = host if host not in ("0.0.0.0", "::") else socket.gethostname()

@@ -10,12 +10,12 @@ import tyro
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from vosformer.cli.outputs import Setting, check_outputs, make_sinks, place_of
 from vosformer.cli.session_options import SessionOptions
 from vosformer.cli.source_options import SourceOptions
 from vosformer.cli.summary import show_notes, write_summary
 from vosformer.errors import InputError
 from vosformer.formats import AnnotatedMasks, read_masks, read_names
+from vosformer.formats.outputs import Setting, check_outputs, make_sinks, place_of
 from vosformer.inference.tracking import TrackReport
 from vosformer.inference.tracking import track as follow
 

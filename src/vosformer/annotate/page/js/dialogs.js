@@ -17,6 +17,7 @@ function open(title, ...children) {
   const close = make("div", { className: "end" }, make("button", { type: "button", textContent: "Close", onclick: () => dialog.close() }));
   dialog.replaceChildren(make("h3", { textContent: title }), ...children, close);
   dialog.showModal();
+  dialog.scrollTop = 0;
 }
 
 const SHOWN = { " ": "Space", arrowright: "→", arrowleft: "←", arrowup: "↑", arrowdown: "↓", escape: "Esc", delete: "Del", pagedown: "PgDn", pageup: "PgUp" };
@@ -55,15 +56,16 @@ export function showImport() {
   const file = make("input", { type: "file", name: "file" });
   const given = make("input", { type: "checkbox", checked: true });
   const form = make("form", {},
-    make("label", {}, "Masks: a label image of this frame, or an annotation file", file),
+    make("label", {}, "Masks: a label image of this frame, an annotation file of any kind, or a zip of masks", file),
     make("label", { style: "display:flex;gap:6px" }, given, "they count as given by me"),
     make("button", { className: "main", textContent: "Import" }));
   form.onsubmit = async (event) => {
     event.preventDefault();
     if (!file.files.length) return;
     try {
-      take(await upload(file.files[0], state.frame, given.checked));
+      const answer = take(await upload(file.files[0], state.frame, given.checked));
       dialog.close();
+      for (const text of [`masks of ${answer.result} frames imported`, ...answer.notes]) say(text);
     } catch (error) {
       say(error.message, true);
     }

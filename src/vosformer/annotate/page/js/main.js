@@ -100,6 +100,7 @@ async function onEvent(event) {
     showJob(null);
     await refresh();
     load(true);
+    for (const note of event.notes || []) do_.say(note);
     if (event.error) do_.say(event.error, true);
     else do_.say(event.stopped ? `${event.what}: stopped, what is there stays` : `${event.what}: done`);
     if (/propagation|repair/.test(event.what) && !event.error) await do_.review();

@@ -1,4 +1,4 @@
-"""What `--outputs` can name: every sink and every annotation format, and where each goes."""
+"""What `--outputs` and the annotator's exports can name: every sink and every annotation format, and where each goes."""
 
 from __future__ import annotations
 
@@ -67,6 +67,15 @@ _SINKS: dict[str, tuple[str, _Make]] = {
     "rle": ("rle.json", lambda path, setting: CocoRLE(path)),
 }
 
+_SUMMARIES = {
+    "overlay": "video with the masks on it, H.264",
+    "scores": "how surely each object is in each frame, CSV",
+    "scores-json": "the same as JSON",
+    "cutout": "ProRes 4444 video of all objects on a transparent ground",
+    "rle": "COCO run lengths, with scores",
+}
+_WITH_PICTURES = {"overlay", "cutout", "rgba"}
+
 
 def output_names() -> tuple[str, ...]:
     """All names, those of formats last."""
@@ -86,6 +95,16 @@ def check_outputs(outputs: Sequence[str]) -> None:
             near = get_close_matches(name, output_names(), 1)
             hint = f"did you mean {near[0]}? " if near else ""
             raise InputError(f"--outputs has no {name!r}; {hint}There are {', '.join(output_names())}")
+
+
+def summary_of(output: str) -> str:
+    """One line about an output, for lists."""
+    return FORMATS[output].summary if output in FORMATS else _SUMMARIES[output]
+
+
+def needs_pictures(output: str) -> bool:
+    """Whether an output cannot be written without the frames' pictures."""
+    return output in _WITH_PICTURES or (output in FORMATS and FORMATS[output].pictures == "needed")
 
 
 def place_of(output: str) -> str:
