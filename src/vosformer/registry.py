@@ -16,23 +16,19 @@ from functools import cache
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from torch import nn
-
 from vosformer.errors import InputError
+from vosformer.protocol import VOSModel
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
     C = TypeVar("C", bound=DataclassInstance)
 
-M = TypeVar("M", bound=nn.Module)
+M = TypeVar("M", bound=VOSModel)
 
 # One module of `vosformer.models` a system, and one of the same name in `vosformer.convert` for its official checkpoints.
 _SYSTEMS = ("aot", "aost", "deaot", "simvos", "jointformer", "onevos")
 _EXTRA: dict[str, Variant] = {}
-
-BUILT_WITH = "built_with"
-"""The attribute of a model that says with which overrides `new_model` built it."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +44,7 @@ class Variant:
 
     name: str
     system: str
-    build: Callable[..., nn.Module]
+    build: Callable[..., VOSModel]
     summary: str
 
 
@@ -96,10 +92,10 @@ def build_from(model: Callable[[C], M], preset: C, small: Mapping[str, Any], *, 
     return model(replace(preset, **{**(small if tiny else {}), **overrides}))
 
 
-def new_model(name: str, **overrides: Any) -> nn.Module:
+def new_model(name: str, **overrides: Any) -> VOSModel:
     """A model of that variant with fresh (untrained) weights, in training mode; `built_with` of it are the overrides."""
     model = variant(name).build(**overrides)
-    setattr(model, BUILT_WITH, overrides)
+    model.built_with = overrides
     return model
 
 

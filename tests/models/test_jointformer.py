@@ -243,7 +243,7 @@ def test_equation_6_soft_aggregation_uses_odds() -> None:
     chances = torch.tensor([0.7, 0.2, 0.6], dtype=torch.float64)
     logits = torch.logit(chances)
     slots = [torch.stack([torch.zeros_like(z), z]).view(1, 2, 1, 1) for z in logits]
-    found = merge_slots(slots, JointFormer.merge_clamp, JointFormer.merges_single).softmax(1)[0, :, 0, 0]
+    found = merge_slots(slots, JointFormer.merging).softmax(1)[0, :, 0, 0]
     background = (1 - chances).prod()
     odds = torch.cat([background[None], chances])
     odds = odds / (1 - odds)

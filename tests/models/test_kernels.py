@@ -222,7 +222,7 @@ def test_whole_models(name: str) -> None:
     with reference_kernels():
         plain = follow(model)
     torch.testing.assert_close(follow(model), plain, rtol=0, atol=2e-5)
-    torch.testing.assert_close(follow(model.optimized()), plain, rtol=0, atol=2e-5)
+    torch.testing.assert_close(follow(for_inference(model)), plain, rtol=0, atol=2e-5)
 
 
 def test_a_model_for_inference_shares_its_weights() -> None:

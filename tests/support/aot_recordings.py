@@ -16,9 +16,10 @@ from torch import Tensor, nn
 
 from vosformer.inference.objects import merge_slots
 from vosformer.memory import Memory
+from vosformer.models.aost import AOST
 from vosformer.models.identity_system import IdentitySystem
 from vosformer.policy import EveryK, GivenOnly
-from vosformer.protocol import Features, ObjectMasks, Reading
+from vosformer.protocol import Features, Merging, ObjectMasks, Reading
 
 VARIANTS = {
     **{f"AOT{size}": f"aot-{size.lower()}" for size in "TSBL"},
@@ -184,7 +185,7 @@ class Replay:
         self.gap = getattr(model.policy, "gap", None)
         self.size = (97, 129) if self.aligned else (96, 128)
         # The engine of AOST always declares ten objects, so that none of its channels is ruled out.
-        self.masks = not hasattr(model, "read_depths")
+        self.masks = not isinstance(model, AOST)
 
     @torch.inference_mode()
     def array(self, name: str) -> Tensor:
@@ -316,7 +317,7 @@ class Replay:
             up = tracker.up(logits)
             # Places 3 to 10 of the second slot are free.
             up[1, 3:] = -1e10 if self.masks else up[1, 3:]
-            merged.append(merge_slots([up[:1], up[1:]], 1e-5, False))
+            merged.append(merge_slots([up[:1], up[1:]], Merging.AOT))
         return {
             "many_merged_t2_sub5": merged[1][0, :13, ::5, ::5],
             "many_engine1_logits_t2": logits[1, :3],

@@ -8,9 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from vosformer.geometry import FrameSize, Geometry, Placement
-from vosformer.memory import Memory
 from vosformer.policy import EveryK, Policy
-from vosformer.protocol import Entry, Features, ObjectMasks, Reading
+from vosformer.protocol import Entry, Features, MemoryView, Merging, ObjectMasks, Reading, VOSModel
 
 
 class NeverEnlarged(Geometry):
@@ -21,16 +20,11 @@ class NeverEnlarged(Geometry):
         return super().place(height, width, None if small else size, scale)
 
 
-class ColourModel(nn.Module):
+class ColourModel(VOSModel):
     """Every pixel of stride 4 looks up, among all remembered pixels, whose colour it has."""
 
     geometry: Geometry = NeverEnlarged()
     policy: Policy = EveryK(2, None)
-    merge_clamp = 1e-5
-    merges_single = False
-    masks_free_places = True
-    shares_memory = True
-    feedback = "hard"
 
     def __init__(self, slot_size: int = 3) -> None:
         super().__init__()
@@ -44,7 +38,7 @@ class ColourModel(nn.Module):
         first = 0 if self.geometry.align_corners else 2
         return values[..., first::4, first::4]
 
-    def read(self, features: Features, memory: Memory, sharpness: float = 50.0) -> Reading:
+    def read(self, features: Features, memory: MemoryView, sharpness: float = 50.0) -> Reading:
         colours = features.pyramid[0].flatten(2).transpose(1, 2).float()
         known = {**memory.last(0)}
         for name, tensor in memory.bank(0).items():
@@ -53,15 +47,12 @@ class ColourModel(nn.Module):
         masks = (near @ known["mask"].float()).transpose(1, 2).unflatten(2, features.pyramid[0].shape[-2:])
         return Reading(masks.clamp(1e-6, 1).log())
 
-    def write(self, features: Features, masks: ObjectMasks, reading: Reading | None, memory: Memory | None) -> Entry:
+    def write(self, features: Features, masks: ObjectMasks, reading: Reading | None, memory: MemoryView | None) -> Entry:
         colours = features.pyramid[0].flatten(2).transpose(1, 2)
         planes = torch.cat([1 - masks.own.sum(1, keepdim=True), masks.own], 1)
         small = self._sample(planes).flatten(2).transpose(1, 2)
         layer = {"colour": colours.expand(small.shape[0], -1, -1).clone(), "mask": small}
         return Entry((layer,))
-
-    def check_options(self, sharpness: float = 50.0) -> None:
-        pass
 
 
 class PerObjectColourModel(ColourModel):
@@ -70,13 +61,12 @@ class PerObjectColourModel(ColourModel):
     geometry = NeverEnlarged("pad", False, short=480, long=None, scaled_short=None, resample="bilinear")
     shares_memory = False
     feedback = "soft"
-    merge_clamp = 1e-7
-    merges_single = True
+    merging = Merging.STM
 
     def __init__(self) -> None:
         super().__init__(1)
 
-    def read(self, features: Features, memory: Memory, sharpness: float = 50.0) -> Reading:
+    def read(self, features: Features, memory: MemoryView, sharpness: float = 50.0) -> Reading:
         logits = super().read(features, memory, sharpness).logits
         return Reading(torch.cat([torch.zeros_like(logits[:, :1]), logits[:, 1:] - logits[:, :1]], 1))
 

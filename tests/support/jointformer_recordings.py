@@ -133,7 +133,7 @@ def _newcomer(model: Any) -> dict[str, Tensor]:
         logits = torch.cat([reading.logits for reading in readings if reading is not None]) if t else torch.zeros(0)
         if t:
             seen[f"logits4_t{t}"] = logits[:, 1]
-            chances = aggregate(logits, model.merge_clamp)
+            chances = aggregate(logits, model.merging)
             seen[f"prob_t{t}"], seen[f"label_t{t}"] = chances, chances.argmax(0)
             best = chances.topk(2, 0).values
             seen[f"label_t{t}_margin"] = best[0] - best[1]

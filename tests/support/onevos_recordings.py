@@ -104,7 +104,7 @@ def _extra() -> Values:
         "small_out": grown,
         "small_out_sum": planes.sum(0),
         "lab12_in": labels12,
-        "logits12_t1": merge_slots(list(twelve.split(1)), model().merge_clamp, False)[0],
+        "logits12_t1": merge_slots(list(twelve.split(1)), model().merging)[0],
         "resized_logits_t2": resized[0, :4],
         "resized_label_t2": resized[0].argmax(0),
         "resized_label_t2_margin": best[0] - best[1],

@@ -13,22 +13,20 @@ from vosformer.data.types import Clip
 from vosformer.geometry import Geometry
 from vosformer.memory import Memory
 from vosformer.policy import EveryK
-from vosformer.protocol import Entry, Features, ObjectMasks, Reading
+from vosformer.protocol import Entry, Features, Merging, ObjectMasks, Reading, VOSModel
 
 
-class Dummy(nn.Module):
+class Dummy(VOSModel):
     """Attention from the frame's tokens to remembered ones, whose values are downsampled masks through an identity embedding."""
 
     geometry = Geometry()
     policy = EveryK(gap=5, capacity=8)
-    merge_clamp = 1e-5
-    masks_free_places = True
 
     def __init__(self, slot_size: int = 10, feedback: str = "hard", width: int = 16) -> None:
         super().__init__()
         self.slot_size = slot_size
         self.feedback = feedback
-        self.merges_single = slot_size == 1
+        self.merging = Merging.STM if slot_size == 1 else Merging.AOT
         self.shares_memory = slot_size > 1
         self.encoder = nn.Sequential(
             nn.Conv2d(3, width, 5, stride=4, padding=2), nn.ReLU(), nn.Conv2d(width, width, 3, padding=1), nn.ReLU()

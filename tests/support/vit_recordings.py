@@ -16,7 +16,7 @@ from vosformer.geometry import padded
 from vosformer.inference.objects import merge_slots
 from vosformer.memory import Memory
 from vosformer.policy import Policy
-from vosformer.protocol import Features, ObjectMasks, Reading
+from vosformer.protocol import Features, Merging, ObjectMasks, Reading
 
 
 def filled(name: str, shape: tuple[int, ...]) -> Tensor:
@@ -128,7 +128,7 @@ class Run:
             if t:
                 reading = model.read(features, memory)
                 logits = reading.logits[:, 1]
-                chances = aggregate(reading.logits, model.merge_clamp)
+                chances = aggregate(reading.logits, model.merging)
                 if not forced:
                     masks = chances[1:]
             frame = Frame(features, reading, logits, chances)
@@ -169,7 +169,7 @@ def targets(masks: Tensor, given: bool) -> ObjectMasks:
     return ObjectMasks(own, masks.sum(0, keepdim=True)[None] - own, given)
 
 
-def aggregate(logits: Tensor, clamp: float) -> Tensor:
+def aggregate(logits: Tensor, merging: Merging) -> Tensor:
     """Logits [K,2,h,w] at stride 4 of the objects of one sample -> probabilities [1+K,H,W]."""
     large = F.interpolate(logits, scale_factor=4, mode="bilinear", align_corners=False)
-    return merge_slots(list(large.split(1)), clamp, True).softmax(1)[0]
+    return merge_slots(list(large.split(1)), merging).softmax(1)[0]

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from vosformer.inference.objects import merge_slots
+from vosformer.protocol import Merging
 from vosformer.train.losses import (
     IGNORE,
     auxiliary_weight,
@@ -149,7 +150,7 @@ def test_the_parts_are_weighed():
 def test_soft_aggregation_is_the_published_one():
     """p_0 = prod(1 - p_k), clamped odds, softmax (STM; SimVOS and JointFormer take it over)."""
     logits = torch.randn(3, 2, 2, 4, 4, dtype=torch.float64)  # slots, samples, [background, object]
-    merged = merge_slots(list(logits), 1e-7, True).softmax(1)
+    merged = merge_slots(list(logits), Merging.STM).softmax(1)
     for b in range(2):
         for y in range(4):
             for x in range(4):

@@ -15,7 +15,7 @@ from vosformer.errors import TrainingError
 from vosformer.geometry import Geometry
 from vosformer.memory import Memory
 from vosformer.policy import DynamicTokens, EveryK, FirstAndPrevious, GivenOnly, OneVOSQueue
-from vosformer.protocol import Entry, Features, ObjectMasks, Reading
+from vosformer.protocol import Entry, Features, Merging, ObjectMasks, Reading, VOSModel
 from vosformer.registry import new_model, variant
 from vosformer.train.batch import Batch
 from vosformer.train.clip_memory import ClipMemory, training_policy
@@ -40,19 +40,17 @@ def recipe(**parts: Any) -> Recipe:
     return replace(base, **{"rollout": Rollout(own_masks_from=50, permute=False), **parts})
 
 
-class Echo(nn.Module):
+class Echo(VOSModel):
     """Remembers masks as they are, and predicts those of the frame before."""
 
     geometry = Geometry()
     policy = EveryK(5)
-    feedback = "hard"
-    merge_clamp = 1e-5
-    masks_free_places = True
 
     def __init__(self, slot_size: int = 10) -> None:
         super().__init__()
         self.slot_size = slot_size
-        self.shares_memory, self.merges_single = slot_size > 1, slot_size == 1
+        self.shares_memory = slot_size > 1
+        self.merging = Merging.STM if slot_size == 1 else Merging.AOT
         self.scale = nn.Parameter(torch.tensor(20.0))
         self.written: list[ObjectMasks] = []
         self.memories: list[list[int]] = []

@@ -21,7 +21,7 @@ from vosformer.registry import new_model, variants
 from vosformer.train.batch import Batch
 from vosformer.train.distributed import Processes
 from vosformer.train.recipe import Recipe
-from vosformer.train.recipes import recipe
+from vosformer.train.recipes import recipe, recipes
 from vosformer.train.rollout import Rollout as Engine
 from vosformer.train.trainer import Trainer
 
@@ -77,6 +77,41 @@ def test_every_trainable_parameter_gets_a_gradient(name, step):
     silent = [n for n, p in model.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())]
     assert not silent
     assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.requires_grad)
+
+
+TINY = ("aot-t", "aost", "deaot-t", "simvos-tiny", "jointformer-tiny", "onevos-tiny", "onevos-tiny-d")
+PAIRS = [(each, name) for each in recipes() for name in TINY]
+
+
+def trains(each: str, name: str) -> None:
+    """Take the first step of a recipe, and one of its last, with a tiny system."""
+    settings = recipe(each).scaled(10)
+    torch.manual_seed(0)
+    model = new_model(name, tiny=True).train()
+    clip = Squares(1, 3, 33 if model.geometry.align_corners else 32, side=16)[0]
+    batch = Batch(clip.images[None], clip.labels[None], torch.tensor([clip.count]), torch.tensor([0]))
+    engine = Engine(model, settings)
+    optimizer = torch.optim.SGD((p for p in model.parameters() if p.requires_grad), lr=1e-4)
+    for step in (0, 9):
+        optimizer.zero_grad()
+        loss = engine(batch, step).loss
+        loss.backward()
+        optimizer.step()
+        assert loss.isfinite()
+        assert any(p.grad is not None and p.grad.any() for p in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("each", "name"), [pair for i, pair in enumerate(PAIRS) if i % 8 == 0 or pair[0] == "jointformer-main"]
+)
+def test_any_recipe_trains_any_system(each, name):
+    trains(each, name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("each", "name"), PAIRS)
+def test_every_recipe_trains_every_system(each, name):
+    trains(each, name)
 
 
 def test_jointformer_skips_updates_of_its_compressed_memory(monkeypatch):

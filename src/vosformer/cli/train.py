@@ -9,9 +9,9 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 from rich.table import Table
-from torch import nn
 
 from vosformer.errors import InputError
+from vosformer.protocol import VOSModel
 from vosformer.train.data import PROCEDURAL, training_clips
 from vosformer.train.distributed import Processes, join, precision, shares
 from vosformer.train.overrides import with_settings
@@ -105,7 +105,7 @@ def _small(recipe: Recipe, tell: bool) -> Recipe:
     )
 
 
-def _note(recipe: Recipe, asked: Recipe, start: Path | None, model: nn.Module) -> None:
+def _note(recipe: Recipe, asked: Recipe, start: Path | None, model: VOSModel) -> None:
     """Tell what a run begins with and sees, where that is not what its recipe says."""
     console = Console(stderr=True)
     if recipe.data.size != asked.data.size:
@@ -137,7 +137,7 @@ def _train(
     folder: Path,
     data: tuple[str, ...],
     processes: Processes,
-    model: nn.Module,
+    model: VOSModel,
     minutes: float | None,
     threads: int | None,
 ) -> None:
@@ -155,7 +155,7 @@ def _train(
 
 
 def _show(
-    recipe: Recipe, folder: Path, data: tuple[str, ...], processes: Processes, start: Path | None, model: nn.Module
+    recipe: Recipe, folder: Path, data: tuple[str, ...], processes: Processes, start: Path | None, model: VOSModel
 ) -> None:
     """Print every setting, the parameter groups and the shares of each process."""
     from vosformer.train.optim import freeze, groups

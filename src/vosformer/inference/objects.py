@@ -14,7 +14,7 @@ from torch import Tensor
 
 from vosformer.memory import Memory
 from vosformer.policy import Policy
-from vosformer.protocol import ObjectMasks, VOSModel
+from vosformer.protocol import Merging, ObjectMasks, VOSModel
 
 
 @dataclass
@@ -106,7 +106,7 @@ def soft_masks(cohort: Cohort, probabilities: dict[int, Tensor], slot_size: int,
     return ObjectMasks(own, total - own.sum(1, keepdim=True), given)
 
 
-def merge_slots(slots: Sequence[Tensor], clamp: float, merges_single: bool) -> Tensor:
+def merge_slots(slots: Sequence[Tensor], merging: Merging) -> Tensor:
     """Join the logits of slots that know nothing of each other; a softmax over the result gives the probabilities.
 
     The background is what every slot calls background: p_0 = prod_g p_g0. All probabilities are clamped to [clamp, 1 - clamp] and
@@ -115,16 +115,15 @@ def merge_slots(slots: Sequence[Tensor], clamp: float, merges_single: bool) -> T
 
     Args:
         slots: tensors [B,1+k,...], background first.
-        clamp: distance kept from 0 and 1.
-        merges_single: a lone slot is treated the same way; if False its logits pass unchanged.
+        merging: the system's; says how far probabilities stay from 0 and 1, and whether a lone slot passes unchanged.
 
     Returns:
         [B,1+n,...], background first, then the objects slot by slot.
     """
-    if len(slots) == 1 and not merges_single:
+    if len(slots) == 1 and not merging.lone_slot:
         return slots[0]
     chances = [logits.softmax(1) for logits in slots]
     background = chances[0][:, :1]
     for other in chances[1:]:
         background = background * other[:, :1]
-    return torch.logit(torch.cat([background, *(p[:, 1:] for p in chances)], 1).clamp(clamp, 1 - clamp))
+    return torch.logit(torch.cat([background, *(p[:, 1:] for p in chances)], 1).clamp(merging.clamp, 1 - merging.clamp))

@@ -14,7 +14,7 @@ from dataclasses import replace
 from numbers import Integral, Real
 from operator import index
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,6 +29,7 @@ from vosformer.inference.objects import all_ids
 from vosformer.inference.prediction import Prediction
 from vosformer.inference.state_file import load_state, save_state
 from vosformer.inference.step import Given, Setup, State, View, step
+from vosformer.nn.conv import for_inference
 from vosformer.policy import Policy, named_policy
 from vosformer.protocol import VOSModel
 from vosformer.weights import build, packaged
@@ -93,8 +94,7 @@ class Session:
         place = choose_device(device)
         kind = choose_dtype(dtype, place)
         network = _named(model, weights, place, kind) if isinstance(model, str) else _given(model, weights, place, kind)
-        optimized = getattr(network, "optimized", None)
-        self._model = cast(VOSModel, optimized() if optimized is not None else network)
+        self._model = for_inference(network)
         policy = named_policy(memory, self._model.policy) if isinstance(memory, str) else memory
         if not hasattr(policy, "plan"):
             raise InputError(f"memory is {memory!r}, expected the name of a policy or a policy object")
@@ -170,7 +170,7 @@ class Session:
         given = None if labels is None else self._check_labels(labels, image.shape[:2], ids)
         if not self.ids and given is None and self._state.frames == 0:
             raise InputError("the first frame needs labels: at least one object must be given before anything can be tracked")
-        self._check_options(options)
+        self._model.check_options(**options)
         # Only new objects can make a frame too large for the bound.
         before = self._state.clone() if self._max_memory_mb is not None and given is not None else None
         prediction, self._state = step(self._setup, self._state, image, given, options)
@@ -271,17 +271,6 @@ class Session:
             raise InputError("labels are all zero: mark at least one object, or name in ids= the objects that are absent here")
         return Given(torch.from_numpy(array.astype(np.int32)), spoken)
 
-    def _check_options(self, options: dict[str, Any]) -> None:
-        check = getattr(self._model, "check_options", None)
-        if options and check is None:
-            raise InputError(f"options {sorted(options)} are not known to this model: it has none")
-        if check is None:
-            return
-        try:
-            check(**options)
-        except TypeError as error:
-            raise InputError(f"options {sorted(options)} are not all known to this model: {error}") from None
-
     @torch.inference_mode()
     def _bound_memory(self, megabytes: float) -> None:
         """Set the policies' capacity so that all banks together stay within the bound."""
@@ -314,22 +303,23 @@ def _fingerprint(network: nn.Module) -> str:
     return digest.hexdigest()[:12]
 
 
-def _named(name: str, weights: str | Path | None, device: torch.device, dtype: torch.dtype) -> nn.Module:
+def _named(name: str, weights: str | Path | None, device: torch.device, dtype: torch.dtype) -> VOSModel:
     if weights is None and name != "default" and name not in packaged():
         message = f"{name} runs with fresh random weights: give a file, or take the model 'default', whose weights are packaged"
         warnings.warn(message, stacklevel=3)
     return build(name, weights).to(device=device, dtype=dtype)
 
 
-def _given(model: nn.Module, weights: str | Path | None, device: torch.device, dtype: torch.dtype) -> nn.Module:
+def _given(model: nn.Module, weights: str | Path | None, device: torch.device, dtype: torch.dtype) -> VOSModel:
     """The model for inference there and in that format; a copy if anything about it has to change, since it is the user's."""
     if weights is not None:
         raise InputError(
             f"weights {weights} were given beside a model that is no name: vosformer.weights.load_weights loads them"
         )
-    lacking = [name for name in ("encode", "read", "write", "policy", "geometry") if not hasattr(model, name)]
-    if lacking:
-        raise InputError(f"a {type(model).__name__} is no model for video object segmentation: it lacks {', '.join(lacking)}")
+    if not isinstance(model, VOSModel):
+        raise InputError(
+            f"a {type(model).__name__} is no model for video object segmentation: expected a vosformer.protocol.VOSModel"
+        )
     as_wanted = all(x.device == device and x.dtype == dtype for x in model.parameters())
     if as_wanted and not any(module.training for module in model.modules()):
         return model

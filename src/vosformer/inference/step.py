@@ -132,7 +132,7 @@ def _look(setup: Setup, view: View, cohorts: list[Cohort], frame: NDArray[np.uin
         return _Seen(placement, features, readings, None, None)
     slots, ids = _live_slots(model, cohorts, readings, view.flip)
 
-    merge = partial(merge_slots, clamp=model.merge_clamp, merges_single=model.merges_single)  # predictions can be pickled
+    merge = partial(merge_slots, merging=model.merging)  # predictions can be pickled
     align = model.geometry.align_corners
     if model.feedback == "hard":
         return _Seen(placement, features, readings, hard_answer(slots, ids, merge, placement, align), None)
@@ -154,7 +154,7 @@ def _live_slots(
         logits = logits.flip(-1) if flip else logits
         for s, slot in enumerate(cohort.slots):
             places = [*slot, *[None] * (model.slot_size - len(slot))]
-            live = [k for k, i in enumerate(places) if i is not None or not model.masks_free_places]
+            live = [k for k, i in enumerate(places) if i is not None or model.merging.free_places_compete]
             parts.append(logits[s : s + 1, [0, *(k + 1 for k in live)]])
             ids.extend(places[k] for k in live)
     return parts, ids
@@ -179,9 +179,8 @@ def _remember(
         objects.admit(cohorts, [i for i in given.ids if i not in known], model, setup.policy, number)
     at_network = geometry.labels(labels.to(setup.device), seen.placement)
     at_network = at_network.flip(-1) if view.flip else at_network
-    prepare = getattr(model, "prepare_given", None)
-    if prepare is not None and number == 0:
-        at_network = prepare(at_network)
+    if number == 0:
+        at_network = model.prepare_given(at_network)
     mixed = _soft_masks(setup, view, cohorts, seen, at_network, given) if model.feedback == "soft" else {}
     for c, cohort in enumerate(cohorts):
         if model.feedback == "hard":
@@ -191,7 +190,7 @@ def _remember(
         masks = masks._replace(own=masks.own.to(setup.dtype), others=masks.others.to(setup.dtype))
         reading = seen.readings[c] if c < was_read else None
         own = given is not None and any(i in given.ids for slot in cohort.slots for i in slot)
-        if getattr(model, "write_ignores_memory", False):
+        if model.write_ignores_memory:
             cohort.memory.make_room(number - cohort.began, given is not None, own)
         entry = model.write(seen.features, masks, reading, cohort.memory if c < was_read else None)
         cohort.memory.add(entry, number - cohort.began, given is not None, own)
@@ -219,5 +218,5 @@ def _soft_masks(
     for mask in masks.values():
         chance = torch.stack([1 - mask, mask])[None]
         slots.append(chance.clamp(1e-30, 1).log())
-    merged = merge_slots(slots, setup.model.merge_clamp, True).softmax(1)
+    merged = merge_slots(slots, setup.model.merging).softmax(1)
     return dict(zip(masks, merged[0, 1:], strict=True))

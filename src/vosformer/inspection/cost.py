@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from vosformer.errors import InputError
 from vosformer.inference.objects import Cohort, hard_masks
 from vosformer.memory import Memory
-from vosformer.protocol import Features, VOSModel
+from vosformer.protocol import Features
 from vosformer.registry import Variant
 
 _SOURCE = (480, 854)
@@ -55,8 +55,7 @@ def cost(entry: Variant, objects: int = 1, frames: int = 12, **options: Any) -> 
     if objects < 1:
         raise InputError(f"--objects is {objects}, expected at least 1")
     with torch.device("meta"), torch.no_grad():
-        network = entry.build(**options).eval()
-        model = cast(VOSModel, network)
+        model = entry.build(**options).eval()
         placement = model.geometry.place(*_SOURCE, 480)
         image = torch.empty(1, 3, *placement.network)
         labels = torch.ones(placement.network, dtype=torch.int32)
@@ -71,5 +70,5 @@ def cost(entry: Variant, objects: int = 1, frames: int = 12, **options: Any) -> 
                 written = model.write(features, masks, reading, cohort.memory if number else None)
                 cohort.memory.add(written, number, number == 0)
             seen.append(counter.get_total_flops() / 1e9)
-    parameters = sum(p.numel() for p in network.parameters())
+    parameters = sum(p.numel() for p in model.parameters())
     return Cost(entry.name, parameters, seen[-1], fmean(seen[1:]), cohort.memory.frame_nbytes / 1e6, entry.summary)

@@ -10,10 +10,9 @@ from typing import Any, Literal
 from torch import Tensor
 
 from vosformer.errors import InputError
-from vosformer.memory import Memory
 from vosformer.models.identity_system import Carry, EncoderName, IdentitySystem, build_encoder, check_sizes
 from vosformer.nn.lstt import LSTT, ScalableLSTTBlock
-from vosformer.protocol import Features, Reading
+from vosformer.protocol import Features, MemoryView, Reading
 from vosformer.registry import Variant, build_from
 
 
@@ -70,8 +69,6 @@ class AOST(IdentitySystem):
     The decoder is shared by all depths but for its first convolution, as in the official code (the paper shares all of it).
     """
 
-    options = ("depth",)
-
     def __init__(self, config: AOSTConfig) -> None:
         c = config
         check_sizes(c.window, c.kernel, c.heads, c.channels, layers=c.layers, identities=c.identities)
@@ -96,7 +93,20 @@ class AOST(IdentitySystem):
         )
         self.config = config
 
-    def read_depths(self, features: Features, memory: Memory) -> list[Reading]:
+    def read(self, features: Features, memory: MemoryView, depth: int | None = None) -> Reading:
+        """Propagate and decode as every system with identities does.
+
+        Args:
+            features: of B samples.
+            memory: of S slots, with at least one frame.
+            depth: how many layers to run, 1 to n_l; None = all of them.
+
+        Raises:
+            InputError: nothing is remembered yet, or there are not so many layers.
+        """
+        return self._read(features, memory, self._checked_depth(depth))
+
+    def read_depths(self, features: Features, memory: MemoryView) -> list[Reading]:
         """Read once and decode at every depth, for scalable supervision (AOST Eq. 11).
 
         Returns:
@@ -108,8 +118,16 @@ class AOST(IdentitySystem):
     def _supervised(self, deepest: Carry) -> list[Carry]:
         return [Carry(deepest.states[:depth], deepest.outputs[:depth]) for depth in range(1, self.LSTT.depth + 1)]
 
-    def _depth(self, depth: int | None = None) -> int:
-        """The option of `read`: how many layers to run, 1 to n_l; all of them by default."""
+    def check_options(self, **options: Any) -> None:
+        """Check the option ``depth``.
+
+        Raises:
+            InputError: there are not so many layers, or there is another option.
+        """
+        super().check_options(**options)
+        self._checked_depth(**options)
+
+    def _checked_depth(self, depth: int | None = None) -> int:
         if depth is None:
             return self.LSTT.depth
         if not 1 <= depth <= self.LSTT.depth:

@@ -16,14 +16,13 @@ from torch import Tensor, nn
 
 from vosformer.encoders.convmae import CONVVIT_B, CONVVIT_TINY, ConvStem, ConvViTSize
 from vosformer.geometry import padded
-from vosformer.memory import Memory
 from vosformer.nn.attention import attend
 from vosformer.nn.maps import Grid, per_slot, to_map, to_tokens
 from vosformer.nn.norm import FrozenBatchNorm2d
 from vosformer.nn.stm_decoder import Fuser, Skips, STMDecoder
 from vosformer.nn.vit_blocks import EPS, initialise, make_blocks, resize_positions, sine_table
 from vosformer.policy import FirstAndPrevious, Policy
-from vosformer.protocol import Entry, Features, ObjectMasks, Reading
+from vosformer.protocol import Entry, Features, MemoryView, Merging, ObjectMasks, Reading, VOSModel
 from vosformer.registry import Variant, build_from
 
 _GRID = 24  # side of the position table: 384 pixels, the crop of the training
@@ -92,7 +91,7 @@ class _ValueEncoder(nn.Module):
         return out
 
 
-class ExtractThenMatch(nn.Module):
+class ExtractThenMatch(VOSModel):
     """The system; see `VOSModel` for what its methods mean.
 
     `Features.pyramid` holds the decoder's skip features at strides 4 and 8, the encoder's map at stride 16, and the keys.
@@ -103,9 +102,7 @@ class ExtractThenMatch(nn.Module):
     policy: Policy = FirstAndPrevious()
     shares_memory = False
     feedback = "soft"
-    merge_clamp = 1e-7
-    merges_single = True
-    masks_free_places = True
+    merging = Merging.STM
     write_ignores_memory = True
 
     def __init__(self, config: ExtractThenMatchConfig) -> None:
@@ -134,7 +131,7 @@ class ExtractThenMatch(nn.Module):
         skips = self.decoder.skips(maps.f8, maps.f4)
         return Features(image, (skips.at4, skips.at8, f16, self.key(f16)))
 
-    def read(self, features: Features, memory: Memory) -> Reading:
+    def read(self, features: Features, memory: MemoryView) -> Reading:
         """Look up the remembered values, and decode."""
         past = memory.references(0)
         keys, values = ([layer[name] for layer in past] for name in ("k", "v"))
@@ -146,7 +143,7 @@ class ExtractThenMatch(nn.Module):
         logits = self.decoder(x, Skips(at8=at8, at4=at4)).logits
         return Reading(torch.cat([torch.zeros_like(logits), logits], 1))
 
-    def write(self, features: Features, masks: ObjectMasks, reading: Reading | None, memory: Memory | None) -> Entry:
+    def write(self, features: Features, masks: ObjectMasks, reading: Reading | None, memory: MemoryView | None) -> Entry:
         """Keys of the frame, and values of it with its masks."""
         slots = len(masks.own)
         f16, key = (per_slot(level, slots) for level in features.pyramid[2:])

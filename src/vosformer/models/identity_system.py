@@ -7,21 +7,20 @@ identities at once. Masks enter the memory as an ID embedding.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
 
 from vosformer.errors import InputError
 from vosformer.geometry import Geometry
-from vosformer.memory import Memory
-from vosformer.nn.conv import convolve, for_inference
+from vosformer.nn.conv import convolve
 from vosformer.nn.fpn import FPN
 from vosformer.nn.identity import IdentityBank
 from vosformer.nn.maps import Grid, per_slot, to_map, to_tokens
 from vosformer.nn.propagation import Past, Stack, State
 from vosformer.policy import EveryK, GivenOnly
-from vosformer.protocol import Entry, Features, Layer, ObjectMasks, Reading
+from vosformer.protocol import Entry, Features, Layer, MemoryView, ObjectMasks, Reading, VOSModel
 
 EncoderName = Literal["mobilenet_v2", "resnet50", "swin_base", "convvit_base", "convvit_tiny", "tiny"]
 
@@ -92,7 +91,7 @@ def check_sizes(window: int, kernel: int, heads: int, split: int, **counts: int)
         raise InputError(f"heads={heads} cannot share {split} channels evenly")
 
 
-class IdentitySystem(nn.Module):
+class IdentitySystem(VOSModel):
     """A system that embeds the masks of up to K objects by their identities and decodes them together.
 
     Sizes are 16k+1 where corners are aligned, else 16k.
@@ -108,13 +107,6 @@ class IdentitySystem(nn.Module):
         gap: remember a frame every `gap` frames; None = only frames with given masks.
         local_frames: number of previous frames that the short-term attention looks at; 0 = none.
     """
-
-    shares_memory = True
-    feedback = "hard"
-    merge_clamp = 1e-5
-    merges_single = False
-    masks_free_places = True
-    options: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -147,13 +139,12 @@ class IdentitySystem(nn.Module):
         f4, f8, f16, final = self.encoder(image)
         return Features(image, (f4, f8, f16, convolve(final, self.encoder_projector)))
 
-    def read(self, features: Features, memory: Memory, **options: Any) -> Reading:
-        """What the memory says about the frame: propagation from the long-term and the last frames, then decoding.
+    def read(self, features: Features, memory: MemoryView) -> Reading:
+        """Propagate from the long-term and the last frames, and decode.
 
         Args:
             features: of B samples.
             memory: of S slots, with at least one frame.
-            options: those of the system.
 
         Returns:
             Logits [S,1+K,h,w] at stride 4, and what `write` needs.
@@ -161,7 +152,9 @@ class IdentitySystem(nn.Module):
         Raises:
             InputError: nothing is remembered yet.
         """
-        depth = self._depth(**options)
+        return self._read(features, memory, self.LSTT.depth)
+
+    def _read(self, features: Features, memory: MemoryView, depth: int) -> Reading:
         known = memory.bank(0)
         if not known:
             raise InputError("nothing is remembered yet: the first frame must be written with given masks")
@@ -172,7 +165,7 @@ class IdentitySystem(nn.Module):
         carry = self._propagate(features, known["k"].shape[0], depth, past, True)
         return Reading(self.decode(features, carry), carry)
 
-    def write(self, features: Features, masks: ObjectMasks, reading: Reading | None, memory: Memory | None = None) -> Entry:
+    def write(self, features: Features, masks: ObjectMasks, reading: Reading | None, memory: MemoryView | None = None) -> Entry:
         """What the frame leaves behind: keys and values of each layer, the values (AOST: also the keys) told by the ID embedding.
 
         A frame with given masks ignores the memory and attends only to itself, so that deeper layers have seen the masks; all layers
@@ -219,27 +212,9 @@ class IdentitySystem(nn.Module):
         logits: Tensor = self.decoder(x, features.pyramid, len(carry.outputs) - 1)
         return logits
 
-    def optimized(self) -> IdentitySystem:
-        """The same model made ready for inference, see `for_inference`."""
-        return for_inference(self)
-
-    def check_options(self, **options: Any) -> None:
-        """Whether `read` knows these options.
-
-        Raises:
-            InputError: it does not.
-        """
-        unknown = sorted(set(options) - set(self.options))
-        if unknown:
-            raise InputError(f"options {unknown} are not known to this model: it has {list(self.options) or 'none'}")
-        self._depth(**options)
-
     def _supervised(self, deepest: Carry) -> list[Carry]:
-        """What is decoded in training: the deepest layer's, or (AOST) that of every depth."""
+        """List what is decoded in training: the deepest layer's, or (AOST) that of every depth."""
         return [deepest]
-
-    def _depth(self) -> int:
-        return self.LSTT.depth
 
     def _decoder_input(self, features: Features, outputs: Sequence[Tensor]) -> Tensor:
         """AOT and AOST: the encoder's projection and the output of every layer, side by side [S,N,(1+L)*C]."""

@@ -19,7 +19,6 @@ from vosformer.encoders.convmae import CONVVIT_B, CONVVIT_TINY, ConvStem, ConvVi
 from vosformer.encoders.vit import VIT_B, VIT_TINY, ViTSize, named_size
 from vosformer.errors import InputError
 from vosformer.geometry import padded
-from vosformer.memory import Memory
 from vosformer.models.extract_then_match import VARIANTS as NAIVE
 from vosformer.nn.attention import attend
 from vosformer.nn.joint import absorb, gated
@@ -30,7 +29,7 @@ from vosformer.nn.stm_decoder import CBAMDecoder, DeconvPyramid, Skips
 from vosformer.nn.topk import attend_topk
 from vosformer.nn.vit_blocks import EPS, Block, PatchEmbed, Projected, initialise, make_blocks, resize_positions, sine_table
 from vosformer.policy import FirstAndPrevious, Policy, named_policy
-from vosformer.protocol import Entry, Features, Layer, ObjectMasks, Reading
+from vosformer.protocol import Entry, Features, Layer, MemoryView, Merging, ObjectMasks, Reading, VOSModel
 from vosformer.registry import Variant, build_from
 
 TopkBlocks = Literal["all", "first-half", "second-half", "last"]
@@ -104,7 +103,7 @@ TINY = JointFormerConfig(size=CONVVIT_TINY, updates=1, topk=None, fused=96, deco
 """A quarter of the width and a third of the depth; every part of the real one."""
 
 
-class JointFormer(nn.Module):
+class JointFormer(VOSModel):
     """The system; see `VOSModel` for what its methods mean.
 
     `Features.pyramid` ends with four maps at stride 16: the current tokens before the first joint block, and their queries, keys
@@ -120,9 +119,7 @@ class JointFormer(nn.Module):
     geometry = padded("bilinear")
     shares_memory = False
     feedback = "soft"
-    merge_clamp = 1e-7
-    merges_single = True
-    masks_free_places = True
+    merging = Merging.STM
     write_ignores_memory = True
 
     def __init__(self, config: JointFormerConfig) -> None:
@@ -191,7 +188,7 @@ class JointFormer(nn.Module):
         return self.stem.tokens(maps.f16), self.decoder.skips(maps.f8, maps.f4) if wanted else None
 
     def read(
-        self, features: Features, memory: Memory, topk: int | None = None, topk_blocks: TopkBlocks | None = None
+        self, features: Features, memory: MemoryView, topk: int | None = None, topk_blocks: TopkBlocks | None = None
     ) -> Reading:
         """Joint modeling with the memory, target enhancement, decoding, and update of the compressed memory by decoder tokens.
 
@@ -314,7 +311,7 @@ class JointFormer(nn.Module):
     # ---------------------------------------------------------------- memory frames
 
     def write(
-        self, features: Features, masks: ObjectMasks, reading: Reading | None, memory: Memory | None, update: bool = True
+        self, features: Features, masks: ObjectMasks, reading: Reading | None, memory: MemoryView | None, update: bool = True
     ) -> Entry:
         """The frame with its masks through the shared backbone; on the way the compressed memory meets its tokens (Eq. 3, above).
 
@@ -361,8 +358,20 @@ class JointFormer(nn.Module):
             take({"x": x, **self._block(first).project(x)._asdict()})
         return token if moved is None else self.norm(moved)
 
-    def check_options(self, topk: int | None = None, topk_blocks: TopkBlocks | None = None) -> None:
-        """Raises InputError for options that `read` cannot use."""
+    def write_keeping_token(
+        self, features: Features, masks: ObjectMasks, reading: Reading | None, memory: MemoryView | None
+    ) -> Entry:
+        """Write the frame, and leave the compressed memory as the reading left it."""
+        return self.write(features, masks, reading, memory, update=False)
+
+    def check_options(self, **options: Any) -> None:
+        """Check the options ``topk`` and ``topk_blocks``.
+
+        Raises:
+            InputError: a negative number, an unknown choice, or another option.
+        """
+        super().check_options(**options)
+        topk, topk_blocks = options.get("topk"), options.get("topk_blocks")
         if topk_blocks is not None and topk_blocks not in get_args(TopkBlocks):
             raise InputError(f"topk_blocks is {topk_blocks!r}, expected one of {', '.join(get_args(TopkBlocks))}")
         if topk is not None and topk < 0:

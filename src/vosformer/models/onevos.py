@@ -13,14 +13,13 @@ from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from vosformer.encoders.convmae import CONVVIT_B, CONVVIT_L, CONVVIT_TINY, ConvViTSize
 from vosformer.encoders.hybrid_vit import ConvViT, PlainViT
 from vosformer.encoders.vit import VIT_B, ViTSize
 from vosformer.errors import InputError
 from vosformer.geometry import Geometry
-from vosformer.memory import Memory
 from vosformer.nn.attention import attend
 from vosformer.nn.fpn import FPN
 from vosformer.nn.hybrid import HybridBlock, IdentityForm, marked_keys
@@ -30,7 +29,7 @@ from vosformer.nn.small_objects import dilate_small
 from vosformer.nn.token_selector import TokenSelector, attend_gated, rate_loss, received_attention, take
 from vosformer.nn.vit_blocks import initialise
 from vosformer.policy import DynamicTokens, OneVOSQueue, Policy
-from vosformer.protocol import Entry, Features, Layer, ObjectMasks, Reading
+from vosformer.protocol import Entry, Features, Layer, MemoryView, Merging, ObjectMasks, Reading, VOSModel
 from vosformer.registry import Variant, build_from
 
 
@@ -105,7 +104,7 @@ class Seen(NamedTuple):
     gate: Tensor | None
     lengths: Lengths
     reference: Layer
-    memory: Memory
+    memory: MemoryView
 
 
 Probe = Callable[[Seen], None]
@@ -123,14 +122,10 @@ class Carry(NamedTuple):
     received: tuple[Layer, ...]
 
 
-class OneVOS(nn.Module):
+class OneVOS(VOSModel):
     """OneVOS. Sizes are multiples of 16."""
 
-    shares_memory = True
-    feedback = "hard"
-    merge_clamp = 1e-5
-    merges_single = False
-    masks_free_places = False
+    merging = Merging.ONEVOS
 
     def __init__(self, config: OneVOSConfig) -> None:
         super().__init__()
@@ -172,7 +167,7 @@ class OneVOS(nn.Module):
         maps = self.backbone.start(image)
         return Features(image, (*maps, *self.blocks[0].project(maps[3])))
 
-    def read(self, features: Features, memory: Memory, probe: Probe | None = None) -> Reading:
+    def read(self, features: Features, memory: MemoryView, probe: Probe | None = None) -> Reading:
         """What the memory says about the frame (Eq. 6, second line, in every layer; then mask decoding).
 
         Args:
@@ -189,7 +184,7 @@ class OneVOS(nn.Module):
         x, carry = self._propagate(features, memory, probe)
         return Reading(self.decoder(to_map(x, _grid(features)), features.pyramid), carry)
 
-    def write(self, features: Features, masks: ObjectMasks, reading: Reading | None, memory: Memory | None = None) -> Entry:
+    def write(self, features: Features, masks: ObjectMasks, reading: Reading | None, memory: MemoryView | None = None) -> Entry:
         """What the frame leaves behind as the next frame's reference (Eq. 6, first line, in every layer).
 
         Args:
@@ -222,17 +217,9 @@ class OneVOS(nn.Module):
             return None
         return _RATE_WEIGHT * rate_loss(gates, self.config.rate)
 
-    def check_options(self, **options: Any) -> None:
-        """Whether `read` knows these options; it has ``probe``.
-
-        Raises:
-            InputError: it does not.
-        """
-        unknown = sorted(set(options) - {"probe"})
-        if unknown:
-            raise InputError(f"OneVOS does not know the options {unknown}; it has probe")
-
-    def _refer(self, features: Features, mask: Tensor, memory: Memory | None) -> tuple[tuple[Layer, ...], tuple[Layer, ...]]:
+    def _refer(
+        self, features: Features, mask: Tensor, memory: MemoryView | None
+    ) -> tuple[tuple[Layer, ...], tuple[Layer, ...]]:
         """The reference stream: tokens attend among themselves only."""
         x = per_slot(features.pyramid[3], mask.shape[0])
         layers: list[Layer] = []
@@ -261,7 +248,7 @@ class OneVOS(nn.Module):
                 x = block.finish(x, attended)
         return tuple(layers), tuple(recent)
 
-    def _propagate(self, features: Features, memory: Memory, probe: Probe | None) -> tuple[Tensor, Carry]:
+    def _propagate(self, features: Features, memory: MemoryView, probe: Probe | None) -> tuple[Tensor, Carry]:
         """The current stream through all blocks."""
         start = memory.last(0)
         if not start:
@@ -274,7 +261,7 @@ class OneVOS(nn.Module):
         for i, block in enumerate(self.blocks):
             bank = memory.bank(i)
             if bank and "k" not in bank:
-                raise InputError(f"this ablation of OneVOS cannot work with the memory policy {memory.policy}; use OneVOSQueue")
+                raise InputError("this ablation of OneVOS cannot work with this memory policy; use OneVOSQueue")
             q, k, v = block.project(x) if i else _first(features, slots)
             if stream is not None:
                 reference, stream = self._couple(block, stream, bank, k, v)
@@ -319,7 +306,7 @@ class OneVOS(nn.Module):
         """The selected tokens of a layer; in training all, with their gates."""
         return {**layer, "gate": gate} if self.training else take(layer, gate, ragged)
 
-    def _carry(self, features: Features, reading: Reading | None, memory: Memory | None) -> Carry:
+    def _carry(self, features: Features, reading: Reading | None, memory: MemoryView | None) -> Carry:
         if reading is not None:
             carry: Carry = reading.carry
             return carry

@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from vosformer.encoders.vit import VIT_B, VIT_L, VIT_TINY, ViTSize, named_size
 from vosformer.errors import InputError
 from vosformer.geometry import padded
-from vosformer.memory import Memory
 from vosformer.nn.attention import attend
 from vosformer.nn.conv import convolve
 from vosformer.nn.maps import Grid, per_slot, to_map, to_tokens
@@ -26,7 +25,7 @@ from vosformer.nn.parts import Gatherer, in_parts
 from vosformer.nn.stm_decoder import DeconvPyramid, STMDecoder
 from vosformer.nn.vit_blocks import EPS, Block, PatchEmbed, Projected, initialise, make_blocks, resize_positions, sine_table
 from vosformer.policy import FirstAndPrevious, Policy
-from vosformer.protocol import Entry, Features, Layer, ObjectMasks, Reading
+from vosformer.protocol import Entry, Features, Layer, MemoryView, Merging, ObjectMasks, Reading, VOSModel
 from vosformer.registry import Variant, build_from
 
 _GRID = 24  # side of the position table: 384 pixels, the crop of the training
@@ -106,7 +105,7 @@ class TokenRefinement(nn.Module):
         return out
 
 
-class SimVOS(nn.Module):
+class SimVOS(VOSModel):
     """The system; see `VOSModel` for what its methods mean.
 
     `Features.pyramid` holds maps at stride 16: the embedded image, the tokens after the L within-frame blocks, and their queries,
@@ -119,9 +118,7 @@ class SimVOS(nn.Module):
     policy: Policy = FirstAndPrevious(2)
     shares_memory = False
     feedback = "soft"
-    merge_clamp = 1e-7
-    merges_single = True
-    masks_free_places = True
+    merging = Merging.STM
     write_ignores_memory = True
     positions: Tensor
 
@@ -161,7 +158,7 @@ class SimVOS(nn.Module):
         q, k, v = self._block(self.config.within).project(x)
         return {"x": x, "q": q, "k": k, "v": v}
 
-    def read(self, features: Features, memory: Memory) -> Reading:
+    def read(self, features: Features, memory: MemoryView) -> Reading:
         """Joint attention over [memory frames, current frame] (Sec. 3.1), then the decoder."""
         past = memory.references(0)
         parts = in_parts(past[0]["x"].shape[0], features.image)
@@ -192,7 +189,7 @@ class SimVOS(nn.Module):
             q, (k, v) = block.project_queries(now), block.project_keys(x)
         return block.finish(now, attend(q, k, v, block.heads))
 
-    def write(self, features: Features, masks: ObjectMasks, reading: Reading | None, memory: Memory | None) -> Entry:
+    def write(self, features: Features, masks: ObjectMasks, reading: Reading | None, memory: MemoryView | None) -> Entry:
         """Image and mask tokens (Eqs. 1, 2) through the within-frame blocks; prototypes of them if there is token refinement."""
         grid, embedded = _grid(features.image), to_tokens(features.pyramid[0])
         phi = token_masks(masks, grid, len(embedded)) if self.config.prototypes is not None else None

@@ -38,10 +38,12 @@ def conv_norm(x: Tensor, conv: nn.Conv2d, norm: FrozenBatchNorm2d, activation: A
 
 
 def for_inference(model: M) -> M:
-    """The same model, made ready for inference: a copy that shares all weights, as they are now, and folds its norms once.
+    """Make a model ready for inference: a copy that shares all weights, as they are now, and folds its frozen norms once.
 
-    The weights must not change afterwards; make a new copy if they do.
+    The weights must not change afterwards; make a new copy if they do. A model without frozen norms is returned as it is.
     """
+    if not any(isinstance(module, FrozenBatchNorm2d) for module in model.modules()):
+        return model
     shared = {id(t): t for t in (*model.parameters(), *model.buffers())}
     twin = copy.deepcopy(model, shared)
     for module in twin.modules():

@@ -18,12 +18,12 @@ from vosformer.train.recipe import Recipe
 
 
 class ChosenFrames:
-    """Keeps every pinned frame, and the last other one: the bank and the last frame never hold the same frame."""
+    """Keeps every pinned frame in the bank; the last frame is the newest one, pinned or not."""
 
     capacity: int | None = None
 
     def plan(self, bank: Sequence[Frame], last: Frame | None, new: Frame) -> Plan:
-        return Plan((), "new" if new.pinned else None, replace_last=not new.pinned)
+        return Plan((), "new" if new.pinned else None)
 
     def limited(self, capacity: int) -> ChosenFrames:
         return self
@@ -53,8 +53,7 @@ class ClipMemory:
 
     def penalty(self) -> Tensor | None:
         """What the model itself asks of what was remembered (OneVOS's DTS-Lr: a fixed share of tokens); most ask nothing."""
-        ask = getattr(self._model, "entry_loss", None)
-        found = [] if ask is None else [loss for loss in map(ask, self._entries) if loss is not None]
+        found = [loss for loss in map(self._model.entry_loss, self._entries) if loss is not None]
         return torch.stack(found).mean() if found else None
 
     def updates(self, number: int) -> bool:

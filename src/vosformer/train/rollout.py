@@ -47,7 +47,7 @@ class Rollout(nn.Module):
     """A model together with how it is trained; `forward` is what distributed engines wrap.
 
     Args:
-        model: a `VOSModel` module.
+        model: what is trained.
         recipe: losses, schedules and memory in training.
     """
 
@@ -57,24 +57,19 @@ class Rollout(nn.Module):
     def __init__(self, model: nn.Module, recipe: Recipe) -> None:
         super().__init__()
         if not isinstance(model, VOSModel):
-            raise TrainingError(f"{type(model).__name__} cannot be trained: it does not offer encode, read and write")
+            raise TrainingError(f"{type(model).__name__} cannot be trained: expected a vosformer.protocol.VOSModel")
         self.model = model
         self.recipe = recipe
         self.register_buffer("_mean", 255 * torch.tensor(MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("_std", 255 * torch.tensor(STD).view(1, 3, 1, 1), persistent=False)
-
-    @property
-    def system(self) -> VOSModel:
-        """The model, seen through its protocol."""
-        return cast(VOSModel, self.model)
 
     def forward(self, batch: Batch, step: int, wants_labels: bool = False) -> Rolled:
         """The loss of one batch at one step of training."""
         images, labels = batch.images, batch.labels
         samples, frames = images.shape[:2]
         features = self._encode(images)
-        places = Places(batch, self.system.slot_size, self.recipe)
-        memory = ClipMemory(self.system, self.recipe, step, batch.indices)
+        places = Places(batch, self.model.slot_size, self.recipe)
+        memory = ClipMemory(self.model, self.recipe, step, batch.indices)
         own = self._own_masks(step)
         values: list[Values] = []
         predicted = [labels[:, 0]]
@@ -106,15 +101,15 @@ class Rollout(nn.Module):
         flat = (flat.to(self._mean.dtype) - self._mean) / self._std
         if self.recipe.run.channels_last:
             flat = flat.contiguous(memory_format=torch.channels_last)
-        return cast(Features, self._call(self.system.encode, flat))
+        return cast(Features, self._call(self.model.encode, flat))
 
     def _begin(self, features: Features, labels: Tensor, places: Places, memory: ClipMemory, step: int) -> Values | None:
         """Write the first frame; its own decoding gives the auxiliary loss while that counts (AOT)."""
         masks = places.hard(labels, given=True)
         weight = auxiliary_weight(self.recipe.loss, step)
-        refer: Callable[..., tuple[Entry, list[Reading]]] | None = getattr(self.model, "reference", None)
-        if weight > 0 and refer is not None:
-            entry, readings = self._call(refer, features, masks)
+        decoded = self._call(self.model.reference, features, masks) if weight > 0 else None
+        if decoded is not None:
+            entry, readings = decoded
             memory.add(entry, 0)
             outputs = [self._scores(reading.logits, places, labels.shape[-2:]) for reading in readings]
             return self._loss(outputs, labels, places.counts, step)
@@ -126,39 +121,36 @@ class Rollout(nn.Module):
         if self.recipe.run.checkpointing:
             # The backward pass reads again, and the memory has grown by then.
             memory = memory.clone()
-        read_depths: Callable[..., list[Reading]] | None = getattr(self.model, "read_depths", None)
-        if read_depths is not None:
-            return list(self._call(read_depths, features, memory))
-        return [self._call(self.system.read, features, memory)]
+        return list(self._call(self.model.read_depths, features, memory))
 
     def _write(
         self, features: Features, masks: ObjectMasks, reading: Reading | None, memory: Memory | None, update: bool
     ) -> Entry:
         if memory is not None and self.recipe.run.checkpointing:
             memory = memory.clone()
-        options = {} if update else {"update": False}
-        return cast(Entry, self._call(self.system.write, features, masks, reading, memory, **options))
+        write = self.model.write if update else self.model.write_keeping_token
+        return cast(Entry, self._call(write, features, masks, reading, memory))
 
-    def _call(self, function: Callable[..., Any], *inputs: Any, **options: Any) -> Any:
+    def _call(self, function: Callable[..., Any], *inputs: Any) -> Any:
         if self.recipe.run.checkpointing and torch.is_grad_enabled():
-            return checkpoint(function, *inputs, use_reentrant=False, **options)
-        return function(*inputs, **options)
+            return checkpoint(function, *inputs, use_reentrant=False)
+        return function(*inputs)
 
     def _scores(self, logits: Tensor, places: Places, size: tuple[int, ...]) -> Tensor:
         """A reading's logits -> float32 [B,1+n,H,W] with the objects in the order of the labels, merged over slots."""
-        align = self.system.geometry.align_corners
+        align = self.model.geometry.align_corners
         logits = places.ordered(logits.float())
         if places.per_object:
             logits = F.interpolate(logits, size, mode="bilinear", align_corners=align)
             slots = torch.unflatten(logits, 0, (places.samples, places.slots)).unbind(1)
-            return merge_slots(slots, self.system.merge_clamp, self.system.merges_single)
+            return merge_slots(slots, self.model.merging)
         return F.interpolate(logits, size, mode="bilinear", align_corners=align)
 
     def _loss(self, outputs: list[Tensor], labels: Tensor, counts: Tensor, step: int) -> Values:
         loss = self.recipe.loss
         share = top_share(loss, step)
         weights = depth_weights(loss.alpha, len(outputs)) if len(outputs) > 1 else [1.0]
-        slots = self.recipe.data.max_objects if self.system.slot_size == 1 else None
+        slots = self.recipe.data.max_objects if self.model.slot_size == 1 else None
         parts = [
             [weight * part for part in segmentation_loss(logits, labels, counts, loss, share, slots)]
             for weight, logits in zip(weights, outputs, strict=True)
@@ -168,7 +160,7 @@ class Rollout(nn.Module):
 
     def _own_object_masks(self, scores: Tensor, predicted: Tensor, places: Places) -> ObjectMasks:
         """The model's own masks of a frame, as it is to be remembered."""
-        if (self.recipe.rollout.feedback or self.system.feedback) == "soft":
+        if (self.recipe.rollout.feedback or self.model.feedback) == "soft":
             return places.soft(scores.softmax(1))
         return places.hard(predicted, given=False)
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
 
 import torch
-from torch import nn
 
 from vosformer.errors import InputError, WeightsError
 from vosformer.protocol import VOSModel
@@ -44,7 +42,7 @@ def resolved(recipe: Recipe, start: Path | None) -> tuple[Recipe, Path | None]:
     return replace(recipe, model=replace(recipe.model, variant=variant_of(held), options=options)), file
 
 
-def starting_model(recipe: Recipe, start: Path | None) -> nn.Module:
+def starting_model(recipe: Recipe, start: Path | None) -> VOSModel:
     """The recipe's model: initialised from its seed, with the pretrained encoder if there is a file of it, or with whole weights.
 
     Args:
@@ -70,9 +68,9 @@ def starting_model(recipe: Recipe, start: Path | None) -> nn.Module:
     return model.train()
 
 
-def fitted(recipe: Recipe, model: nn.Module) -> Recipe:
+def fitted(recipe: Recipe, model: VOSModel) -> Recipe:
     """The recipe with crops that the model's geometry takes: 16k+1 pixels a side, or 16k (Swin encoders, transformers)."""
-    geometry = cast(VOSModel, model).geometry
+    geometry = model.geometry
     corner, stride = int(geometry.align_corners), geometry.stride
 
     def fit(side: int) -> int:

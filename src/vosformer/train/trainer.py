@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from vosformer.device import tune_process
 from vosformer.errors import InputError, OutputError, TrainingError, VOSError
+from vosformer.protocol import VOSModel
 from vosformer.train import checkpoint as checkpoints
 from vosformer.train.batch import Batch, Clips, loader, torch_seed
 from vosformer.train.distributed import Processes, join, precision, shares
@@ -66,7 +67,7 @@ class Trainer:
     """One run.
 
     Args:
-        model: a `VOSModel` module with the weights to begin with. Its trainable parameters are those that require gradients and that
+        model: the system, with the weights to begin with. Its trainable parameters are those that require gradients and that
             `recipe.model.freeze` does not name.
         recipe: what to do.
         clips: the training data.
@@ -77,9 +78,7 @@ class Trainer:
         InputError: settings that contradict each other.
     """
 
-    def __init__(
-        self, model: nn.Module, recipe: Recipe, clips: Clips, folder: Path, processes: Processes | None = None
-    ) -> None:
+    def __init__(self, model: VOSModel, recipe: Recipe, clips: Clips, folder: Path, processes: Processes | None = None) -> None:
         self.recipe, self.clips, self.folder = checked(recipe), clips, folder
         self.processes = processes or join()
         run, device = recipe.run, self.processes.device
@@ -99,7 +98,7 @@ class Trainer:
         self._engine = self.processes.wrap(self._rollout)
         if run.compile:
             # Only the encoder: it is the largest part, and the only one whose shapes never change.
-            self.model.encode = torch.compile(self.model.encode)  # type: ignore[assignment, arg-type]
+            self.model.encode = torch.compile(self.model.encode)  # type: ignore[method-assign]
 
     def resume(self) -> bool:
         """Go on from the newest whole checkpoint of the folder, if there is one.

@@ -15,6 +15,7 @@ from vosformer import registry
 from vosformer.convert import system_of
 from vosformer.device import choose_device
 from vosformer.errors import InputError, WeightsError
+from vosformer.protocol import VOSModel
 from vosformer.weights.files import WeightsFile, read_weights
 from vosformer.weights.matching import compare, not_fitting
 
@@ -26,7 +27,7 @@ def build(
     device: str | torch.device = "cpu",
     trust: bool = False,
     **overrides: Any,
-) -> nn.Module:
+) -> VOSModel:
     """A model, ready for inference (`eval` mode; call `train()` to train it).
 
     Args:
@@ -112,7 +113,7 @@ def _own_variant(file: WeightsFile | None, packed: Path) -> str:
     raise WeightsError(f"{packed}: its metadata names no variant")
 
 
-def _build_model(name: str, file: WeightsFile | None, overrides: dict[str, Any]) -> nn.Module:
+def _build_model(name: str, file: WeightsFile | None, overrides: dict[str, Any]) -> VOSModel:
     saved = file_overrides(file) if file is not None and file.metadata.get("variant") == name else {}
     try:
         return registry.new_model(name, **{**saved, **overrides})

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from vosformer import registry
 from vosformer.convert import adapter
 from vosformer.errors import InputError, OutputError, WeightsError
+from vosformer.protocol import VOSModel
 from vosformer.weights.files import SUFFIXES, WeightsFile, read_weights, tensor_hash
 from vosformer.weights.loading import build, file_overrides
 from vosformer.weights.matching import fitting_variants
@@ -67,7 +68,8 @@ def save_weights(
     tensors = {name: _stored(name, tensor, dtype) for name, tensor in model.state_dict().items()}
     try:
         entries = {key: value if isinstance(value, str) else json.dumps(value) for key, value in (metadata or {}).items()}
-        options = json.dumps(dict(getattr(model, registry.BUILT_WITH, {}) if overrides is None else overrides))
+        built_with = model.built_with if isinstance(model, VOSModel) else {}
+        options = json.dumps(dict(built_with if overrides is None else overrides))
     except TypeError as error:
         raise InputError(f"metadata and overrides must be JSON values: {error}") from None
     entries |= {
