@@ -17,6 +17,7 @@ from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from vosformer.errors import InputError
+from vosformer.options import typed, typed_options
 from vosformer.protocol import VOSModel
 
 if TYPE_CHECKING:
@@ -87,9 +88,13 @@ def build_from(model: Callable[[C], M], preset: C, small: Mapping[str, Any], *, 
         preset: the variant's hyper-parameters.
         small: those that make it very small, with every part of the real one.
         tiny: use them; for tests.
-        overrides: any hyper-parameters.
+        overrides: any hyper-parameters, as values, as text or as a weights file holds them.
+
+    Raises:
+        InputError: there is no such hyper-parameter, or a value is not of its type.
     """
-    return model(replace(preset, **{**(small if tiny else {}), **overrides}))
+    tiny = typed(bool, tiny, "option tiny")
+    return model(replace(preset, **{**(small if tiny else {}), **typed_options(preset, overrides)}))
 
 
 def new_model(name: str, **overrides: Any) -> VOSModel:

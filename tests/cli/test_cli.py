@@ -154,7 +154,7 @@ def test_tables_in_pipes_keep_names_whole(clip, capsys):
         (["--start", "99"], "99"),
         (["--memory", "goldfish"], "no memory policy"),
         (["--max-memory", "0.00001"], "one remembered frame takes"),
-        (["--depth", "2"], "depth"),
+        (["--option", "depth=2"], "no option 'depth'"),
         (["--threads", "0"], "threads"),
     ],
 )

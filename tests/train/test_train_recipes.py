@@ -323,7 +323,7 @@ def test_settings_are_changed_by_type():
         ("optim.lr=fast", "'fast' is not a number"),
         ("run.checkpointing=maybe", "not true or false"),
         ("run.precision=fp8", "amp, fp32, bf16, fp16"),
-        ("optim.betas=0.9", "expected 2"),
+        ("optim.betas=0.9", "2 values parted by commas"),
         ("optim.lr_scales=encoder", "NAME:VALUE"),
         ("data.sources=a:1:2:3:4", "KIND"),
     ],

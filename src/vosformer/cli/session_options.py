@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from vosformer.cli.common import need_weights, prepare_machine
 from vosformer.geometry import FrameSize
 from vosformer.inference.session import Session
+from vosformer.options import from_words, typed
+from vosformer.protocol import read_options
+from vosformer.registry import variant
+from vosformer.weights import build, packaged
+from vosformer.weights.files import read_weights
+from vosformer.weights.matching import skeleton
+from vosformer.weights.saving import variant_of
 
 
 @dataclass(frozen=True)
@@ -26,7 +34,7 @@ class SessionOptions:
         max_memory: most megabytes that the memory bank may hold.
         scales: look at every frame at these factors of the size and average.
         flip: look at the mirrored frame, too.
-        depth: layers to use (AOST).
+        option: options of the system, NAME=VALUE: how it is built (size=vit-b prototypes=16,16) or read (depth=2 for AOST).
         threads: CPU threads (default: one a core, or 1 if other programs keep the cores busy).
     """
 
@@ -39,7 +47,7 @@ class SessionOptions:
     max_memory: float | None = None
     scales: tuple[float, ...] = (1.0,)
     flip: bool = False
-    depth: int | None = None
+    option: tuple[str, ...] = ()
     threads: int | None = None
 
     def prepare(self) -> None:
@@ -52,10 +60,15 @@ class SessionOptions:
         prepare_machine(self.threads)
 
     def session(self) -> Session:
-        """Build the session."""
+        """Build the session.
+
+        Raises:
+            InputError: an option that cannot be used.
+        """
+        built_with = self._options[0]
         return Session(
-            self.model,
-            self.weights,
+            build(self.model, self.weights, **built_with) if built_with else self.model,
+            None if built_with else self.weights,
             device=self.device,
             dtype=self.dtype,
             size=self.size,
@@ -68,7 +81,19 @@ class SessionOptions:
     @property
     def read_options(self) -> dict[str, Any]:
         """What the model's `read` is called with."""
-        return {} if self.depth is None else {"depth": self.depth}
+        return self._options[1]
+
+    @cached_property
+    def _options(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The options that the model is built with, and those that it is read with."""
+        words = from_words(self.option, "--option")
+        if not words:
+            return {}, {}
+        packed = packaged().get(self.model)
+        model = skeleton(variant(self.model if packed is None else variant_of(read_weights(packed))))
+        hints = get_type_hints(type(model).read)
+        reading = {name: typed(hints[name], words.pop(name), f"option {name}") for name in read_options(model) if name in words}
+        return dict(words), reading
 
     @property
     def decisive(self) -> dict[str, Any]:
@@ -82,7 +107,7 @@ class SessionOptions:
             "size": self.size,
             "scales": list(self.scales),
             "flip": self.flip,
-            **self.read_options,
+            "options": list(self.option),
         }
 
 

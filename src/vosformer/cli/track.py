@@ -83,7 +83,9 @@ def track(
                 stop=stop,
                 state=None if source.live else out / ".vosformer",
                 resume=resume,
-                settings={**run.read_options, "outputs": outputs, "names": sorted(objects.values()), "pictures": pictures},
+                settings={
+                    "options": list(run.option), "outputs": outputs, "names": sorted(objects.values()), "pictures": pictures
+                },
                 options=run.read_options,
                 progress=progress,
             )

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from vosformer.errors import InputError
+from vosformer.options import from_words
 from vosformer.protocol import VOSModel
 from vosformer.train.data import PROCEDURAL, training_clips
 from vosformer.train.distributed import Processes, join, precision, shares
@@ -26,6 +27,7 @@ def train(
     data: tuple[str, ...] = (PROCEDURAL,),
     out: Path | None = None,
     set: tuple[str, ...] = (),
+    option: tuple[str, ...] = (),
     steps: int | None = None,
     variant: str | None = None,
     encoder: Path | None = None,
@@ -44,6 +46,7 @@ def train(
         data: folders that hold the data sets, or "composed" for composed video that needs no files (on a CPU: small clips).
         out: folder of checkpoints, logs and weights (default: runs/RECIPE-VARIANT).
         set: changes of single settings, e.g. optim.lr=1e-4 data.frames=3; --dry-run shows all of them.
+        option: options of the system, e.g. size=vit-b prototypes=16,16; they are kept in the weights file.
         steps: train for so many steps; all schedules are stretched or shrunk with it.
         variant: train another variant than the recipe's.
         encoder: file of pretrained encoder weights (ImageNet, MAE or ConvMAE), safetensors or .pth.
@@ -61,7 +64,7 @@ def train(
         chosen = _chosen(recipe, steps, variant, encoder)
         if data == (PROCEDURAL,) and processes.device.type == "cpu":
             chosen = _small(chosen, processes.leads)
-        chosen, start = resolved(checked(with_settings(chosen, set)), from_)
+        chosen, start = resolved(_with_options(checked(with_settings(chosen, set)), option), from_)
         if encoder is not None and start is not None:
             raise InputError(
                 f"--encoder was given, but {chosen.name} begins with {start}: whole weights have an encoder of their own"
@@ -79,6 +82,11 @@ def train(
     finally:
         processes.close()
     return 0
+
+
+def _with_options(recipe: Recipe, words: tuple[str, ...]) -> Recipe:
+    options = {**dict(recipe.model.options), **from_words(words, "--option")}
+    return replace(recipe, model=replace(recipe.model, options=tuple(options.items())))
 
 
 def _chosen(name: str, steps: int | None, variant: str | None, encoder: Path | None) -> Recipe:

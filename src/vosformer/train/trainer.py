@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from vosformer.device import tune_process
 from vosformer.errors import InputError, OutputError, TrainingError, VOSError
+from vosformer.options import to_json
 from vosformer.protocol import VOSModel
 from vosformer.train import checkpoint as checkpoints
 from vosformer.train.batch import Batch, Clips, loader, torch_seed
@@ -75,7 +76,7 @@ class Trainer:
         processes: this process among all (None: found out from the environment, best device).
 
     Raises:
-        InputError: settings that contradict each other.
+        InputError: settings that contradict each other, or options that a weights file cannot hold.
     """
 
     def __init__(self, model: VOSModel, recipe: Recipe, clips: Clips, folder: Path, processes: Processes | None = None) -> None:
@@ -95,6 +96,7 @@ class Trainer:
         self._resting: list[nn.Parameter] | None = None
         self._stop = False
         self._rollout = Rollout(self.model, recipe).to(device)
+        to_json(model.built_with)  # what cannot be saved in the end is refused before the first step
         self._engine = self.processes.wrap(self._rollout)
         if run.compile:
             # Only the encoder: it is the largest part, and the only one whose shapes never change.

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from vosformer.convert import adapter
 from vosformer.errors import VOSError
+from vosformer.protocol import VOSModel
 from vosformer.registry import Variant, variants
 
 
@@ -94,7 +95,7 @@ def fitting_variants(state: Mapping[str, Tensor]) -> tuple[tuple[str, ...], tupl
         The names, and, if there are none, the closest variant with what does not fit (None if hardly anything agrees).
     """
     shapes = {name: tensor.detach().to("meta") for name, tensor in state.items()}
-    fits = [(variant.name, compare(shapes, _skeleton(variant), variant.system)) for variant in variants()]
+    fits = [(variant.name, compare(shapes, skeleton(variant), variant.system)) for variant in variants()]
     good = tuple(name for name, fit in fits if fit.good)
     closest = max(fits, key=lambda pair: pair[1].share, default=None)
     if good or closest is None or closest[1].share < 0.1:
@@ -129,7 +130,7 @@ def startable_variants(state: Mapping[str, Tensor]) -> tuple[str, ...]:
 
 
 def _starts(shapes: Mapping[str, Tensor], variant: Variant) -> bool:
-    model = _skeleton(variant)
+    model = skeleton(variant)
     try:
         found = adapter(variant.system).from_pretrained(shapes, model)
     except (VOSError, LookupError, RuntimeError, ValueError):
@@ -138,8 +139,8 @@ def _starts(shapes: Mapping[str, Tensor], variant: Variant) -> bool:
 
 
 @lru_cache(maxsize=256)
-def _skeleton(variant: Variant) -> nn.Module:
-    """The variant's modules without values."""
+def skeleton(variant: Variant) -> VOSModel:
+    """Build the variant's modules without values; shared by all callers."""
     try:
         with torch.device("meta"):
             return variant.build()

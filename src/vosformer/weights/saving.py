@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from vosformer import registry
 from vosformer.convert import adapter
 from vosformer.errors import InputError, OutputError, WeightsError
+from vosformer.options import to_json
 from vosformer.protocol import VOSModel
 from vosformer.weights.files import SUFFIXES, WeightsFile, read_weights, tensor_hash
 from vosformer.weights.loading import build, file_overrides
@@ -49,7 +50,7 @@ def save_weights(
         path: should end in .safetensors.
         metadata: further entries; what is not a string is written as JSON.
         dtype: float16, bfloat16 or float32.
-        overrides: the options that the model was built with, JSON values; None = those that `vosformer.build` (or
+        overrides: the options that the model was built with; None = those that `vosformer.build` (or
             `registry.new_model`) was given or found in a file.
 
     Returns:
@@ -69,7 +70,7 @@ def save_weights(
     try:
         entries = {key: value if isinstance(value, str) else json.dumps(value) for key, value in (metadata or {}).items()}
         built_with = model.built_with if isinstance(model, VOSModel) else {}
-        options = json.dumps(dict(built_with if overrides is None else overrides))
+        options = json.dumps(to_json(built_with if overrides is None else overrides))
     except TypeError as error:
         raise InputError(f"metadata and overrides must be JSON values: {error}") from None
     entries |= {
