@@ -84,7 +84,10 @@ def track(
                 state=None if source.live else out / ".vosformer",
                 resume=resume,
                 settings={
-                    "options": list(run.option), "outputs": outputs, "names": sorted(objects.values()), "pictures": pictures
+                    "options": list(run.option),
+                    "outputs": outputs,
+                    "names": sorted(objects.values()),
+                    "pictures": pictures,
                 },
                 options=run.read_options,
                 progress=progress,
