@@ -4,7 +4,7 @@ BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export NO_MKDOCS_2_WARNING := 1
 
-.PHONY: demo test test-all lint docs bench clean
+.PHONY: demo test test-all test-tools lint docs bench clean
 
 demo: .venv/user
 	$(BIN)/vosformer demo --out demo-out
@@ -14,6 +14,16 @@ test: .venv/dev
 
 test-all: .venv/dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "slow or not slow" --timeout 3600
+
+# The annotation tools want other versions of OpenCV and NumPy than the rest and each other: an environment of their own.
+TOOLS := build/tools/bin/python
+test-tools:
+	test -x $(TOOLS) || $(PYTHON) -m venv build/tools
+	$(TOOLS) -m pip install -q $(CONSTRAINTS) -e ".[formats-test]" datumaro pytest pytest-timeout hypothesis
+	$(TOOLS) -m pip install -q --no-deps label-studio-sdk trackeval
+	$(TOOLS) -m pip install -q $(CONSTRAINTS) scipy tabulate httpx pydantic lxml ijson ujson joblib nltk jsonschema requests xmljson \
+		appdirs smart_open jsf Faker rstr typer watchfiles pyjwt requests-mock datamodel-code-generator
+	$(TOOLS) -m pytest -rs tests/formats/test_formats_tools.py
 
 lint: .venv/dev
 	$(BIN)/ruff check .

@@ -195,8 +195,7 @@ def _annotations(video: LabelledVideo, kinds: Any, polygons: bool) -> Iterable[d
                 "segmentation": segmentation,
                 "area": mask.area,
                 "bbox": mask.box,
-                "score": frame.scores.get(number),
-            }
+            } | ({"score": frame.scores[number]} if number in frame.scores else {})
 
 
 def _items(file: Any, items: Iterable[Any]) -> None:

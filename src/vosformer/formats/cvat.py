@@ -96,12 +96,13 @@ def _read_tracks(root: Any, file: Path, options: ReadOptions, colors: dict[Any, 
     name, fps, length = _about(root, file)
     parts: dict[int, dict[int, list[Mask]]] = {}
     objects = {}
+    shift = int(any(int(track.get("id")) == 0 for track in root.iter("track")))  # 0 means background
     for track in root.iter("track"):
         for shape in track:
             if shape.tag not in _AREAS:
                 continue
             attributes = _attributes(shape)
-            number = int(attributes.get("track_id") or int(track.get("id")) + 1)
+            number = int(attributes.get("track_id") or int(track.get("id")) + shift)
             objects[number] = _object(number, track.get("label"), attributes, colors)
             if shape.get("outside") != "1":
                 found = parts.setdefault(int(shape.get("frame")), {})
@@ -196,9 +197,9 @@ def write_cvat_images(video: LabelledVideo, path: Path, pictures: Source | None 
 def write_cvat_video(video: LabelledVideo, path: Path, pictures: Source | None = None) -> None:
     """Write CVAT for video: one track of polygons an object, ended by an `outside` shape where it leaves."""
     root = _root(video)
-    for at, number in enumerate(video.ids):
+    for number in video.ids:
         item = video.object(number)
-        track = SubElement(root, "track", id=str(at), label=item.category or "object", source="auto")
+        track = SubElement(root, "track", id=str(number), label=item.category or "object", source="auto")
         for frame, ring, outside in _shapes(video, number):
             points = ";".join(f"{x},{y}" for x, y in ring.tolist())
             shape = SubElement(

@@ -62,6 +62,11 @@ class Mask(NamedTuple):
         return {"size": [self.height, self.width], "counts": self.counts}
 
     @property
+    def runs(self) -> list[int]:
+        """The run lengths as numbers, beginning with background."""
+        return [int(run) for run in _parse(self.counts)]
+
+    @property
     def area(self) -> int:
         """Number of pixels."""
         return int(coco.area(self.rle))

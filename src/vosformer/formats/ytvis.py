@@ -67,7 +67,10 @@ def _video_name(video: Any) -> str:
 
 
 def write_ytvis(video: LabelledVideo, path: Path, pictures: Source | None = None) -> list[str]:
-    """Write a YouTube-VIS file. Its frames are all frames of the video; those that are not annotated have no masks."""
+    """Write a YouTube-VIS file, run lengths as numbers like its own.
+
+    Its frames are all frames of the video; those that are not annotated have no masks.
+    """
     kinds = categories(video)
     names = [f"{number:05d}.jpg" for number in range(video.length)]
     tracks: dict[int, list[Mask | None]] = {number: [None] * video.length for number in video.ids}
@@ -94,7 +97,7 @@ def write_ytvis(video: LabelledVideo, path: Path, pictures: Source | None = None
             "width": video.width,
             "height": video.height,
             "length": 1,
-            "segmentations": [None if mask is None else mask.rle for mask in masks],
+            "segmentations": [None if mask is None else {**mask.rle, "counts": mask.runs} for mask in masks],
             "bboxes": [None if mask is None else mask.box for mask in masks],
             "areas": [None if mask is None else mask.area for mask in masks],
         }
