@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from vosformer.inference.prediction import Prediction
     from vosformer.inference.session import Session
     from vosformer.inference.tracking import track
+    from vosformer.prompts import Marker, Prompt, mark
     from vosformer.registry import Variant, register, variants
     from vosformer.weights import build
 
@@ -22,8 +23,10 @@ _HOMES = {
     "DataError": "errors",
     "DeviceError": "errors",
     "InputError": "errors",
+    "Marker": "prompts.marker",
     "OutputError": "errors",
     "Prediction": "inference.prediction",
+    "Prompt": "prompts.prompt",
     "Session": "inference.session",
     "TrainingError": "errors",
     "VOSError": "errors",
@@ -31,20 +34,23 @@ _HOMES = {
     "WeightsError": "errors",
     "build": "weights",
     "evaluate": "evaluation",
+    "mark": "prompts.marker",
     "register": "registry",
     "track": "inference.tracking",
     "variants": "registry",
 }
 """The public names, and the module that each of them lives in."""
 
-_PACKAGES = ("data", "evaluation", "formats", "inference", "inspection", "io", "models", "train", "weights")
+_PACKAGES = ("data", "evaluation", "formats", "inference", "inspection", "io", "models", "prompts", "train", "weights")
 
 __all__ = [
     "DataError",
     "DeviceError",
     "InputError",
+    "Marker",
     "OutputError",
     "Prediction",
+    "Prompt",
     "Session",
     "TrainingError",
     "VOSError",
@@ -52,6 +58,7 @@ __all__ = [
     "WeightsError",
     "build",
     "evaluate",
+    "mark",
     "register",
     "track",
     "variants",

@@ -32,6 +32,7 @@ COMMANDS = {
     "track": _Command("vosformer.cli.track", "track", "follow marked objects through a video: masks, overlay video, more"),
     "annotate": _Command("vosformer.cli.annotate", "annotate", "mark, follow, correct and export on a page in your browser"),
     "review": _Command("vosformer.cli.review", "review", "list the doubtful frames of a result, worst first"),
+    "mark": _Command("vosformer.cli.mark", "mark", "clicks, boxes and polygons on a frame become masks to track"),
     "frame": _Command("vosformer.cli.frame", "frame", "write one frame of a video as a picture, to mark objects on"),
     "convert": _Command("vosformer.cli.convert", "convert", "turn masks from one annotation format into another"),
     "formats": _Command("vosformer.cli.convert", "formats", "list the annotation formats, and what each can hold"),
@@ -93,7 +94,8 @@ def _lists(command: Callable[..., Any]) -> set[str]:
     for parameter in signature(command).parameters.values():
         if is_dataclass(parameter.default):
             annotations |= {field.name: str(field.type) for field in fields(parameter.default)}
-    return {f"--{name.replace('_', '-')}" for name, annotation in annotations.items() if annotation.startswith("tuple[")}
+    lists = [name for name, kind in annotations.items() if kind.removeprefix("Annotated[").startswith("tuple[")]
+    return {f"--{name.rstrip('_').replace('_', '-')}" for name in lists}
 
 
 def _gathered(words: Sequence[str], lists: Collection[str]) -> list[str]:

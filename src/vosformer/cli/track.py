@@ -10,11 +10,12 @@ import tyro
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from vosformer.cli.prompting import Marks, given_masks
 from vosformer.cli.session_options import SessionOptions
 from vosformer.cli.source_options import SourceOptions
 from vosformer.cli.summary import show_notes, write_summary
 from vosformer.errors import InputError
-from vosformer.formats import AnnotatedMasks, read_masks, read_names
+from vosformer.formats import read_names
 from vosformer.formats.outputs import Setting, check_outputs, make_sinks, place_of
 from vosformer.inference.tracking import TrackReport
 from vosformer.inference.tracking import track as follow
@@ -23,9 +24,13 @@ from vosformer.inference.tracking import track as follow
 def track(
     video: Annotated[str, tyro.conf.Positional],
     /,
-    mask: Path,
     out: Annotated[Path, tyro.conf.arg(aliases=("-o",))],
+    mask: Path | None = None,
     mask_frame: int = 0,
+    point: tuple[str, ...] = (),
+    not_: Annotated[tuple[str, ...], tyro.conf.arg(name="not")] = (),
+    box: tuple[str, ...] = (),
+    polygon: tuple[str, ...] = (),
     names: Path | None = None,
     outputs: tuple[str, ...] = ("masks", "overlay", "scores"),
     direction: Literal["forward", "backward", "both"] = "forward",
@@ -40,10 +45,15 @@ def track(
 
     Args:
         video: video file, folder, list or pattern of images, stream (rtsp://..., http://...), or camera:0.
-        mask: label image of one frame, folder with one PNG an object, folder of masks named like their frames (first masks, new
-            objects and corrections), or an annotation file (COCO, CVAT, labelme and others: see `vosformer formats`).
         out: folder for the results.
-        mask_frame: the frame that a single mask belongs to; the first is 0.
+        mask: label image of one frame, folder with one PNG an object, folder of masks named like their frames (first masks, new
+            objects and corrections), or an annotation file (COCO, CVAT, labelme and others: see `vosformer formats`). Without
+            it, mark objects with --point, --box or --polygon.
+        mask_frame: the frame that a single mask belongs to, and that objects are marked on; the first is 0.
+        point: a place on an object, 7:X,Y for object 7; may be given several times, as may those that follow.
+        not_: a place that is not the object.
+        box: around an object: 7:LEFT,TOP,RIGHT,BOTTOM.
+        polygon: corners of an object, drawn by hand: 7:X,Y,X,Y,X,Y,...
         names: objects.json with names, categories and colors of objects, for every output that has a place for them:
             {"7": {"name": "left dog", "category": "dog", "color": "#ff8800"}}.
         outputs: what to write. masks: indexed PNG; masks16: 16-bit PNG for ids above 255; overlay: overlay.mp4; scores, scores-json:
@@ -63,19 +73,19 @@ def track(
     begin = time.perf_counter()
     check_outputs(outputs)
     named = {} if names is None else read_names(names)
-    _check_places(out, outputs, (Path(video), mask))
+    _check_places(out, outputs, (Path(video), *([] if mask is None else [mask])))
     with reading.open(video) as source:
-        masks = read_masks(mask, source, frame=mask_frame)
-        known = [*source.notes, *masks.notes]
+        given = given_masks(source, mask, mask_frame, Marks(point, not_, box, polygon))
+        known = [*source.notes, *given.notes]
         show_notes(known, console)
-        objects = {**(masks.objects if isinstance(masks, AnnotatedMasks) else {}), **named}
-        setting = Setting(source, Path(video).stem, masks[next(iter(masks))].palette, objects, pictures)
+        objects = {**given.objects, **named}
+        setting = Setting(source, Path(video).stem, given.palette, objects, pictures)
         sinks = make_sinks(outputs, out, setting)
         session = run.session()
         with _Bar(console) as progress:
             report = follow(
                 source,
-                masks,
+                given.labels,
                 session,
                 sinks,
                 direction=direction,
@@ -99,7 +109,14 @@ def track(
     seconds = time.perf_counter() - begin
     _tell(report, out, seconds, console)
     show_notes([note for note in report.notes if note not in known], console)
-    write_summary(out / "run.json", report, video=video, mask=str(mask), outputs=outputs, seconds=round(seconds, 2))
+    write_summary(
+        out / "run.json",
+        report,
+        video=video,
+        mask=None if mask is None else str(mask),
+        outputs=outputs,
+        seconds=round(seconds, 2),
+    )
     for output in ("masks", "masks16"):
         more = len(list((out / output).glob("*.png"))) - report.frames
         if output in outputs and more > 0:

@@ -9,16 +9,16 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 from rich.table import Table
+from torch import nn
 
 from vosformer.errors import InputError
 from vosformer.options import from_words
-from vosformer.protocol import VOSModel
-from vosformer.train.data import PROCEDURAL, training_clips
+from vosformer.train.data import PROCEDURAL
 from vosformer.train.distributed import Processes, join, precision, shares
 from vosformer.train.overrides import with_settings
 from vosformer.train.recipe import Recipe, checked
 from vosformer.train.recipes import recipe as find_recipe
-from vosformer.train.start import fitted, resolved, starting_model
+from vosformer.train.tasks import task_of
 from vosformer.train.trainer import Trainer
 
 
@@ -64,13 +64,15 @@ def train(
         chosen = _chosen(recipe, steps, variant, encoder)
         if data == (PROCEDURAL,) and processes.device.type == "cpu":
             chosen = _small(chosen, processes.leads)
-        chosen, start = resolved(_with_options(checked(with_settings(chosen, set)), option), from_)
+        chosen = _with_options(checked(with_settings(chosen, set)), option)
+        task = task_of(chosen)
+        chosen, start = task.resolve(chosen, from_)
         if encoder is not None and start is not None:
             raise InputError(
                 f"--encoder was given, but {chosen.name} begins with {start}: whole weights have an encoder of their own"
             )
-        model = starting_model(chosen, start)
-        chosen, asked = fitted(chosen, model), chosen
+        model = task.build(chosen, start)
+        chosen, asked = task.fit(chosen, model), chosen
         if processes.leads:
             _note(chosen, asked, start, model)
             _tell_data(chosen, data)
@@ -113,7 +115,7 @@ def _small(recipe: Recipe, tell: bool) -> Recipe:
     )
 
 
-def _note(recipe: Recipe, asked: Recipe, start: Path | None, model: VOSModel) -> None:
+def _note(recipe: Recipe, asked: Recipe, start: Path | None, model: nn.Module) -> None:
     """Tell what a run begins with and sees, where that is not what its recipe says."""
     console = Console(stderr=True)
     if recipe.data.size != asked.data.size:
@@ -145,7 +147,7 @@ def _train(
     folder: Path,
     data: tuple[str, ...],
     processes: Processes,
-    model: VOSModel,
+    model: nn.Module,
     minutes: float | None,
     threads: int | None,
 ) -> None:
@@ -155,7 +157,7 @@ def _train(
         if threads < 1:
             raise InputError(f"--threads {threads}: at least 1 is needed")
         torch.set_num_threads(threads)
-    clips = training_clips(recipe, data)
+    clips = task_of(recipe).data(recipe, data)
     trainer = Trainer(model, recipe, clips, folder, processes)
     if trainer.resume() and processes.leads:
         Console(stderr=True).print(f"going on from step {trainer.step} of {folder}", highlight=False)
@@ -163,7 +165,7 @@ def _train(
 
 
 def _show(
-    recipe: Recipe, folder: Path, data: tuple[str, ...], processes: Processes, start: Path | None, model: VOSModel
+    recipe: Recipe, folder: Path, data: tuple[str, ...], processes: Processes, start: Path | None, model: nn.Module
 ) -> None:
     """Print every setting, the parameter groups and the shares of each process."""
     from vosformer.train.optim import freeze, groups

@@ -1,8 +1,8 @@
-"""MobileNetV2 (Sandler et al. 2018) with output stride 16, as AOT uses it; parameter names are torchvision's."""
+"""MobileNetV2 (Sandler et al. 2018) with output stride 16, as AOT uses it, or 32; parameter names are torchvision's."""
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from vosformer.nn.conv import conv_norm
 from vosformer.nn.norm import FrozenBatchNorm2d
 
-# (expansion, channels, blocks, stride, dilation of the first block, dilation of the others); the stride of the stage with 160
-# channels is removed, and what follows is dilated instead.
+# (expansion, channels, blocks, stride, dilation of the first block, dilation of the others); at output stride 16 the stride of the
+# stage with 160 channels is removed, and what follows is dilated instead.
 _STAGES = (
     (1, 16, 1, 1, 1, 1),
     (6, 24, 2, 2, 1, 1),
@@ -67,6 +67,7 @@ class MobileNetV2(nn.Module):
 
     Args:
         freeze_at: 0 trains all, 1 freezes the stem and the block of 16 channels, 2 (as released) those of 24 channels too, etc.
+        output_stride: 16 (AOT), or 32 as in the network for ImageNet.
 
     Attributes:
         channels: of the four maps that `forward` returns.
@@ -74,12 +75,14 @@ class MobileNetV2(nn.Module):
 
     channels = (24, 32, 96, 1280)
 
-    def __init__(self, freeze_at: int = 2) -> None:
+    def __init__(self, freeze_at: int = 2, output_stride: Literal[16, 32] = 16) -> None:
         super().__init__()
         blocks: list[nn.Module] = [ConvBN(3, 32, 3, 2)]
         ends = [1]
         inputs = 32
         for expansion, outputs, count, stride, first, others in _STAGES:
+            if output_stride == 32:
+                stride, first, others = 2 if outputs == 160 else stride, 1, 1
             for i in range(count):
                 blocks.append(InvertedResidual(inputs, outputs, stride if i == 0 else 1, expansion, others if i else first))
                 inputs = outputs

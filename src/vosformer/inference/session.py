@@ -31,6 +31,7 @@ from vosformer.inference.state_file import load_state, save_state
 from vosformer.inference.step import Given, Setup, State, View, step
 from vosformer.nn.conv import for_inference
 from vosformer.policy import Policy, named_policy
+from vosformer.prompts import Marker, Prompt, mark_objects
 from vosformer.protocol import VOSModel
 from vosformer.weights import build, packaged
 
@@ -149,6 +150,7 @@ class Session:
         labels: ArrayLike | None = None,
         *,
         ids: Sequence[int] | None = None,
+        prompts: Mapping[int, Prompt] | None = None,
         **options: Any,
     ) -> Prediction:
         """The masks of the next frame.
@@ -159,6 +161,9 @@ class Session:
                 frame: a first mask, objects that are new, or corrections. What is given wins, and stays in memory.
             ids: the objects that `labels` speaks for: their masks are exactly as given, even if empty. Default: the ids that occur
                 in it. Objects that it does not speak for are predicted as ever, wherever `labels` is 0.
+            prompts: id -> clicks, scribbles or a box that mark this object here (`vosformer.Prompt`). Of an object that is tracked,
+                clicks and scribbles repair the mask that this frame would get without them; a box or a mask marks it anew. Their
+                masks count as given; where they meet each other or `labels`, the later prompt wins, with a warning.
             options: of the model, e.g. ``depth=2`` for AOST.
 
         Raises:
@@ -168,6 +173,8 @@ class Session:
         if labels is None and ids is not None:
             raise InputError(f"ids {list(ids)} were given without labels: give labels, all zero where the objects are absent")
         given = None if labels is None else self._check_labels(labels, image.shape[:2], ids)
+        if prompts:
+            given = self._with_prompts(image, given, prompts, options)
         if not self.ids and given is None and self._state.frames == 0:
             raise InputError("the first frame needs labels: at least one object must be given before anything can be tracked")
         self._model.check_options(**options)
@@ -270,6 +277,27 @@ class Session:
         if not spoken:
             raise InputError("labels are all zero: mark at least one object, or name in ids= the objects that are absent here")
         return Given(torch.from_numpy(array.astype(np.int32)), spoken)
+
+    def _with_prompts(
+        self, image: NDArray[np.uint8], given: Given | None, prompts: Mapping[int, Prompt], options: dict[str, Any]
+    ) -> Given:
+        """What was given by labels, and the masks of the prompts on top."""
+        self._model.check_options(**options)
+        repairs = [
+            i for i, p in prompts.items() if i in self.ids and isinstance(p, Prompt) and p.box is None and p.mask is None
+        ]
+        if repairs:
+            predicted = step(self._setup, self._state.clone(), image, None, options)[0].labels
+            prompts = {i: replace(p, mask=predicted == i) if i in repairs else p for i, p in prompts.items()}
+        marked = mark_objects(Marker(image), prompts)
+        for note in marked.notes:
+            warnings.warn(note, stacklevel=3)
+        painted = torch.from_numpy(marked.labels)
+        if given is None:
+            return Given(painted, tuple(prompts))
+        # An object that is prompted is where its prompt says, not where the labels do.
+        kept = given.labels.masked_fill(torch.isin(given.labels, torch.tensor(list(prompts))), 0)
+        return Given(torch.where(painted != 0, painted, kept), tuple(dict.fromkeys((*given.ids, *prompts))))
 
     @torch.inference_mode()
     def _bound_memory(self, megabytes: float) -> None:

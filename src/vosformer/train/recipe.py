@@ -195,6 +195,27 @@ class Rollout:
 
 
 @dataclass(frozen=True)
+class Clicks:
+    """How the user of an interactive training is simulated; of recipes with task "clicks" alone.
+
+    Attributes:
+        prompts: probabilities of what is said first: a click, a box, clicks on a damaged mask, several clicks, scribbles.
+        rounds: probabilities of 0, 1, 2, ... further clicks on the network's own errors before the prediction that it learns from.
+        exact: probability that a click is exactly in the middle of the largest error, not only well inside it.
+        focal: weight of the normalised focal loss.
+        jaccard: weight of the soft Jaccard loss.
+        focal_gamma: of the focal weights.
+    """
+
+    prompts: tuple[float, float, float, float, float] = (0.5, 0.2, 0.15, 0.1, 0.05)
+    rounds: tuple[float, ...] = (0.45, 0.25, 0.2, 0.1)
+    exact: float = 0.5
+    focal: float = 1.0
+    jaccard: float = 0.5
+    focal_gamma: float = 2.0
+
+
+@dataclass(frozen=True)
 class Run:
     """How it is computed.
 
@@ -233,7 +254,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Recipe:
-    """One stage of training. `paper` says where its numbers come from."""
+    """One stage of training. `paper` says where its numbers come from, `task` what is learnt (see `vosformer.train.tasks`)."""
 
     name: str
     paper: str
@@ -243,6 +264,8 @@ class Recipe:
     loss: Loss = field(default_factory=Loss)
     rollout: Rollout = field(default_factory=Rollout)
     run: Run = field(default_factory=Run)
+    task: Literal["video", "clicks"] = "video"
+    clicks: Clicks = field(default_factory=Clicks)
 
     def scaled(self, steps: int) -> Recipe:
         """The same recipe over another number of steps: every schedule is stretched with it.
@@ -316,7 +339,7 @@ def _flat(part: Any, prefix: str) -> Iterator[tuple[str, Any]]:
 
 
 _AT_LEAST = {
-    "data.frames": 2,
+    "data.frames": 1,
     "data.crop": 16,
     "data.width": 16,
     "data.max_objects": 1,
@@ -360,6 +383,8 @@ def checked(recipe: Recipe) -> Recipe:
     for key in _POSITIVE:
         if values[key] == 0:
             raise InputError(f"{key} is 0, expected a number above 0")
+    if recipe.data.frames < 2 and recipe.task == "video":
+        raise InputError(f"data.frames is {recipe.data.frames}, expected at least 2: following objects is learnt from clips")
     low, high = recipe.data.window
     if not 0 < low <= high <= 1:
         raise InputError(f"data.window is {recipe.data.window}, expected (smallest, largest) above 0 and up to 1")

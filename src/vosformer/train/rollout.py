@@ -26,15 +26,13 @@ from vosformer.train.losses import Values, auxiliary_weight, depth_weights, segm
 from vosformer.train.recipe import Recipe
 from vosformer.train.slots import Places
 
-TERMS = ("loss", "ce", "jaccard", "dice", "auxiliary")
-
 
 class Rolled(NamedTuple):
     """What comes of a batch.
 
     Attributes:
         loss: [] to be minimised: the mean over the samples.
-        terms: [5] detached means, in the order of `TERMS`.
+        terms: [n] detached means, in the order of the engine's `TERMS`.
         labels: uint8 [B,T,H,W] predicted labels (frame 0: the truth), or None where nothing needed them.
     """
 
@@ -50,6 +48,8 @@ class Rollout(nn.Module):
         model: what is trained.
         recipe: losses, schedules and memory in training.
     """
+
+    TERMS = ("loss", "ce", "jaccard", "dice", "auxiliary")
 
     _mean: Tensor
     _std: Tensor

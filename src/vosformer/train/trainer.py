@@ -14,7 +14,7 @@ from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -29,8 +29,7 @@ from vosformer.train.distributed import Processes, join, precision, shares
 from vosformer.train.logger import TrainingLog, gpu_memory_gib
 from vosformer.train.optim import Average, freeze, load_optimizer, optimiser, optimizer_tensors, set_rate
 from vosformer.train.recipe import Recipe, checked
-from vosformer.train.rollout import TERMS, Rollout
-from vosformer.weights.saving import save_weights
+from vosformer.train.tasks import task_of
 
 # What a run cannot change half-way: which clips a step sees, and what the checkpoint's tensors mean.
 _SAME = ("name", "model.variant", "run.seed", "run.batch", "optim.algorithm")
@@ -68,7 +67,8 @@ class Trainer:
     """One run.
 
     Args:
-        model: the system, with the weights to begin with. Its trainable parameters are those that require gradients and that
+        model: the system or click network, with the weights to begin with. Its trainable parameters are those that require
+            gradients and that
             `recipe.model.freeze` does not name.
         recipe: what to do.
         clips: the training data.
@@ -79,7 +79,9 @@ class Trainer:
         InputError: settings that contradict each other, or options that a weights file cannot hold.
     """
 
-    def __init__(self, model: VOSModel, recipe: Recipe, clips: Clips, folder: Path, processes: Processes | None = None) -> None:
+    def __init__(
+        self, model: nn.Module, recipe: Recipe, clips: Clips, folder: Path, processes: Processes | None = None
+    ) -> None:
         self.recipe, self.clips, self.folder = checked(recipe), clips, folder
         self.processes = processes or join()
         run, device = recipe.run, self.processes.device
@@ -95,12 +97,14 @@ class Trainer:
         self.step = 0
         self._resting: list[nn.Parameter] | None = None
         self._stop = False
-        self._rollout = Rollout(self.model, recipe).to(device)
-        to_json(model.built_with)  # what cannot be saved in the end is refused before the first step
-        self._engine = self.processes.wrap(self._rollout)
+        self._task = task_of(recipe)
+        engine = self._task.engine(self.model, recipe).to(device)
+        self._terms: tuple[str, ...] = engine.TERMS  # type: ignore[assignment]
+        self._engine = self.processes.wrap(engine)
+        to_json(cast(dict[str, Any], model.built_with))  # what cannot be saved in the end is refused before the first step
         if run.compile:
             # Only the encoder: it is the largest part, and the only one whose shapes never change.
-            self.model.encode = torch.compile(self.model.encode)  # type: ignore[method-assign]
+            self.model.encode = torch.compile(cast(VOSModel, self.model).encode)
 
     def resume(self) -> bool:
         """Go on from the newest whole checkpoint of the folder, if there is one.
@@ -208,7 +212,7 @@ class Trainer:
         self._enter_phase()
         rate = set_rate(self.optimizer, optim, self.step, run.steps)
         self.optimizer.zero_grad(set_to_none=True)
-        terms = torch.zeros(len(TERMS), device=device)
+        terms = torch.zeros(len(self._terms), device=device)
         predicted = None
         used = []
         parts = self.shares.accumulate
@@ -229,7 +233,7 @@ class Trainer:
         norm = self._update(used)
         stop = torch.tensor([float(self._stop)], device=device)
         means = self.processes.mean(torch.cat([terms, stop])).tolist()
-        values = dict(zip((*TERMS, "stop"), means, strict=True))
+        values = dict(zip((*self._terms, "stop"), means, strict=True))
         return {**values, "gradient_norm": norm, "lr": rate}, used[-1], predicted
 
     def _update(self, used: list[Batch]) -> float:
@@ -307,14 +311,13 @@ class Trainer:
         best = self.folder / "weights.safetensors"
         if not self.processes.leads:
             return best
-        name = self.recipe.model.variant
         about = {"recipe": self.recipe.name, "steps": str(self.step), "seed": str(self.recipe.run.seed)}
         if self.average is None:
-            return save_weights(self.model, name, best, about, dtype=torch.float32)
+            return self._task.save(self.model, self.recipe, best, about)
         live = self.folder / "weights-live.safetensors"
-        save_weights(self.model, name, live, about, dtype=torch.float32)
+        self._task.save(self.model, self.recipe, live, about)
         with self.average.in_place(self.model):
-            return save_weights(self.model, name, best, {**about, "average": "yes"}, dtype=torch.float32)
+            return self._task.save(self.model, self.recipe, best, {**about, "average": "yes"})
 
 
 class _Signals:

@@ -61,23 +61,35 @@ def save_weights(
         WeightsError: a tensor holds NaN or infinity.
         OutputError: it could not be written.
     """
-    path = Path(path)
     registry.variant(variant)
+    built_with = model.built_with if isinstance(model, VOSModel) else {}
+    return write_weights(model, variant, Path(path), metadata, dtype, built_with if overrides is None else overrides)
+
+
+def write_weights(
+    model: nn.Module, kind: str, path: Path, metadata: Mapping[str, Any] | None, dtype: torch.dtype, options: Mapping[str, Any]
+) -> Path:
+    """Write a network that need not be a variant: `save_weights` with `kind` in place of the variant's name.
+
+    Raises:
+        InputError: metadata under a name that is used already, or options that JSON cannot hold.
+        WeightsError: a tensor holds NaN or infinity.
+        OutputError: it could not be written.
+    """
     clash = sorted(set(metadata or {}) & set(_RESERVED))
     if clash:
         raise InputError(f"metadata must not set {', '.join(clash)}: vosformer writes these itself")
     tensors = {name: _stored(name, tensor, dtype) for name, tensor in model.state_dict().items()}
     try:
         entries = {key: value if isinstance(value, str) else json.dumps(value) for key, value in (metadata or {}).items()}
-        built_with = model.built_with if isinstance(model, VOSModel) else {}
-        options = json.dumps(to_json(built_with if overrides is None else overrides))
+        built_with = json.dumps(to_json(options))
     except TypeError as error:
         raise InputError(f"metadata and overrides must be JSON values: {error}") from None
     entries |= {
         "format": "pt",
         "vosformer": _version(),
-        "variant": variant,
-        "overrides": options,
+        "variant": kind,
+        "overrides": built_with,
         "sha256": tensor_hash(tensors),
     }
     data = safetensors.torch.save(tensors, entries)

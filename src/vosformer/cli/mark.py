@@ -1,0 +1,76 @@
+"""`vosformer mark`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import tyro
+from rich.console import Console
+
+from vosformer.cli.common import prepare_machine
+from vosformer.cli.prompting import Marks, mark_frame
+from vosformer.cli.source_options import SourceOptions
+from vosformer.cli.summary import show_notes
+from vosformer.errors import InputError
+from vosformer.formats import read_masks
+from vosformer.io import indexed_png, write_bytes
+
+
+def mark(
+    video: Annotated[str, tyro.conf.Positional],
+    /,
+    out: Annotated[Path, tyro.conf.arg(aliases=("-o",))],
+    number: Annotated[int, tyro.conf.arg(aliases=("-n",))] = 0,
+    point: tuple[str, ...] = (),
+    not_: Annotated[tuple[str, ...], tyro.conf.arg(name="not")] = (),
+    box: tuple[str, ...] = (),
+    polygon: tuple[str, ...] = (),
+    mask: Path | None = None,
+    classical: bool = False,
+    network: Path | None = None,
+    threads: int | None = None,
+    reading: Annotated[SourceOptions, tyro.conf.arg(name="")] = SourceOptions(),
+) -> None:
+    """Mark objects on one frame of a video: clicks, boxes and polygons become a label image that `track --mask` takes.
+
+    Places are x,y in pixels of the frame, from its top left corner; `7:` in front says which object is meant (default: 1). All flags
+    can be given several times. Where two objects meet, the pixels go to the one with the higher id.
+
+    Args:
+        video: video file, folder, list or pattern of images.
+        out: label image to write, an indexed .png.
+        number: of the frame; the first is 0.
+        point: a place on the object, e.g. 7:320,200.
+        not_: a place that is not the object.
+        box: around the object: 7:LEFT,TOP,RIGHT,BOTTOM.
+        polygon: corners of the object, drawn by hand: 7:X,Y,X,Y,X,Y,...
+        mask: label image of this frame, in which points repair objects; objects that nothing is said about stay as they are.
+        classical: GrabCut and a random walker in place of the click network.
+        network: weights of a click network of your own (see `vosformer train clicks`).
+        threads: CPU threads (default: one a core, or 1 if other programs keep the cores busy).
+        reading: how the frames are read.
+    """
+    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    prepare_machine(threads)
+    if out.suffix.lower() != ".png":
+        raise InputError(f"-o {out}: a label image is written as .png")
+    marks = Marks(point, not_, box, polygon)
+    if not marks:
+        raise InputError("nothing is marked: say where objects are with --point, --box or --polygon")
+    if Path(video).resolve() in (out.resolve(), out.resolve().parent):
+        raise InputError(f"{out} would become part of the video; choose another place with -o")
+    with reading.open(video) as source:
+        held = None if mask is None else read_masks(mask, source, frame=number).labels.get(number)
+        marked = mark_frame(source, number, marks, held, classical=classical, network=network)
+    ids, pixels = np.unique(marked.labels, return_counts=True)
+    if ids[0] < 0 or ids[-1] > 255:
+        raise InputError(
+            f"the id {ids[0] if ids[0] < 0 else ids[-1]} does not fit a label image, which holds ids from 1 to 255"
+        )
+    write_bytes(out, indexed_png(marked.labels))
+    show_notes([*source.notes, *marked.notes], console)
+    sizes = ", ".join(f"object {i}: {n} pixels" for i, n in zip(ids, pixels, strict=True) if i)
+    console.print(f"{sizes or 'no object'}; written to {out}", markup=False)
+    console.print(f"vosformer track {video} --mask {out}{f' --mask-frame {number}' if number else ''} -o OUT/", markup=False)

@@ -1,0 +1,165 @@
+"""Clicks, boxes and polygons as text on the command line: `7:320,200` is a place for object 7."""
+
+from __future__ import annotations
+
+from collections import ChainMap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vosformer.errors import InputError
+from vosformer.formats import AnnotatedMasks, ObjectInfo, read_masks
+from vosformer.io import Source
+from vosformer.prompts import MarkedObjects, Marker, Prompt, mark_objects, polygon
+from vosformer.prompts.weights import load_network
+
+
+class Marks(NamedTuple):
+    """What was said about objects, as texts.
+
+    Attributes:
+        point: `ID:X,Y` on an object.
+        not_: `ID:X,Y` beside it.
+        box: `ID:X0,Y0,X1,Y1` around it.
+        polygon: `ID:X,Y,X,Y,X,Y,...` drawn around it.
+    """
+
+    point: Sequence[str] = ()
+    not_: Sequence[str] = ()
+    box: Sequence[str] = ()
+    polygon: Sequence[str] = ()
+
+    def __bool__(self) -> bool:
+        return any(map(len, self))
+
+
+class GivenMasks(NamedTuple):
+    """The user's masks.
+
+    Attributes:
+        labels: frame number -> int32 [H,W].
+        palette: uint8 RGB [256,3] of their files, or None.
+        objects: what an annotation file says of the objects.
+        notes: what a user should know about them.
+    """
+
+    labels: Mapping[int, NDArray[np.int32]]
+    palette: NDArray[np.uint8] | None
+    objects: Mapping[int, ObjectInfo]
+    notes: tuple[str, ...]
+
+
+def given_masks(source: Source, mask: Path | None, number: int, marks: Marks) -> GivenMasks:
+    """The masks of files, and on frame `number` what is marked by clicks and the like.
+
+    Raises:
+        InputError: nothing is given, or what is given cannot be used.
+    """
+    if mask is None and not marks:
+        raise InputError("nothing is marked: give masks with --mask, or say where objects are with --point, --box or --polygon")
+    masks = None if mask is None else read_masks(mask, source, frame=number)
+    labels: Mapping[int, NDArray[np.int32]] = {} if masks is None else masks.labels
+    palette, notes = (None, ()) if masks is None else (masks[next(iter(masks))].palette, masks.notes)
+    objects = masks.objects if isinstance(masks, AnnotatedMasks) else {}
+    if marks:
+        made = mark_frame(source, number, marks, labels.get(number))
+        labels = ChainMap({number: made.labels}, cast(dict[int, NDArray[np.int32]], labels))
+        notes = (*notes, *made.notes)
+    return GivenMasks(labels, palette, objects, notes)
+
+
+def mark_frame(
+    source: Source,
+    number: int,
+    marks: Marks,
+    held: NDArray[np.int32] | None = None,
+    *,
+    classical: bool = False,
+    network: Path | None = None,
+) -> MarkedObjects:
+    """Mark objects on one frame.
+
+    Args:
+        source: the frames.
+        number: of the frame.
+        marks: what is said about the objects.
+        held: int32 [H,W], masks of that frame that exist: points repair them, objects without a prompt stay as they are.
+        classical: GrabCut and a random walker in place of the click network.
+        network: weights of a click network of one's own.
+
+    Returns:
+        The label map; objects are marked in the order of their ids.
+
+    Raises:
+        InputError: a text that cannot be read, a place outside the frame, or a frame that does not decode.
+    """
+    if source.live:
+        raise InputError(
+            f"{source.name} is live, so no frame of it can be marked before it is tracked: give a mask with --mask"
+        )
+    frame = source.read(number)
+    if frame.image is None:
+        raise InputError(f"{source.name}: frame {number} cannot be marked: {frame.problem}")
+    height, width = frame.image.shape[:2]
+    held = np.zeros((height, width), np.int32) if held is None else held
+    prompts = read_prompts(marks, held)
+    own = None if network is None else load_network(network)
+    marker = Marker(frame.image, method="classical" if classical else "auto", network=own)
+    marked = mark_objects(marker, prompts)
+    kept = np.where(np.isin(held, list(prompts)), 0, held)
+    return MarkedObjects(np.where(marked.labels != 0, marked.labels, kept), marked.notes)
+
+
+def read_prompts(marks: Marks, held: NDArray[np.int32]) -> dict[int, Prompt]:
+    """The prompts of all objects, by ascending id.
+
+    Args:
+        marks: what is said about them.
+        held: int32 [H,W], masks that exist: of these objects, points repair them; a box or polygon marks them anew.
+
+    Raises:
+        InputError: a text that cannot be read, or two boxes of one object.
+    """
+    height, width = held.shape
+    clicks: dict[int, list[tuple[float, float]]] = {}
+    labels: dict[int, list[int]] = {}
+    boxes: dict[int, tuple[float, ...]] = {}
+    masks: dict[int, NDArray[np.bool_]] = {}
+    for flag, texts, label in (("--point", marks.point, 1), ("--not", marks.not_, 0)):
+        for text in texts:
+            i, (x, y) = _numbers(flag, text, "X,Y", 2)
+            clicks.setdefault(i, []).append((x, y))
+            labels.setdefault(i, []).append(label)
+    for text in marks.box:
+        i, values = _numbers("--box", text, "X0,Y0,X1,Y1", 4)
+        if i in boxes:
+            raise InputError(f"--box {text}: object {i} has a box already")
+        boxes[i] = values
+    for text in marks.polygon:
+        i, values = _numbers("--polygon", text, "X,Y,X,Y,X,Y,...", None)
+        corners = list(zip(values[::2], values[1::2], strict=True))
+        masks[i] = masks.get(i, np.zeros((height, width), bool)) | polygon(corners, height, width)
+    prompts = {}
+    for i in sorted({*clicks, *boxes, *masks}):
+        known = masks.get(i)
+        if known is None and i not in boxes and (held == i).any():
+            known = held == i
+        prompts[i] = Prompt(clicks.get(i, ()), labels.get(i), boxes.get(i), None, known)
+    return prompts
+
+
+def _numbers(flag: str, text: str, form: str, count: int | None) -> tuple[int, tuple[float, ...]]:
+    """Object and numbers of `ID:N,N,...`; without `ID:` it is object 1."""
+    head, colon, tail = text.rpartition(":")
+    try:
+        i = int(head) if colon else 1
+        values = tuple(float(part) for part in tail.split(","))
+    except ValueError:
+        raise InputError(f"{flag} {text}: expected ID:{form}, e.g. 7:320,200") from None
+    wrong = len(values) != count if count is not None else len(values) % 2 or len(values) < 6
+    if wrong:
+        raise InputError(f"{flag} {text}: {len(values)} numbers were given, expected ID:{form}")
+    return i, values

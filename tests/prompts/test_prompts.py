@@ -1,0 +1,320 @@
+"""Prompts in Python: what a mask must keep to whatever the network thinks, the fallbacks without weights, and every mistake."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from dummy_models import ColourModel, flat_clip
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import vosformer
+from vosformer.errors import InputError
+from vosformer.prompts import Marker, Prompt, Scissors, brush, mark, mark_objects, polygon, stroke
+from vosformer.prompts.network import ClickNetwork
+
+H, W = 60, 90
+
+
+@pytest.fixture(scope="module")
+def network() -> ClickNetwork:
+    """One that was never trained: what is promised of every mask must not rest on good weights."""
+    torch.manual_seed(3)
+    return ClickNetwork(width=48, heads=2).eval()
+
+
+def scene(height: int = H, width: int = W) -> tuple[np.ndarray, np.ndarray]:
+    """A bright ellipse on a dark, noisy ground: frame and mask."""
+    rows, columns = np.mgrid[:height, :width]
+    mask = ((rows - height / 2) / (height / 4)) ** 2 + ((columns - width / 3) / (width / 5)) ** 2 < 1
+    noise = np.random.default_rng(0).integers(0, 30, (height, width, 3))
+    frame = np.where(mask[..., None], (200, 160, 40), (30, 50, 90)) + noise
+    return frame.astype(np.uint8), mask
+
+
+def iou(a: np.ndarray, b: np.ndarray) -> float:
+    return (a & b).sum() / max(1, (a | b).sum())
+
+
+places = st.tuples(st.integers(0, W - 1), st.integers(0, H - 1))
+
+
+@settings(max_examples=20, deadline=None)
+@given(first=places, more=st.lists(st.tuples(places, st.booleans()), max_size=3))
+def test_every_click_lies_on_its_side_of_the_mask(network, first, more):
+    frame, _ = scene()
+    points, labels = [first, *(place for place, _ in more)], [1, *(int(positive) for _, positive in more)]
+    found = Marker(frame, network=network, side=64).mark(Prompt(points, labels))
+    assert found.shape == (H, W)
+    assert found.dtype == bool
+    radius = 2 * max(1, round(W / 400))
+    for number, ((x, y), label) in enumerate(zip(points, labels, strict=True)):
+        later = points[number + 1 :]
+        if all(max(abs(x - u), abs(y - v)) > radius for u, v in later):  # else the later one wins
+            assert found[y, x] == bool(label)
+
+
+def test_the_later_of_two_clicks_on_one_pixel_wins(network):
+    frame, _ = scene()
+    assert not Marker(frame, network=network, side=64).mark(Prompt([(30, 30), (30, 30)], [1, 0]))[30, 30]
+    assert Marker(frame, network=network, side=64).mark(Prompt([(30, 30), (30, 30)], [0, 1]))[30, 30]
+
+
+@settings(max_examples=15, deadline=None)
+@given(place=places, positive=st.booleans())
+def test_a_repair_changes_one_connected_piece_at_the_click(network, place, positive):
+    import cv2
+
+    frame, mask = scene()
+    found = Marker(frame, network=network, side=64).mark(Prompt([place], [int(positive)], mask=mask))
+    changed = found ^ mask
+    x, y = place
+    assert found[y, x] == positive
+    if changed.any():
+        near = cv2.dilate(changed.astype(np.uint8), np.ones((7, 7), np.uint8)) > 0
+        pieces, _ = cv2.connectedComponents(near.astype(np.uint8))
+        assert near[y, x]
+        assert pieces == 2  # the ground and one piece
+    if positive:
+        assert (found | ~mask).all()
+    else:
+        assert (mask | ~found).all()
+
+
+def test_a_mask_alone_is_the_answer_and_a_copy(network):
+    frame, mask = scene()
+    found = Marker(frame, network=network).mark(Prompt(mask=mask))
+    assert (found == mask).all()
+    found[:] = False
+    assert mask.any()
+
+
+def test_remembering_clicks_changes_nothing(network):
+    frame, _ = scene()
+    said = [((30, 30), 1), ((60, 10), 0), ((35, 40), 1), ((80, 50), 0)]
+    marker = Marker(frame, network=network, side=64)
+
+    def prompt(count: int) -> Prompt:
+        return Prompt([place for place, _ in said[:count]], [label for _, label in said[:count]])
+
+    for count in (1, 2, 4, 3, 1, 4):  # forward, back, and over again
+        fresh = Marker(frame, network=network, side=64).mark(prompt(count))
+        assert (marker.mark(prompt(count)) == fresh).all()
+    other = Prompt([(70, 20)], box=(55, 5, 88, 40))
+    marker.mark(other)
+    assert (marker.mark(prompt(4)) == Marker(frame, network=network, side=64).mark(prompt(4))).all()
+
+
+def test_one_click_more_costs_one_pass(network, monkeypatch):
+    frame, _ = scene()
+    marker = Marker(frame, network=network, side=64)
+    passes = []
+    real = ClickNetwork.forward
+    monkeypatch.setattr(ClickNetwork, "forward", lambda self, *args: passes.append(1) or real(self, *args))
+    marker.mark(Prompt([(30, 30), (35, 30), (60, 5)], [1, 1, 0]))
+    passes.clear()
+    marker.mark(Prompt([(30, 30), (35, 30), (60, 5), (25, 25)], [1, 1, 0, 1]))
+    assert len(passes) == 1
+    marker.mark(Prompt([(30, 30), (35, 30)]))
+    assert len(passes) == 1
+
+
+def test_grabcut_finds_what_is_in_a_box():
+    frame, mask = scene()
+    assert iou(mark(frame, box=(10, 12, 50, 48), method="classical"), mask) > 0.9
+
+
+def test_grabcut_scales_large_frames_and_keeps_to_the_box():
+    frame, mask = scene(600, 900)
+    found = mark(frame, box=(100, 120, 500, 480), method="classical")
+    assert iou(found, mask) > 0.95
+    assert not found[:, 510:].any()
+
+
+def test_the_same_box_gives_the_same_mask():
+    frame, _ = scene()
+    first = mark(frame, box=(5, 5, 60, 55), method="classical")
+    assert (first == mark(frame, box=(5, 5, 60, 55), method="classical")).all()
+
+
+def test_the_random_walker_follows_scribbles():
+    frame, mask = scene()
+    scribbles = np.zeros((H, W), np.int8)
+    scribbles[30, 22:38] = 1
+    scribbles[5, :] = scribbles[55, :] = -1
+    assert iou(mark(frame, scribbles=scribbles, method="classical"), mask) > 0.9
+
+
+def test_clicks_without_weights_are_walked_from():
+    frame, mask = scene()
+    assert iou(mark(frame, [(30, 30)], method="classical"), mask) > 0.8
+
+
+@pytest.mark.parametrize("positive", [True, False])
+def test_a_classical_repair_mends_what_is_clicked_and_keeps_the_rest(positive):
+    frame, mask = scene()
+    wrong = mask.copy()
+    if positive:
+        wrong[:, :24] = False
+    else:
+        wrong[10:25, 55:75] = True
+    found = mark(frame, [(17, 30) if positive else (65, 17)], [int(positive)], mask=wrong, method="classical")
+    assert iou(found, mask) > iou(wrong, mask) + 0.05
+
+
+def test_no_scikit_image_is_told(monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "skimage.segmentation", None)
+    with pytest.raises(InputError, match=r"vosformer\[prompts\]"):
+        mark(scene()[0], [(30, 30)], method="classical")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ({}, "says nothing"),
+        ({"points": [(90, 5)]}, r"\(90, 5\) is outside of the frame of 90 x 60"),
+        ({"points": [(-1, 5)]}, "outside"),
+        ({"points": [(float("nan"), 5)]}, "outside"),
+        ({"points": [(1, 2, 3)]}, "pairs"),
+        ({"points": "here"}, "pairs"),
+        ({"points": [(1, 2)], "labels": [1, 0]}, "2 labels were given for 1 points"),
+        ({"points": [(1, 2)], "labels": [2]}, "a label is 2"),
+        ({"points": [(1, 2)], "labels": [0]}, "only where the object is not"),
+        ({"box": (5, 5, 5, 9)}, "no area"),
+        ({"box": (9, 9, 5, 5)}, "no area"),
+        ({"box": (100, 5, 120, 9)}, "no pixel of the frame"),
+        ({"box": (1, 2, 3)}, "four numbers"),
+        ({"scribbles": np.zeros((H, W), np.int8)}, "empty"),
+        ({"scribbles": np.full((H, W), 7)}, "scribbles must be"),
+        ({"scribbles": np.ones((3, 3), bool)}, "scribbles of shape"),
+        ({"mask": np.ones((3, 3), bool)}, "a mask of shape"),
+        ({"mask": np.ones((H, W))}, "a mask of type float64"),
+        ({"points": [(1, 2)], "method": "magic"}, "method is 'magic'"),
+    ],
+)
+def test_mistakes_are_told(words, message):
+    with pytest.raises(InputError, match=message):
+        mark(scene()[0], **words)
+
+
+def test_a_frame_that_is_none_is_told():
+    with pytest.raises(InputError, match="expected uint8"):
+        mark(np.zeros((5, 5), np.uint8), [(1, 1)])
+
+
+def test_objects_that_meet_go_to_the_later_one_and_it_is_said():
+    frame, mask = scene()
+    left, right = mask.copy(), mask.copy()
+    left[:, 32:], right[:, :28] = False, False
+    marked = mark_objects(Marker(frame, method="classical"), {9: Prompt(mask=left), 4: Prompt(mask=right)})
+    assert ((marked.labels == 4) == right).all()
+    assert ((marked.labels == 9) == (left & ~right)).all()
+    assert f"objects 9 and 4 both claim {(left & right).sum()} pixels" in marked.notes[0]
+    with pytest.raises(InputError, match="object 9: a prompt says nothing"):
+        mark_objects(Marker(frame, method="classical"), {9: Prompt()})
+    with pytest.raises(InputError, match="the object 0"):
+        mark_objects(Marker(frame, method="classical"), {0: Prompt(mask=left)})
+
+
+def session() -> vosformer.Session:
+    return vosformer.Session(ColourModel(), device="cpu", dtype="fp32", size=None)
+
+
+@pytest.fixture
+def classical(monkeypatch):
+    """Sessions mark without weights."""
+    monkeypatch.setattr("vosformer.prompts.marker.default_network", lambda: None)
+
+
+def test_a_session_marks_by_prompts_and_follows(classical):
+    images, labels = flat_clip((3, 7), 4, size=(64, 96))
+    boxes = {}
+    for i in (3, 7):
+        rows, columns = np.nonzero(labels[0] == i)
+        box = (columns.min() - 2, rows.min() - 2, columns.max() + 3, rows.max() + 3)
+        boxes[i] = Prompt(box=box)
+    one = session()
+    out = one.step(images[0], prompts=boxes)
+    assert out.ids == (3, 7)
+    assert iou(out.labels == 7, labels[0] == 7) > 0.9
+    given = session()
+    given.step(images[0], out.labels)
+    for image in images[1:]:
+        assert (one.step(image).labels == given.step(image).labels).all()
+
+
+def test_a_prompt_on_a_followed_object_repairs_its_predicted_mask(classical):
+    images, labels = flat_clip((3, 7), 3, size=(64, 96))
+    one, plain = session(), session()
+    one.step(images[0], labels[0])
+    plain.step(images[0], labels[0])
+    predicted = plain.step(images[1]).labels
+    rows, columns = np.nonzero(predicted == 0)
+    at = len(rows) // 2
+    out = one.step(images[1], prompts={7: Prompt([(columns[at], rows[at])])})
+    assert out.labels[rows[at], columns[at]] == 7
+    assert ((predicted == 7) <= (out.labels == 7)).all()  # a positive click takes nothing away
+    negative = session()
+    negative.step(images[0], labels[0])
+    rows, columns = np.nonzero(predicted == 7)
+    out = negative.step(images[1], prompts={7: Prompt([(columns[0], rows[0])], [0])})
+    assert out.labels[rows[0], columns[0]] != 7
+    assert ((out.labels == 7) <= (predicted == 7)).all()
+
+
+def test_prompts_and_labels_on_one_frame(classical):
+    images, labels = flat_clip((3, 7), 2, size=(64, 96))
+    both = session()
+    mask = labels[0] == 7
+    out = both.step(images[0], np.where(labels[0] == 3, 3, 0), prompts={7: Prompt(mask=mask)})
+    assert (out.labels == labels[0]).all()
+    with pytest.warns(UserWarning, match="both claim"):
+        session().step(images[0], prompts={3: Prompt(mask=mask), 7: Prompt(mask=mask)})
+
+
+def test_a_prompt_that_does_not_fit_leaves_the_session_as_it_was(classical):
+    images, labels = flat_clip((3,), 2, size=(64, 96))
+    one = session()
+    one.step(images[0], labels[0])
+    with pytest.raises(InputError, match="object 9: the point"):
+        one.step(images[1], prompts={9: Prompt([(500, 1)])})
+    assert one.ids == (3,)
+    with pytest.raises(InputError, match=r"expected a vosformer\.Prompt"):
+        one.step(images[1], prompts={9: [(5, 1)]})
+
+
+def test_drawing():
+    square = polygon([(10, 10), (19, 10), (19, 19), (10, 19)], 30, 40)
+    assert square.sum() == 100
+    assert polygon([(-50, -50), (80, -50), (80, 80), (-50, 80)], 30, 40).all()
+    painted = brush(square, [(30, 15)], 3)
+    rows, columns = np.mgrid[:30, :40]
+    away = np.hypot(rows - 15, columns - 30)
+    assert painted[away <= 3].all()
+    assert (painted == square)[away >= 4].all()
+    assert not (brush(painted, [(0, 15), (39, 15)], 4, erase=True))[12:19].any()
+    assert (stroke([(5, 5), (25, 5)], 1, 30, 40)[5, 5:26]).all()
+    for wrong in (lambda: polygon([(1, 1), (2, 2)], 9, 9), lambda: brush(square, [], 2), lambda: brush(square, [(1, 1)], 0)):
+        with pytest.raises(InputError):
+            wrong()
+
+
+def test_scissors_hold_on_to_an_edge():
+    frame = np.full((80, 120, 3), 30, np.uint8)
+    frame[20:60, 30:90] = 220
+    scissors = Scissors(frame)
+    with pytest.raises(InputError, match="start"):
+        scissors.to(5, 5)
+    scissors.start(30, 20)
+    path = np.array(scissors.to(89, 59))
+    # Along the border of the rectangle, not through it: every place lies within 2 pixels of an edge.
+    across = np.minimum(abs(path[:, 0] - 29.5), abs(path[:, 0] - 89.5)) <= 2
+    down = np.minimum(abs(path[:, 1] - 19.5), abs(path[:, 1] - 59.5)) <= 2
+    assert (across | down).all()
+    assert tuple(path[0]) == (30, 20)
+    assert tuple(path[-1]) == (89, 59)
+    with pytest.raises(InputError, match="outside"):
+        scissors.start(200, 5)
