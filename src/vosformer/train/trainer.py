@@ -68,8 +68,7 @@ class Trainer:
 
     Args:
         model: the system or click network, with the weights to begin with. Its trainable parameters are those that require
-            gradients and that
-            `recipe.model.freeze` does not name.
+            gradients and that `recipe.model.freeze` does not name.
         recipe: what to do.
         clips: the training data.
         folder: where checkpoints, logs and weights go.
@@ -104,7 +103,8 @@ class Trainer:
         to_json(cast(dict[str, Any], model.built_with))  # what cannot be saved in the end is refused before the first step
         if run.compile:
             # Only the encoder: it is the largest part, and the only one whose shapes never change.
-            self.model.encode = torch.compile(cast(VOSModel, self.model).encode)
+            system = cast(VOSModel, self.model)
+            system.encode = torch.compile(system.encode)  # type: ignore[method-assign]
 
     def resume(self) -> bool:
         """Go on from the newest whole checkpoint of the folder, if there is one.
