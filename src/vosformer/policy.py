@@ -237,6 +237,7 @@ def named_policy(name: str, paper: Policy) -> Policy:
             (frames with given masks), or "every-K" (also each K-th frame; at most 8; for OneVOS the paper's queue or tokens with that
             gap, since its newest frame is read as the reference and enters the bank one frame later). For SimVOS and JointFormer also
             "first-and-previous", and "queue-N-every-K" (the first frame and each K-th one, N in all, besides the previous frame).
+            For OneVOS also "cap-N-every-K", with the paper's Cap.
         paper: the policy of the model's paper.
 
     Raises:
@@ -249,6 +250,12 @@ def named_policy(name: str, paper: Policy) -> Policy:
         fixed["given-only"] = replace(paper, gap=_NEVER).limited(_BOUND_FRAMES)
         if (every := re.fullmatch(r"every-([1-9]\d*)", name)) is not None:
             return replace(paper, gap=int(every[1])).limited(_BOUND_FRAMES)
+        expected.append("cap-N-every-K such as cap-3-every-11")
+        if (cap := re.fullmatch(r"cap-([1-9]\d*)-every-([1-9]\d*)", name)) is not None:
+            size, gap = int(cap[1]), int(cap[2])
+            return (
+                replace(paper, gap=gap, cap=size) if isinstance(paper, OneVOSQueue) else replace(paper, gap=gap, capacity=size)
+            )
     if (every := re.fullmatch(r"every-([1-9]\d*)", name)) is not None:
         return EveryK(int(every[1]), _BOUND_FRAMES)
     if isinstance(paper, FirstAndPrevious | Queue):  # the others look at the previous frame in a way of their own

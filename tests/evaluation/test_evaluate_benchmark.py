@@ -5,43 +5,24 @@ from __future__ import annotations
 import json
 import shutil
 import zipfile
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from oracle import DeadlyOracle, Oracle
 from PIL import Image
 
+from vosformer.cli import main
 from vosformer.errors import DataError, InputError
 from vosformer.evaluation import evaluate
 from vosformer.evaluation.benchmark import benchmark
+from vosformer.evaluation.presets import find_preset
 from vosformer.evaluation.protocols import PROTOCOLS
+from vosformer.inference.session import Session
+from vosformer.policy import EveryK, FirstAndPrevious, OneVOSQueue, named_policy
 
 SIZE = (20, 30)
-
-
-class Oracle:
-    """Sees the labels in the red channel of a frame, and follows the ids that it was given."""
-
-    def __init__(self, stop_after=None):
-        self.clips = []
-        self.stop_after = stop_after
-        self.options = []
-
-    def reset(self):
-        self.clips.append([])
-        self.known = set()
-
-    def step(self, frame, labels=None, **options):
-        if self.stop_after is not None and sum(map(len, self.clips)) == self.stop_after:
-            raise KeyboardInterrupt
-        assert frame.dtype == np.uint8
-        assert labels is None or (labels.dtype == np.int32 and labels.any())
-        given = None if labels is None else sorted(set(np.unique(labels).tolist()) - {0})
-        self.known |= set(given or ())
-        self.clips[-1].append((int(frame[0, 0, 1]), given))
-        self.options.append(options)
-        truth = frame[..., 0].astype(np.int32)
-        return SimpleNamespace(labels=np.where(np.isin(truth, list(self.known)), truth, 0).astype(np.int32))
 
 
 def frame_labels(t, ids, seed=0):
@@ -339,3 +320,164 @@ def test_names_of_the_command_are_the_ones_of_the_library():
 
     assert get_args(Dataset) == tuple(PROTOCOLS)
     assert set(get_args(RuleName)) == {*RULES, *TRACK_RULES, "vot"}
+
+
+@pytest.mark.parametrize("factory", ["plain", "deadly"])
+def test_workers_give_what_one_gives(davis, tmp_path, factory):
+    """Also if one of them is killed in the middle of a video."""
+    _, serial = run("davis2017-val", davis, tmp_path / "serial")
+    make = Oracle if factory == "plain" else partial(DeadlyOracle, tmp_path / "died")
+    calls = []
+    result = benchmark("davis2017-val", davis, make, tmp_path / "out", workers=2, progress=lambda *at: calls.append(at))
+    assert (tmp_path / "died").exists() is (factory == "deadly")
+    assert result.archive.read_bytes() == serial.archive.read_bytes()
+    assert result.report.overall == serial.report.overall
+    assert result.frames == 12
+    assert calls[-1] == (12, 12)
+
+
+def test_shards_make_the_whole(davis, tmp_path):
+    _, serial = run("davis2017-val", davis, tmp_path / "serial")
+    first, one = run("davis2017-val", davis, tmp_path / "out", part="1/2")
+    assert (len(first.clips), one.missing, one.archive, one.report) == (1, ("a",), None, None)
+    second, whole = run("davis2017-val", davis, tmp_path / "out", part="0/2")
+    assert len(second.clips) == 1
+    assert whole.archive.read_bytes() == serial.archive.read_bytes()
+    assert whole.report.overall == serial.report.overall
+    assert whole.frames == 12
+    with pytest.raises(InputError, match="run of other settings"):
+        run("davis2017-val", davis, tmp_path / "out", part="0/2", settings={"size": 1})
+
+
+def test_frames_in_full_resolution(davis, tmp_path):
+    for name in "ab":
+        folder = davis / "JPEGImages" / "Full-Resolution" / name
+        folder.mkdir(parents=True)
+        for path in (davis / "JPEGImages" / "480p" / name).iterdir():
+            with Image.open(path) as image:
+                image.resize((SIZE[1] * 2, SIZE[0] * 2), Image.Resampling.NEAREST).save(folder / path.name)
+    session, result = run("davis2017-val-full", davis, tmp_path / "out")
+    assert session.shapes == {(2 * SIZE[0], 2 * SIZE[1])}
+    assert result.report.jf == 1
+
+
+def test_frames_at_twice_the_rate(tmp_path):
+    root = tmp_path / "vost"
+    write(root, "JPEGImages_10fps", "unused", "v", dict.fromkeys(range(9), (1,)), labelled=set())
+    write(root, "JPEGImages", "Annotations", "v", dict.fromkeys(range(0, 9, 2), (1,)))
+    (root / "ImageSets").mkdir()
+    (root / "ImageSets" / "val.txt").write_text("v\n")
+    session, result = run("vost-val-10fps", root, tmp_path / "out")
+    assert [t for t, _ in session.clips[0]] == list(range(9))
+    assert sorted(path.stem for path in (result.folder / "v").iterdir()) == [f"{t:05d}" for t in range(0, 9, 2)]
+    assert result.report.score == 1
+
+
+def test_mosev2_and_viposeg(tmp_path):
+    root = tmp_path / "set"
+    write(root, "valid/JPEGImages", "valid/Annotations", "v", dict.fromkeys(range(7), (1, 2)))
+    (root / "valid" / "meta.json").write_text(json.dumps({"videos": {"v": {"length": 7, "objects": ["1", "2"]}}}))
+    _, result = run("mosev2-val", root, tmp_path / "mosev2")
+    assert result.report.rules == "mosev2"
+    assert result.report.official.overall["J"] == 100  # F-dot is 0 in pictures as small as these, as its disk has no pixel
+    (root / "valid" / "Annotations").rename(root / "valid" / "Annotations_gt")
+    (root / "valid" / "Annotations" / "v").mkdir(parents=True)
+    shutil.copy(root / "valid" / "Annotations_gt" / "v" / "00000.png", root / "valid" / "Annotations" / "v")
+    with pytest.raises(DataError, match=r"obj_class\.json"):
+        run("viposeg-val", root, tmp_path / "viposeg")
+    (root / "valid" / "obj_class.json").write_text(json.dumps({"v": {"1": 60, "2": 28}}))
+    _, result = run("viposeg-val", root, tmp_path / "viposeg2")
+    assert {name: group.jf for name, group in result.report.groups.items()} == {"stuff_seen": 1, "thing_seen": 1}
+
+
+def test_objects_that_overlap_are_followed_in_layers(tmp_path):
+    """SA-V: a folder of masks for each object; two of them overlap, and the third enters later."""
+    root = tmp_path / "sav"
+    (root / "JPEGImages_24fps" / "v").mkdir(parents=True)
+    boxes = {"000": (2, 2, 12, 12), "001": (8, 8, 18, 18), "002": (2, 20, 8, 28)}
+    for t in range(13):
+        image = np.zeros((*SIZE, 3), np.uint8)
+        image[..., 1] = t
+        Image.fromarray(image).save(root / "JPEGImages_24fps" / "v" / f"{t:05d}.png")
+        for name, (top, left, bottom, right) in boxes.items():
+            if t % 4 == 0:
+                mask = np.zeros(SIZE, np.uint8)
+                mask[top:bottom, left:right] = 0 if name == "002" and t < 4 else 255
+                path = root / "Annotations_6fps" / "v" / name / f"{t:05d}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(mask).save(path)
+    (root / "sav_val.txt").write_text("v\n")
+
+    class Still(Oracle):
+        """Nothing moves, so what was given is the answer."""
+
+        def reset(self):
+            super().reset()
+            self.last = np.zeros(SIZE, np.int32)
+
+        def step(self, frame, labels=None, **options):
+            self.clips[-1].append((int(frame[0, 0, 1]), None if labels is None else sorted(set(np.unique(labels)) - {0})))
+            if labels is not None:
+                self.last = np.where(labels > 0, labels, self.last)
+            return SimpleNamespace(labels=self.last)
+
+    session, result = run("sav-val", root, tmp_path / "out", Still())
+    assert [[given for given in clip if given[1]] for clip in session.clips] == [[(0, [1]), (4, [2])], [(0, [1])]]
+    assert result.report.score == 1
+    assert sorted(one.name for one in result.report.sequences[0].objects) == ["v/000", "v/001", "v/002"]
+    with zipfile.ZipFile(result.archive) as archive:
+        assert archive.namelist() == [f"v/{name}/{t:05d}.png" for name in boxes for t in (0, 4, 8, 12)]
+
+
+def test_speed_is_kept_with_the_run(davis, tmp_path):
+    with pytest.warns(UserWarning, match="random weights"):
+        session = Session("aot-t", memory="paper", size=64, dtype="fp32")
+    _, result = run("davis2017-val", davis, tmp_path / "out", session)
+    speed = json.loads((tmp_path / "out" / "run.json").read_text())["speed"]
+    assert speed["machine"] == "cpu, float32"
+    assert speed["objects"] == 2
+    assert 0 < speed["fps"] < speed["model_fps"]  # the model alone is faster than with all that is around it
+    assert result.timing.model_frames == 12 - 3 - 1  # without the first three steps, and the second video's first frame
+    assert "encode" not in vars(session.model)  # the clock is gone
+
+
+@pytest.mark.parametrize(
+    ("system", "dataset", "memory", "topk"),
+    [
+        ("jointformer", "davis2017-val", "first-and-previous", 60),
+        ("jointformer", "youtube2019-val", "queue-3-every-5", 120),
+        ("jointformer", "mose-val", "queue-3-every-5", 180),
+        ("jointformer", "vost-val", "queue-3-every-5", 30),
+        ("jointformer", "visor-val", "first-and-previous", 600),
+        ("onevos", "davis2017-val", "cap-5-every-10", None),
+        ("onevos", "davis2017-test-dev", "cap-4-every-10", None),
+        ("onevos", "youtube2018-val", "cap-3-every-11", None),
+        ("onevos", "mose-val", "cap-5-every-5", None),
+        ("deaot", "davis2017-val", "paper", None),
+    ],
+)
+def test_presets(system, dataset, memory, topk):
+    preset = find_preset(system, PROTOCOLS[dataset].family, dataset)
+    assert (preset.memory, preset.options.get("topk")) == (memory, topk)
+    papers = {"jointformer": FirstAndPrevious(), "onevos": OneVOSQueue(), "deaot": EveryK(5, None)}
+    policy = named_policy(preset.memory, papers[system])
+    if system == "onevos":
+        assert preset.memory == f"cap-{policy.cap}-every-{policy.gap}"
+
+
+def test_benchmark_command(davis, tmp_path, capsys):
+    """Settings are those of the paper, shown, and can be changed one by one."""
+    arguments = ["benchmark", "davis2017-val", str(davis), "-o", str(tmp_path / "out"), "--size", "64"]
+    assert main([*arguments, "--model", "default-fast"]) == 0
+    out = capsys.readouterr().out
+    assert "memory paper" in out
+    assert "dtype fp32" in out
+    assert "preset" in out
+    assert "model FPS" in out
+    settings = json.loads((tmp_path / "out" / "run.json").read_text())["settings"]
+    assert settings["memory"] == "paper"
+    assert main([*arguments, "--model", "default-fast", "--memory", "every-3"]) == 2
+    assert (
+        main([*arguments[:-3], str(tmp_path / "other"), "--size", "64", "--model", "default-fast", "--memory", "every-3"]) == 0
+    )
+    assert "preset" not in capsys.readouterr().out

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
+import torch
 import tyro
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
 
 from vosformer.cli.common import show_table
 from vosformer.cli.session_options import SessionOptions
+from vosformer.device import free_threads
 from vosformer.errors import InputError
-from vosformer.evaluation.protocols import named_protocol
+from vosformer.evaluation.benchmark import BenchmarkResult
+from vosformer.evaluation.presets import find_preset
+from vosformer.evaluation.protocols import PROTOCOLS, named_protocol
 from vosformer.evaluation.report import Report
 from vosformer.evaluation.rules import RULES
 from vosformer.evaluation.runner import Progress as Advance
@@ -22,24 +31,14 @@ from vosformer.evaluation.runner import evaluate as score
 from vosformer.evaluation.track_report import TRACK_RULES, TrackReport, evaluate_tracks
 from vosformer.evaluation.vot import VotReport
 from vosformer.evaluation.vot_files import evaluate_vot
+from vosformer.inference.session import Session
 
 if TYPE_CHECKING:
     RuleName = str
+    Dataset = str
 else:
+    Dataset = Literal[tuple(PROTOCOLS)]
     RuleName = Literal[(*RULES, *TRACK_RULES, "vot")]
-Dataset = Literal[
-    "davis2016-val",
-    "davis2017-val",
-    "davis2017-test-dev",
-    "youtube2018-val",
-    "youtube2018-val-all-frames",
-    "youtube2019-val",
-    "youtube2019-val-all-frames",
-    "mose-val",
-    "lvos-val",
-    "vost-val",
-    "folder",
-]
 
 
 def evaluate(
@@ -114,7 +113,9 @@ def benchmark(
     /,
     out: Annotated[Path, tyro.conf.arg(aliases=("-o",))],
     split: str | None = None,
-    run: Annotated[SessionOptions, tyro.conf.arg(name="")] = SessionOptions(size="own"),
+    run: Annotated[SessionOptions, tyro.conf.arg(name="")] = SessionOptions(size="own", memory="preset", dtype="fp32"),
+    workers: int = 1,
+    shard: str | None = None,
     resume: bool = False,
     objects: bool = False,
 ) -> int:
@@ -125,35 +126,95 @@ def benchmark(
         root: the data set's folder.
         out: folder for the masks, the zip file and the scores.
         split: another list of videos than the benchmark's: its name in ImageSets, or its file.
-        run: how the model runs.
+        run: how the model runs. The memory "preset" is that of the system's paper for this data set, with its k of the top-k filter.
+        workers: processes that share the videos, one a GPU or some on the CPU; any of them may die, and nothing is lost.
+        shard: i/n: run only each n-th video from the i-th on (from 0); several machines may share the folder `out`.
         resume: go on with a run that was stopped.
         objects: show the scores of every object.
     """
     from vosformer.evaluation.benchmark import benchmark as run_benchmark
 
+    console = Console(soft_wrap=True, highlight=False)
     run.prepare()
+    run, source = _with_preset(run, dataset)
+    shown = {
+        "memory": run.memory,
+        "size": run.size,
+        "dtype": run.dtype,
+        "scales": run.scales,
+        "flip": run.flip,
+        **run.read_options,
+    }
+    console.print(
+        "settings: "
+        + ", ".join(f"{name} {value}" for name, value in shown.items())
+        + "".join(f", {word}" for word in run.option)
+        + source,
+        markup=False,
+    )
     with _bar("running") as progress:
         result = run_benchmark(
             dataset,
             root,
-            run.session,
+            partial(_session, run, workers) if workers > 1 else run.session,
             out,
             split=split,
             resume=resume,
             settings=run.decisive,
             options=run.read_options,
+            workers=workers,
+            part=shard,
             progress=progress,
         )
-    console = Console()
     if result.report is not None:
         _show(result.report, objects)
+    elif result.missing:
+        console.print(f"not scored: {len(result.missing)} videos are left to other shards", markup=False)
     elif named_protocol(dataset).public_truth:
         console.print("not scored: no video has true masks on further frames than the first")
     else:
         console.print("the true masks are not public: hand in the zip file to be scored")
-    console.print(f"masks: {result.folder}\nzip file: {result.archive}", soft_wrap=True, markup=False, highlight=False)
-    console.print(f"{result.frames} frames, {result.fps:.2f} frames a second")
+    console.print(f"masks: {result.folder}", markup=False)
+    if result.archive is not None:
+        console.print(f"zip file: {result.archive}", markup=False)
+    _show_speed(result, console)
     return 0
+
+
+def _with_preset(run: SessionOptions, dataset: str) -> tuple[SessionOptions, str]:
+    """Put in what the system's paper has for the data set, where nothing else is asked for; and say where that comes from."""
+    if run.memory != "preset":
+        return run, ""
+    preset = find_preset(run.variant.system, named_protocol(dataset).family, dataset)
+    asked = {word.split("=", 1)[0] for word in run.option}
+    more = tuple(f"{name}={value}" for name, value in preset.options.items() if name not in asked)
+    return replace(
+        run, memory=preset.memory, option=(*run.option, *more)
+    ), f" (preset: {preset.source}; --memory and --option change it)"
+
+
+def _session(run: SessionOptions, workers: int) -> Session:
+    """Build the session of one of several workers: with its share of the CPU's threads, and one of the GPUs if there are several."""
+    threads = run.threads or max(1, free_threads() // workers)
+    number = int((multiprocessing.current_process()._identity or (1,))[0]) - 1
+    device = run.device
+    if device in ("auto", "cuda") and torch.cuda.device_count() > 1:
+        device = f"cuda:{number % torch.cuda.device_count()}"
+    run = replace(run, threads=threads, device=device)
+    run.prepare()
+    return run.session()
+
+
+def _show_speed(result: BenchmarkResult, console: Console) -> None:
+    """Print frames a second of the model alone and end to end, and on what."""
+    speed = result.speed()
+    table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0))
+    for name in ("frames", "model FPS", "FPS end to end", "objects", "GPU peak MB", "machine"):
+        table.add_column(name, justify="right", no_wrap=True)
+    model = f"{result.model_fps:.2f}" if result.model_fps else "-"
+    peak = f"{speed['gpu_peak_mb']:.0f}" if speed["gpu_peak_mb"] else "-"
+    table.add_row(str(result.frames), model, f"{result.fps:.2f}", str(speed["objects"]), peak, str(speed["machine"]) or "-")
+    show_table(table)
 
 
 def _show(report: Report | TrackReport | VotReport, objects: bool) -> None:

@@ -12,7 +12,7 @@ from vosformer.geometry import FrameSize
 from vosformer.inference.session import Session
 from vosformer.options import from_words, typed
 from vosformer.protocol import read_options
-from vosformer.registry import variant
+from vosformer.registry import Variant, variant
 from vosformer.weights import build, packaged
 from vosformer.weights.files import read_weights
 from vosformer.weights.matching import skeleton
@@ -83,14 +83,23 @@ class SessionOptions:
         """What the model's `read` is called with."""
         return self._options[1]
 
+    @property
+    def variant(self) -> Variant:
+        """The variant that runs, also where `model` names packaged weights.
+
+        Raises:
+            InputError: there is none of that name.
+        """
+        packed = packaged().get(self.model)
+        return variant(self.model if packed is None else variant_of(read_weights(packed)))
+
     @cached_property
     def _options(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """The options that the model is built with, and those that it is read with."""
         words = from_words(self.option, "--option")
         if not words:
             return {}, {}
-        packed = packaged().get(self.model)
-        model = skeleton(variant(self.model if packed is None else variant_of(read_weights(packed))))
+        model = skeleton(self.variant)
         hints = get_type_hints(type(model).read)
         reading = {name: typed(hints[name], words.pop(name), f"option {name}") for name in read_options(model) if name in words}
         return dict(words), reading

@@ -2,49 +2,20 @@
 
 from __future__ import annotations
 
-import json
-import time
-import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from itertools import chain
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-
-from vosformer.errors import DataError, InputError
 from vosformer.evaluation.layout import first_of
-from vosformer.evaluation.protocols import Video, find_videos, masks_folder, named_protocol, scorable
+from vosformer.evaluation.protocols import named_protocol
 from vosformer.evaluation.report import Report
+from vosformer.evaluation.run_folder import RunFolder
+from vosformer.evaluation.run_video import Steps, Timing, VideoRunner
 from vosformer.evaluation.runner import Progress, evaluate
-from vosformer.io import BackgroundSink, ImageFiles, LabelImages, Prefetch, write_bytes
-from vosformer.io.files import make_folder, output_errors, remove, replacing
-
-_ZIP_TIME = (1980, 1, 1, 0, 0, 0)  # the same results give the same bytes
-
-
-class Predicted(Protocol):
-    """What a step returns: see `Prediction`."""
-
-    @property
-    def labels(self) -> NDArray[np.int32]:
-        """int32 [height,width]: the id at each pixel, 0 = background."""
-        ...
-
-
-class Steps(Protocol):
-    """What follows objects through a video: `Session`, or anything else with these two methods."""
-
-    def step(self, frame: NDArray[np.uint8], labels: NDArray[np.int32] | None = None, **options: Any) -> Predicted:
-        """The masks of the next frame, given the labels of objects that are new on it."""
-        ...
-
-    def reset(self) -> None:
-        """Forget everything; another video begins."""
-        ...
+from vosformer.evaluation.videos import Video, find_videos, scorable, truth_folder
+from vosformer.parallel import Advance, run_all, shard
 
 
 @dataclass(frozen=True)
@@ -52,29 +23,45 @@ class BenchmarkResult:
     """What a run over a benchmark left behind.
 
     Attributes:
-        folder: of the masks: one folder of indexed PNGs for each video.
-        archive: the same as the zip file that the benchmark's server takes.
-        frames: that the model has seen, those of former runs that were resumed included.
-        seconds: that its steps took, decoding and writing not included.
-        report: the scores; None where the true masks are not public.
+        folder: of the masks: one folder of PNGs for each video.
+        archive: the same as the zip file that the benchmark's server takes; None while videos are missing (other shards').
+        timing: of all videos that are done, those of former runs that were resumed included.
+        report: the scores; None where the true masks are not public, or while videos are missing.
+        missing: videos that are not done yet.
     """
 
     folder: Path
-    archive: Path
-    frames: int
-    seconds: float
+    archive: Path | None
+    timing: Timing
     report: Report | None
+    missing: tuple[str, ...] = ()
+
+    @property
+    def frames(self) -> int:
+        """Frames that the model has seen."""
+        return self.timing.frames
 
     @property
     def fps(self) -> float:
-        """Frames a second of the model alone."""
-        return self.frames / self.seconds if self.seconds else 0.0
+        """Frames a second end to end: first frames, resizing and labels included; without decoding and writing."""
+        return self.timing.frames / self.timing.seconds if self.timing.seconds else 0.0
+
+    @property
+    def model_fps(self) -> float:
+        """Frames a second of the model alone, as papers give it: warm, without first frames and resizing; 0 if not known."""
+        return self.timing.model_frames / self.timing.model_seconds if self.timing.model_seconds else 0.0
+
+    def speed(self) -> dict[str, Any]:
+        """How fast it was, on what, as plain values."""
+        one = self.timing
+        known = {"machine": one.machine, "objects": one.objects, "gpu_peak_mb": round(one.gpu_bytes / 1e6, 1)}
+        return {"frames": one.frames, "seconds": one.seconds, "fps": self.fps, "model_fps": self.model_fps, **known}
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain values."""
         report = None if self.report is None else self.report.to_dict()
-        numbers = {"frames": self.frames, "seconds": self.seconds, "fps": self.fps}
-        return {"folder": str(self.folder), "archive": str(self.archive), **numbers, "report": report}
+        place = {"folder": str(self.folder), "archive": None if self.archive is None else str(self.archive)}
+        return {**place, **self.speed(), "missing": list(self.missing), "report": report}
 
 
 def benchmark(
@@ -88,25 +75,29 @@ def benchmark(
     score: bool | None = None,
     settings: Mapping[str, Any] | None = None,
     options: Mapping[str, Any] | None = None,
+    workers: int = 1,
+    part: str | None = None,
     progress: Progress | None = None,
 ) -> BenchmarkResult:
     """Run a benchmark by its official protocol.
 
-    Written to `out`: ``Annotations/VIDEO/FRAME.png`` (the given first mask is copied), ``NAME.zip`` for the server, ``scores.json``
-    and ``scores.csv`` where the true masks are there, and ``run.json``. A video's folder appears when it is complete, so a run
-    that was stopped can be resumed.
+    Written to `out`: ``Annotations/VIDEO/FRAME.png`` (the given first mask is copied; SA-V: ``VIDEO/OBJECT/FRAME.png``), ``NAME.zip``
+    for the server, ``scores.json`` and ``scores.csv`` where the true masks are there, and ``run.json``. A video's folder appears when
+    it is complete, so a run that was stopped can be resumed.
 
     Args:
-        dataset: see `PROTOCOLS`: "davis2016-val", "davis2017-val", "davis2017-test-dev", "youtube2018-val", "youtube2019-val" (both
-            also with "-all-frames"), "mose-val", "lvos-val", "vost-val", or "folder" for own clips.
+        dataset: see `PROTOCOLS`: "davis2016-val", "davis2017-val", ..., or "folder" for own clips.
         root: the data set's folder.
-        session_factory: makes the session; called once, when there is a video to run.
+        session_factory: makes the session; called once in each worker that has a video to run.
         out: folder for the results.
         split: another list of videos than the benchmark's: its name in ImageSets, or its file.
         resume: go on with a run in `out`; its settings must be the same.
         score: score the results; None = those of the videos whose true masks are there.
         settings: what the results depend on (variant, weights, size, ...): plain values, kept in run.json and compared on resuming.
         options: for every step, e.g. ``{"depth": 2}`` for AOST.
+        workers: processes that share the videos; with more than one, `session_factory` must be picklable (at the top of a module).
+        part: "i/n" runs only each n-th video from the i-th on (from 0), and goes on with a run of the same settings in `out`: several
+            machines can share a folder. Who finds all videos done packs and scores them.
         progress: called with (frames done, frames in all).
 
     Raises:
@@ -117,32 +108,62 @@ def benchmark(
     protocol = named_protocol(dataset)
     videos = find_videos(protocol, Path(root), split)
     names = [video.name for video in videos]
-    scored = scorable(protocol, videos) if score is None else names if score else []
+    scored = scorable(protocol, Path(root), videos) if score is None else names if score else []
     place = {"dataset": dataset, "root": str(Path(root).resolve()), "split": None if split is None else str(split)}
-    given = {**place, "settings": dict(settings or {})}
-    run = _Run.open(Path(out), given, resume)
-    session: Steps | None = None
-    total, done = sum(len(video.images) for video in videos), 0
-    for video in videos:
-        if not run.has(video.name):
-            session = session or session_factory()
-            before = done
+    run = RunFolder.open(Path(out), {**place, "settings": dict(settings or {})}, resume or part is not None)
+    _run_videos(run, shard(videos, part), partial(_start, session_factory, run, dict(options or {})), workers, progress)
+    missing = tuple(name for name in names if not run.has(name))
+    timings = run.timings(names)
+    total = Timing()
+    for timing in timings.values():
+        total = total.plus(timing)
+    archive = None if missing else run.pack(dataset, names, protocol.zip_prefix)
+    report = None
+    if scored and not missing:
+        report = _score(run, truth_folder(protocol, Path(root)), protocol.rules, names, scored)
+    result = BenchmarkResult(run.masks, archive, total, report, missing)
+    run.summarize({"speed": result.speed()}, timings)
+    return result
 
-            def advance(frames: int, before: int = before) -> None:
-                if progress is not None:
-                    progress(before + frames, total)
 
-            run.add(video, session, dict(options or {}), advance)
-        done += len(video.images)
+def _run_videos(
+    run: RunFolder,
+    videos: list[Video],
+    start: Callable[[], Callable[[Video, Advance], None]],
+    workers: int,
+    progress: Progress | None,
+) -> None:
+    """Run the videos that are not done yet; the first error ends it."""
+    total = sum(_length(video) for video in videos)
+    left = [video for video in videos if not run.has(video.name)]
+    done = {video.name: _length(video) for video in videos if run.has(video.name)}
+
+    def advance(index: int, frames: int) -> None:
+        done[left[index].name] = frames
         if progress is not None:
-            progress(done, total)
-    archive = run.pack(dataset, names, protocol.zip_prefix)
-    report = _score(run, masks_folder(protocol, Path(root)), protocol.rules, names, scored) if scored else None
-    frames, seconds = run.totals(names)
-    return BenchmarkResult(run.masks, archive, frames, seconds, report)
+            progress(sum(done.values()), total)
+
+    for outcome in run_all(left, start, workers=workers, advance=advance):
+        if outcome.error is not None:
+            raise outcome.error
+    if progress is not None:
+        progress(total, total)
 
 
-def _score(run: _Run, truth: Path, rules: str, names: list[str], scored: list[str]) -> Report:
+def _length(video: Video) -> int:
+    return len(video.images) * len(video.passes)
+
+
+def _start(session_factory: Callable[[], Steps], run: RunFolder, options: dict[str, Any]) -> Callable[[Video, Advance], None]:
+    runner = VideoRunner(session_factory(), options)
+
+    def work(video: Video, advance: Advance) -> None:
+        run.add(video.name, lambda folder: runner.run(video, folder, advance))
+
+    return work
+
+
+def _score(run: RunFolder, truth: Path, rules: str, names: list[str], scored: list[str]) -> Report:
     report = evaluate(run.masks, truth, rules=rules, split=scored, missing="zero")
     left = [name for name in names if name not in scored]
     if left:
@@ -150,107 +171,3 @@ def _score(run: _Run, truth: Path, rules: str, names: list[str], scored: list[st
     report.write_json(run.out / "scores.json")
     report.write_csv(run.out / "scores.csv")
     return report
-
-
-@dataclass(frozen=True)
-class _Run:
-    """The folder of a run, and its run.json: what was asked for, and frames and seconds of each video."""
-
-    out: Path
-    given: dict[str, Any]
-    timing: dict[str, dict[str, float]]
-
-    @property
-    def masks(self) -> Path:
-        return self.out / "Annotations"
-
-    @staticmethod
-    def open(out: Path, given: dict[str, Any], resume: bool) -> _Run:
-        path = make_folder(out) / "run.json"
-        given = json.loads(json.dumps(given))
-        timing: dict[str, dict[str, float]] = {}
-        if path.is_file():
-            try:
-                former = json.loads(path.read_text(encoding="utf-8"))
-                timing = former.pop("videos")
-            except (OSError, ValueError, KeyError, AttributeError) as error:
-                raise InputError(f"{path} cannot be read, so the run cannot be resumed: {error}") from error
-            # A run without any video yet, e.g. for a mistake in its settings, is in nobody's way.
-            begun = bool(timing) or any(entry.name[0] != "." for entry in (out / "Annotations").glob("*"))
-            if begun and not resume:
-                raise InputError(f"{out} already holds the results of a run; resume it, or choose another folder")
-            if begun and former != given:
-                raise InputError(f"{out} holds a run of other settings: {former}; asked for are {given}")
-        elif (out / "Annotations").exists():
-            raise InputError(
-                f"{out / 'Annotations'} is in the way: it is of no run that could be resumed; choose another folder"
-            )
-        run = _Run(out, given, timing)
-        run._save()
-        make_folder(run.masks)
-        return run
-
-    def has(self, name: str) -> bool:
-        return (self.masks / name).is_dir()
-
-    def add(self, video: Video, session: Steps, options: dict[str, Any], advance: Callable[[int], None]) -> None:
-        part = self.masks / f".part-{video.name}"
-        remove(part)
-        seconds = _run_video(video, session, part, options, advance)
-        with output_errors(part):
-            part.rename(self.masks / video.name)
-        self.timing[video.name] = {"frames": len(video.images), "seconds": round(seconds, 6)}
-        self._save()
-
-    def totals(self, names: list[str]) -> tuple[int, float]:
-        known = [self.timing[name] for name in names if name in self.timing]
-        return int(sum(one["frames"] for one in known)), sum(one["seconds"] for one in known)
-
-    def pack(self, dataset: str, names: list[str], prefix: str) -> Path:
-        """The zip file; PNGs do not get smaller, so they are only stored."""
-        path = self.out / f"{dataset}.zip"
-        with replacing(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
-            for file in chain.from_iterable(sorted((self.masks / name).glob("*.png")) for name in names):
-                entry = zipfile.ZipInfo(f"{prefix}{file.parent.name}/{file.name}", _ZIP_TIME)
-                archive.writestr(entry, file.read_bytes())
-        return path
-
-    def _save(self) -> None:
-        text = json.dumps({**self.given, "videos": self.timing}, indent=1)
-        write_bytes(self.out / "run.json", (text + "\n").encode())
-
-
-def _run_video(video: Video, session: Steps, folder: Path, options: dict[str, Any], advance: Callable[[int], None]) -> float:
-    """Write the masks of one video; returns the seconds that the model took."""
-    session.reset()
-    source = ImageFiles(video.images, f"the video {video.name}")
-    seconds = 0.0
-    with Prefetch(source.frames()) as frames, BackgroundSink(LabelImages(folder)) as sink:
-        for number, (frame, given) in enumerate(zip(frames, video.given(), strict=True)):
-            if frame.image is None:
-                raise DataError(f"frame {frame.name} of the video {video.name} does not decode: {frame.problem}")
-            if given is not None and given.shape != frame.image.shape[:2]:
-                raise DataError(
-                    f"the mask {video.masks[frame.name]} is {given.shape[1]} x {given.shape[0]} pixels, its frame "
-                    f"{video.images[number]} {frame.image.shape[1]} x {frame.image.shape[0]}"
-                )
-            _wait()  # for what the last step left to do on a GPU
-            began = time.perf_counter()
-            labels = session.step(frame.image, given, **options).labels
-            _wait()
-            seconds += time.perf_counter() - began
-            if frame.name in video.wanted:
-                copied = given if number == 0 and given is not None else labels
-                sink.write(frame, copied, {}, _no_probability)
-            advance(number + 1)
-    return seconds
-
-
-def _wait() -> None:
-    """Until the GPU, if there is one, has done what it was given."""
-    if torch.accelerator.is_available():
-        torch.accelerator.synchronize()
-
-
-def _no_probability(_: int) -> NDArray[np.float32]:
-    raise InputError("label images need no probabilities")

@@ -90,6 +90,8 @@ def _match(truth: Masks, result: Masks, kernel: NDArray[np.uint8]) -> float:
     counts = int(truth.sum()), int(result.sum())
     if not all(counts):
         return float(not any(counts))
+    if not kernel.any():  # a shifted disk of less than 0.59 pixels has no offset
+        return 0.0
     # Only the part of the picture that holds both boundaries matters.
     used = np.argwhere(truth | result)
     (top, left), (bottom, right) = used.min(0), used.max(0) + 1

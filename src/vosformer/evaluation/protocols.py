@@ -1,22 +1,14 @@
-"""How each benchmark is run: which frames a model sees, which masks it is given, and what is handed in."""
+"""The benchmarks: where their frames and masks lie, which are shown and given, and what is handed in."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
+from vosformer.errors import InputError
+from vosformer.evaluation.rules import RULES, Rules
 
-from vosformer.errors import DataError, InputError
-from vosformer.evaluation.layout import first_of, mask_files, own_clips, read_meta, read_split
-from vosformer.evaluation.masks import labels_present, read_labels
-from vosformer.evaluation.ranges import listed
-from vosformer.evaluation.rules import RULES, VOID, Rules
-from vosformer.io.images import SUFFIXES
-from vosformer.io.order import natural_key
+Family = Literal["davis", "youtube", "mose", "lvos", "vost", "visor", "viposeg", "sav", "own"]
 
 
 @dataclass(frozen=True)
@@ -26,28 +18,38 @@ class Protocol:
     Attributes:
         name: what users type.
         summary: one line for the help.
+        family: data sets of one family have the same presets, see `presets`.
         images: where the frames may be, below the data set's root: folders of one folder a video.
-        masks: where the masks may be.
-        clips: the root may also hold a folder for each video, with its frames and masks in ``frames`` and ``masks``.
+        masks: where the masks that are given may be.
         rules: of its scorer, see `RULES`.
-        split: list of videos in ImageSets; None = every video that has masks.
+        truth: where the true masks may be; empty = where the given ones are.
+        split: list of videos in ImageSets, or its file; None = every video that has masks.
         meta_frames: only the frames that meta.json names are asked for (YouTube-VOS: 6 a second).
+        wanted: folders of frames whose names are asked for, where more frames than these are shown; empty = all.
         public_truth: all true masks come with the data set, so it can be scored here.
         gives_later: masks of objects that enter later are given, even if the scorer does not look at these.
         zip_prefix: folder inside the zip file that its server takes.
+        clips: the root may also hold a folder for each video, with its frames and masks in ``frames`` and ``masks``.
+        larger: frames are larger than the masks: given masks are made larger, results smaller.
+        object_folders: every object has a folder of masks, and objects may overlap (SA-V).
     """
 
     name: str
     summary: str
+    family: Family
     images: tuple[str, ...]
     masks: tuple[str, ...]
     rules: str
+    truth: tuple[str, ...] = ()
     split: str | None = None
     meta_frames: bool = False
+    wanted: tuple[str, ...] = ()
     public_truth: bool = True
     gives_later: bool = False
     zip_prefix: str = ""
     clips: bool = False
+    larger: bool = False
+    object_folders: bool = False
 
     @property
     def scoring(self) -> Rules:
@@ -56,39 +58,107 @@ class Protocol:
 
 
 _DAVIS = (("JPEGImages/480p",), ("Annotations/480p",))
+_FULL = (("JPEGImages/Full-Resolution",), _DAVIS[1])
 _VALID = (("valid/JPEGImages", "JPEGImages"), ("valid/Annotations", "Annotations"))
+_TEST = (("test/JPEGImages", "JPEGImages"), ("test/Annotations", "Annotations"))
 _ALL_FRAMES = (("valid_all_frames/JPEGImages", "../valid_all_frames/JPEGImages"), _VALID[1])
 _FLAT = (("JPEGImages", "images"), ("Annotations", "masks"))
 _OWN = (("JPEGImages", "images", "frames"), _FLAT[1])
+_SAV = (("JPEGImages_24fps",), ("Annotations_6fps",))
+
+
+def _davis(name: str, summary: str, split: str, **more: Any) -> tuple[Protocol, Protocol]:
+    common: dict[str, Any] = {"rules": "davis", "split": split} | more
+    return (
+        Protocol(name, f"{summary}, 480p", "davis", *_DAVIS, **common),
+        Protocol(
+            f"{name}-full", f"{summary}, frames in full resolution, scored at 480p", "davis", *_FULL, **common, larger=True
+        ),
+    )
 
 
 def _youtube(year: int) -> tuple[Protocol, Protocol]:
     name = f"youtube{year}-val"
     common: dict[str, Any] = {"rules": "youtube", "meta_frames": True, "public_truth": False, "zip_prefix": "Annotations/"}
     return (
-        Protocol(name, f"YouTube-VOS {year} validation, 6 frames a second", *_VALID, **common),
+        Protocol(name, f"YouTube-VOS {year} validation, 6 frames a second", "youtube", *_VALID, **common),
         Protocol(
-            f"{name}-all-frames", f"YouTube-VOS {year} validation, all frames seen, 6 a second scored", *_ALL_FRAMES, **common
+            f"{name}-all-frames",
+            f"YouTube-VOS {year} validation, all frames seen, 6 a second scored",
+            "youtube",
+            *_ALL_FRAMES,
+            **common,
         ),
     )
+
+
+def _vost(name: str, summary: str, split: str, **more: Any) -> Protocol:
+    places: dict[str, Any] = {"images": _FLAT[0]} | more
+    return Protocol(name, summary, "vost", masks=_FLAT[1], rules="vost", split=split, **places)
 
 
 PROTOCOLS = {
     protocol.name: protocol
     for protocol in (
-        Protocol("davis2016-val", "DAVIS-2016 validation, one object", *_DAVIS, rules="davis2016", split="2016/val"),
-        Protocol("davis2017-val", "DAVIS-2017 validation", *_DAVIS, rules="davis", split="2017/val"),
-        Protocol(
-            "davis2017-test-dev", "DAVIS-2017 test-dev", *_DAVIS, rules="davis", split="2017/test-dev", public_truth=False
-        ),
+        *_davis("davis2016-val", "DAVIS-2016 validation, one object", "2016/val", rules="davis2016"),
+        *_davis("davis2017-val", "DAVIS-2017 validation", "2017/val"),
+        *_davis("davis2017-test-dev", "DAVIS-2017 test-dev", "2017/test-dev", public_truth=False),
         *_youtube(2018),
         *_youtube(2019),
-        Protocol("mose-val", "MOSE validation", *_VALID, rules="mose", public_truth=False),
-        Protocol("lvos-val", "LVOS validation, objects may enter later", *_VALID, rules="lvos", gives_later=True),
-        Protocol("vost-val", "VOST validation", *_FLAT, rules="vost", split="val"),
+        Protocol("mose-val", "MOSE v1 validation", "mose", *_VALID, rules="mose", public_truth=False),
+        Protocol("mosev2-val", "MOSEv2 validation", "mose", *_VALID, rules="mosev2", public_truth=False),
+        Protocol(
+            "lvos-val", "LVOS v1 and v2 validation, objects may enter later", "lvos", *_VALID, rules="lvos", gives_later=True
+        ),
+        Protocol(
+            "lvos-test",
+            "LVOS v1 and v2 test",
+            "lvos",
+            *_TEST,
+            rules="lvos",
+            gives_later=True,
+            public_truth=False,
+            zip_prefix="Annotations/",
+        ),
+        _vost("vost-val", "VOST validation, 5 frames a second", "val"),
+        _vost(
+            "vost-val-10fps",
+            "VOST validation, 10 frames a second seen, 5 scored",
+            "val",
+            images=("JPEGImages_10fps",),
+            wanted=_FLAT[0],
+        ),
+        _vost("vost-test", "VOST test, 5 frames a second", "test", public_truth=False),
+        Protocol("visor-val", "VISOR validation", "visor", *_DAVIS, rules="visor", split="2022/val"),
+        Protocol(
+            "visor-val-unseen",
+            "VISOR validation, kitchens not in training",
+            "visor",
+            *_DAVIS,
+            rules="visor",
+            split="2022/val_unseen",
+        ),
+        Protocol(
+            "viposeg-val",
+            "VIPOSeg validation, objects may enter later",
+            "viposeg",
+            *_VALID,
+            rules="viposeg",
+            truth=("valid/Annotations_gt", "Annotations_gt"),
+            gives_later=True,
+        ),
+        Protocol("vosw", "VOSW, objects may enter later", "viposeg", *_FLAT, rules="plain"),
+        Protocol(
+            "sav-val", "SA-V validation, objects may overlap", "sav", *_SAV, rules="sav", split="sav_val", object_folders=True
+        ),
+        Protocol(
+            "sav-test", "SA-V test, objects may overlap", "sav", *_SAV, rules="sav", split="sav_test", object_folders=True
+        ),
+        Protocol("pumavos", "PUMaVOS", "own", *_FLAT, rules="plain"),
         Protocol(
             "folder",
             "own clips: CLIP/frames and CLIP/masks, or JPEGImages/CLIP and Annotations/CLIP",
+            "own",
             *_OWN,
             rules="plain",
             clips=True,
@@ -98,7 +168,7 @@ PROTOCOLS = {
 
 
 def named_protocol(name: str) -> Protocol:
-    """The protocol of that name.
+    """Find the protocol of that name.
 
     Raises:
         InputError: there is none.
@@ -106,163 +176,3 @@ def named_protocol(name: str) -> Protocol:
     if name not in PROTOCOLS:
         raise InputError(f"there is no benchmark {name!r}; known: {', '.join(PROTOCOLS)}")
     return PROTOCOLS[name]
-
-
-@dataclass(frozen=True)
-class Video:
-    """One video of a benchmark.
-
-    Attributes:
-        name: of the video.
-        images: the frames that the model sees, in order, from the first one with a mask on.
-        wanted: names of the frames whose masks are handed in.
-        masks: frame name -> file of its mask, as far as there are any.
-        later: objects that enter later are given when they do.
-        binary: every label is object 1.
-        void: label 255 is no object.
-    """
-
-    name: str
-    images: tuple[Path, ...]
-    wanted: frozenset[str]
-    masks: Mapping[str, Path]
-    later: bool
-    binary: bool
-    void: bool
-
-    def given(self) -> Iterator[NDArray[np.int32] | None]:
-        """For each frame the labels int32 [H,W] that the model is given: the objects that are new on it, else 0; or None.
-
-        Raises:
-            DataError: a mask cannot be read.
-        """
-        known: set[int] = set()
-        for path in self.images:
-            mask = self.masks.get(path.stem) if self.later or not known else None
-            yield None if mask is None else self._newcomers(mask, known)
-
-    def _newcomers(self, mask: Path, known: set[int]) -> NDArray[np.int32] | None:
-        labels = read_labels(mask).astype(np.int32)
-        if self.binary:
-            labels = (labels != 0).astype(np.int32)
-        elif self.void:
-            labels[labels == VOID] = 0
-        new = labels_present(labels) - known
-        if not new:
-            return None
-        known |= new
-        return np.where(np.isin(labels, list(new)), labels, 0).astype(np.int32)
-
-
-def find_videos(protocol: Protocol, root: Path, split: str | Path | None = None) -> list[Video]:
-    """The videos of a benchmark, checked as far as that goes without decoding them.
-
-    Args:
-        protocol: of the benchmark.
-        root: the data set.
-        split: another list of videos than the protocol's: its name in ImageSets, or its file.
-
-    Raises:
-        DataError: folders, lists, frames or first masks are missing.
-    """
-    if protocol.clips and root.is_dir() and (own := own_clips(root)):
-        names = list(own) if split is None else read_split(root, split)
-        return [_video(protocol, name, _there(root / name / "frames"), _there(root / name / "masks"), None) for name in names]
-    images, masks = _folder(root, protocol.images, "frames", protocol), _folder(root, protocol.masks, "masks", protocol)
-    chosen = split if split is not None else protocol.split
-    if chosen is not None:
-        names = read_split(root, chosen)
-    else:
-        names = sorted((path.name for path in masks.iterdir() if path.is_dir() and path.name[0] != "."), key=natural_key)
-    if not names:
-        raise DataError(f"{masks} has no videos: expected one folder of masks for each")
-    for kind, folder in (("frames", images), ("masks", masks)):
-        absent = [name for name in names if not (folder / name).is_dir()]
-        if absent:
-            raise DataError(f"{folder} lacks the {kind} of {len(absent)} of {len(names)} videos: {first_of(absent)}")
-    meta = read_meta(masks) if protocol.meta_frames else None
-    if protocol.meta_frames and meta is None:
-        raise DataError(f"{masks.parent} has no meta.json, which says what frames {protocol.name} asks for")
-    return [_video(protocol, name, images / name, masks / name, meta) for name in names]
-
-
-def scorable(protocol: Protocol, videos: list[Video]) -> list[str]:
-    """The videos that can be scored with what is on disk; of sets whose true masks are not public, all or none."""
-    names = [video.name for video in videos]
-    if not protocol.public_truth:
-        return names if all(video.wanted <= video.masks.keys() for video in videos) else []
-    least = 2 if protocol.scoring.last else 3  # the first mask is given, and some rules leave out the last
-    chosen = [video for video in videos if len(video.masks) >= least]
-    for video in chosen:
-        if protocol.scoring.objects == "listed":  # better to fail before the run than after it
-            listed(protocol.scoring, next(iter(video.masks.values())).parent.parent, video.name, tuple(video.masks))
-    return [video.name for video in chosen]
-
-
-def masks_folder(protocol: Protocol, root: Path) -> Path:
-    """Where the data set keeps its masks."""
-    if protocol.clips and own_clips(root):
-        return root
-    return _folder(root, protocol.masks, "masks", protocol)
-
-
-def _there(folder: Path) -> Path:
-    if not folder.is_dir():
-        raise DataError(f"{folder} is missing: a clip has its frames in frames/ and its masks in masks/")
-    return folder
-
-
-def _folder(root: Path, places: tuple[str, ...], what: str, protocol: Protocol) -> Path:
-    for place in places:
-        if (root / place).is_dir():
-            return root / place
-    raise DataError(f"{root} has no {what} of {protocol.name}: expected {' or '.join(places)} with a folder for each video")
-
-
-def _video(protocol: Protocol, name: str, images: Path, masks: Path, meta: dict[str, Any] | None) -> Video:
-    files = {path.stem: path for path in images.iterdir() if path.suffix.lower() in SUFFIXES and path.name[0] != "."}
-    frames = sorted(files, key=natural_key)
-    labelled = mask_files(masks)
-    strangers = [frame for frame in labelled if frame not in files]
-    if strangers:
-        raise DataError(f"{images} lacks {len(strangers)} frames that {masks} has masks of: {first_of(strangers)}")
-    start, ids = _first_given(labelled, masks)
-    frames = frames[frames.index(start) :]
-    wanted = frozenset(frames)
-    if meta is not None:
-        wanted = _named_frames(meta, name, images, files) & wanted
-        if not wanted:
-            raise DataError(f"meta.json names no frame of the video {name} from {start} on, where its first mask is")
-        last = max((frame for frame in frames if frame in wanted), key=frames.index)
-        frames = frames[: frames.index(last) + 1]
-    rules = protocol.scoring
-    return Video(
-        name,
-        tuple(files[frame] for frame in frames),
-        wanted,
-        labelled,
-        later=rules.objects == "every" or protocol.gives_later,
-        binary=rules.merged or ids == {VOID},
-        void=rules.void != "object",
-    )
-
-
-def _first_given(labelled: Mapping[str, Path], folder: Path) -> tuple[str, frozenset[int]]:
-    """The first frame with an object, and its ids."""
-    for frame, path in labelled.items():
-        ids = labels_present(read_labels(path))
-        if ids:
-            return frame, ids
-    raise DataError(f"{folder} has no object in any of its {len(labelled)} masks")
-
-
-def _named_frames(meta: dict[str, Any], name: str, images: Path, files: Mapping[str, Path]) -> frozenset[str]:
-    try:
-        objects = meta["videos"][name]["objects"].values()
-        named = frozenset(str(frame) for one in objects for frame in one["frames"])
-    except (KeyError, TypeError) as error:
-        raise DataError(f"meta.json does not name the frames of the video {name}: {error} is missing") from error
-    absent = sorted(named - files.keys(), key=natural_key)
-    if absent:
-        raise DataError(f"{images} lacks {len(absent)} of the {len(named)} frames that meta.json names: {first_of(absent)}")
-    return named

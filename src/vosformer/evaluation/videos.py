@@ -1,0 +1,286 @@
+"""The videos of a benchmark: what a model sees of each, and which masks it is given."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from vosformer.errors import DataError
+from vosformer.evaluation.layout import find_masks, first_of, mask_files, own_clips, read_meta, read_split
+from vosformer.evaluation.masks import labels_present, read_labels
+from vosformer.evaluation.protocols import Protocol
+from vosformer.evaluation.ranges import listed
+from vosformer.evaluation.rules import VOID
+from vosformer.io.images import SUFFIXES
+from vosformer.io.order import natural_key
+
+_SAV_STEP = 4  # SA-V's masks are at 6 frames a second, its frames at 24
+
+
+@dataclass(frozen=True)
+class LabelMaps:
+    """Masks that are given as label maps.
+
+    Attributes:
+        files: frame name -> label map, as far as there are any.
+        later: objects that enter later are given when they do.
+        binary: every label is object 1.
+        void: label 255 is no object.
+    """
+
+    files: Mapping[str, Path]
+    later: bool
+    binary: bool
+    void: bool
+
+    def given(self, frames: Sequence[str]) -> Iterator[NDArray[np.int32] | None]:
+        """Yield for each frame the labels int32 [H,W] that the model is given: the objects that are new on it, else 0; or None.
+
+        Raises:
+            DataError: a mask cannot be read.
+        """
+        known: set[int] = set()
+        for frame in frames:
+            mask = self.files.get(frame) if self.later or not known else None
+            yield None if mask is None else self._newcomers(mask, known)
+
+    def _newcomers(self, mask: Path, known: set[int]) -> NDArray[np.int32] | None:
+        labels = read_labels(mask).astype(np.int32)
+        if self.binary:
+            labels = (labels != 0).astype(np.int32)
+        elif self.void:
+            labels[labels == VOID] = 0
+        new = labels_present(labels) - known
+        if not new:
+            return None
+        known |= new
+        return np.where(np.isin(labels, list(new)), labels, 0).astype(np.int32)
+
+
+@dataclass(frozen=True)
+class ObjectLayer:
+    """Objects that do not overlap where they are given, each in a folder of its own.
+
+    Attributes:
+        files: name of the object's folder -> frame name and file of its first mask.
+    """
+
+    files: Mapping[str, tuple[str, Path]]
+
+    def given(self, frames: Sequence[str]) -> Iterator[NDArray[np.int32] | None]:
+        """Yield for each frame the labels int32 [H,W] of the objects that are new on it, else 0; or None.
+
+        The n-th object, from 1, has the label n.
+
+        Raises:
+            DataError: a mask cannot be read.
+        """
+        for frame in frames:
+            labels: NDArray[np.int32] | None = None
+            for number, (first, path) in enumerate(self.files.values(), 1):
+                if first == frame:
+                    mask = read_labels(path) != 0
+                    labels = np.zeros(mask.shape, np.int32) if labels is None else labels
+                    labels[mask] = number
+            yield labels
+
+
+@dataclass(frozen=True)
+class Video:
+    """One video of a benchmark.
+
+    Attributes:
+        name: of the video.
+        images: the frames that the model sees, in order, from the first one with a mask on.
+        wanted: names of the frames whose masks are handed in.
+        passes: the masks that are given; each of them is followed on its own.
+        labelled: names of the frames that have a mask on disk.
+        larger: frames are larger than masks: given ones are made larger, results smaller.
+    """
+
+    name: str
+    images: tuple[Path, ...]
+    wanted: frozenset[str]
+    passes: tuple[LabelMaps | ObjectLayer, ...]
+    labelled: frozenset[str]
+    larger: bool = False
+
+
+def find_videos(protocol: Protocol, root: Path, split: str | Path | None = None) -> list[Video]:
+    """Find the videos of a benchmark, checked as far as that goes without decoding them.
+
+    Args:
+        protocol: of the benchmark.
+        root: the data set.
+        split: another list of videos than the protocol's: its name in ImageSets, or its file.
+
+    Raises:
+        DataError: folders, lists, frames or first masks are missing.
+    """
+    if protocol.clips and root.is_dir() and (own := own_clips(root)):
+        names = list(own) if split is None else read_split(root, split)
+        return [
+            _video(protocol, name, _there(root / name / "frames"), _there(root / name / "masks"), None, None) for name in names
+        ]
+    images, masks = _folder(root, protocol.images, "frames", protocol), _folder(root, protocol.masks, "masks", protocol)
+    chosen = split if split is not None else protocol.split
+    if chosen is not None:
+        names = read_split(root, chosen)
+    else:
+        names = sorted((path.name for path in masks.iterdir() if path.is_dir() and path.name[0] != "."), key=natural_key)
+    if not names:
+        raise DataError(f"{masks} has no videos: expected one folder of masks for each")
+    for kind, folder in (("frames", images), ("masks", masks)):
+        absent = [name for name in names if not (folder / name).is_dir()]
+        if absent:
+            raise DataError(f"{folder} lacks the {kind} of {len(absent)} of {len(names)} videos: {first_of(absent)}")
+    if protocol.object_folders:
+        return [_object_video(name, images / name, masks) for name in names]
+    meta = read_meta(masks) if protocol.meta_frames else None
+    if protocol.meta_frames and meta is None:
+        raise DataError(f"{masks.parent} has no meta.json, which says what frames {protocol.name} asks for")
+    fewer = _folder(root, protocol.wanted, "frames", protocol) if protocol.wanted else None
+    return [_video(protocol, name, images / name, masks / name, meta, fewer and fewer / name) for name in names]
+
+
+def scorable(protocol: Protocol, root: Path, videos: list[Video]) -> list[str]:
+    """Name the videos that can be scored with what is on disk; of sets whose true masks are not public, all or none.
+
+    Raises:
+        DataError: a file that the scorer needs is missing: better before the run than after it.
+    """
+    names = [video.name for video in videos]
+    rules = protocol.scoring
+    if protocol.truth:
+        truth = next((root / place for place in protocol.truth if (root / place).is_dir()), None)
+        chosen = [name for name in names if truth is not None and (truth / name).is_dir()]
+    elif not protocol.public_truth:
+        chosen = names if all(video.wanted <= video.labelled for video in videos) else []
+    else:
+        least = 2 if rules.last else 3  # the first mask is given, and some rules leave out the last
+        chosen = [video.name for video in videos if len(video.labelled) >= least]
+    if chosen and rules.objects == "listed":
+        true = find_masks(truth_folder(protocol, root), rules.places)
+        for name in chosen:
+            listed(rules, true.root, name, tuple(mask_files(true.sequences[name])))
+    return chosen
+
+
+def truth_folder(protocol: Protocol, root: Path) -> Path:
+    """Find where the data set keeps its true masks, as `evaluate` takes them."""
+    if protocol.clips and own_clips(root):
+        return root
+    return _folder(root, protocol.truth or protocol.masks, "masks", protocol)
+
+
+def _there(folder: Path) -> Path:
+    if not folder.is_dir():
+        raise DataError(f"{folder} is missing: a clip has its frames in frames/ and its masks in masks/")
+    return folder
+
+
+def _folder(root: Path, places: tuple[str, ...], what: str, protocol: Protocol) -> Path:
+    for place in places:
+        if (root / place).is_dir():
+            return root / place
+    raise DataError(f"{root} has no {what} of {protocol.name}: expected {' or '.join(places)} with a folder for each video")
+
+
+def _frames(images: Path, labelled: Mapping[str, Path] | frozenset[str], masks: Path) -> dict[str, Path]:
+    """Frame name -> file in natural order; every mask must have one."""
+    files = {path.stem: path for path in images.iterdir() if path.suffix.lower() in SUFFIXES and path.name[0] != "."}
+    strangers = [frame for frame in labelled if frame not in files]
+    if strangers:
+        raise DataError(f"{images} lacks {len(strangers)} frames that {masks} has masks of: {first_of(strangers)}")
+    return {frame: files[frame] for frame in sorted(files, key=natural_key)}
+
+
+def _video(protocol: Protocol, name: str, images: Path, masks: Path, meta: dict[str, Any] | None, fewer: Path | None) -> Video:
+    labelled = mask_files(masks)
+    files = _frames(images, labelled, masks)
+    start, ids = _first_given(labelled, masks)
+    frames = list(files)[list(files).index(start) :]
+    wanted = frozenset(frames)
+    if fewer is not None:
+        wanted &= {path.stem for path in fewer.iterdir()} if fewer.is_dir() else labelled.keys()
+    if meta is not None:
+        wanted = _named_frames(meta, name, images, files) & wanted
+        if not wanted:
+            raise DataError(f"meta.json names no frame of the video {name} from {start} on, where its first mask is")
+        last = max((frame for frame in frames if frame in wanted), key=frames.index)
+        frames = frames[: frames.index(last) + 1]
+    rules = protocol.scoring
+    given = LabelMaps(
+        labelled,
+        later=rules.objects == "every" or protocol.gives_later,
+        binary=rules.merged or ids == {VOID},
+        void=rules.void != "object",
+    )
+    return Video(name, tuple(files[frame] for frame in frames), wanted, (given,), frozenset(labelled), protocol.larger)
+
+
+def _object_video(name: str, images: Path, masks: Path) -> Video:
+    """Make the video of SA-V: objects that overlap where they are given are followed in passes of their own."""
+    objects = {path.name: mask_files(path) for path in sorted((masks / name).iterdir()) if path.is_dir()}
+    labelled = frozenset(frame for files in objects.values() for frame in files)
+    frames = _frames(images, labelled, masks / name)
+    first: dict[str, tuple[str, Path]] = {}
+    for number, files in objects.items():
+        found = next(((frame, path) for frame, path in files.items() if labels_present(read_labels(path))), None)
+        if found is None:
+            raise DataError(f"{masks / name / number} has no mask with an object")
+        first[number] = found
+    if not first:
+        raise DataError(f"{masks / name} has no folders of masks, one for each object")
+    names = list(frames)
+    start = min(names.index(frame) for frame, _ in first.values())
+    shown = tuple(frames[frame] for frame in names[start:])
+    wanted = (labelled | set(names[::_SAV_STEP])) & set(names[start:])
+    return Video(name, shown, wanted, tuple(ObjectLayer(layer) for layer in layers(first)), labelled)
+
+
+def layers(first: Mapping[str, tuple[str, Path]]) -> list[dict[str, tuple[str, Path]]]:
+    """Put each object into the first layer where its mask meets no other one on the same frame."""
+    found: list[dict[str, tuple[str, Path]]] = []
+    taken: list[dict[str, NDArray[np.bool_]]] = []  # of each layer: the pixels that are given on a frame
+    for number, (frame, path) in first.items():
+        mask = read_labels(path) != 0
+        at = next((i for i, used in enumerate(taken) if frame not in used or not (used[frame] & mask).any()), len(found))
+        if at == len(found):
+            found.append({})
+            taken.append({})
+        found[at][number] = (frame, path)
+        taken[at][frame] = taken[at][frame] | mask if frame in taken[at] else mask
+    return found
+
+
+def resized(labels: NDArray[np.int32], height: int, width: int) -> NDArray[np.int32]:
+    """Take the label of the nearest pixel: int32 [height,width]."""
+    return np.asarray(cv2.resize(labels, (width, height), interpolation=cv2.INTER_NEAREST_EXACT), np.int32)
+
+
+def _first_given(labelled: Mapping[str, Path], folder: Path) -> tuple[str, frozenset[int]]:
+    """Find the first frame with an object, and its ids."""
+    for frame, path in labelled.items():
+        ids = labels_present(read_labels(path))
+        if ids:
+            return frame, ids
+    raise DataError(f"{folder} has no object in any of its {len(labelled)} masks")
+
+
+def _named_frames(meta: dict[str, Any], name: str, images: Path, files: Mapping[str, Path]) -> frozenset[str]:
+    try:
+        objects = meta["videos"][name]["objects"].values()
+        named = frozenset(str(frame) for one in objects for frame in one["frames"])
+    except (KeyError, TypeError) as error:
+        raise DataError(f"meta.json does not name the frames of the video {name}: {error} is missing") from error
+    absent = sorted(named - files.keys(), key=natural_key)
+    if absent:
+        raise DataError(f"{images} lacks {len(absent)} of the {len(named)} frames that meta.json names: {first_of(absent)}")
+    return named
