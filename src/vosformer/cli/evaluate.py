@@ -188,9 +188,8 @@ def _with_preset(run: SessionOptions, dataset: str) -> tuple[SessionOptions, str
     preset = find_preset(run.variant.system, named_protocol(dataset).family, dataset)
     asked = {word.split("=", 1)[0] for word in run.option}
     more = tuple(f"{name}={value}" for name, value in preset.options.items() if name not in asked)
-    return replace(
-        run, memory=preset.memory, option=(*run.option, *more)
-    ), f" (preset: {preset.source}; --memory and --option change it)"
+    source = f" (preset: {preset.source}; --memory and --option change it)"
+    return replace(run, memory=preset.memory, option=(*run.option, *more)), source
 
 
 def _session(run: SessionOptions, workers: int) -> Session:
