@@ -17,8 +17,10 @@ from vosformer.cli.summary import show_notes, write_summary
 from vosformer.errors import InputError
 from vosformer.formats import read_names
 from vosformer.formats.outputs import Setting, check_outputs, make_sinks, place_of
+from vosformer.inference.absence import Absence, parse_absences, read_absences
 from vosformer.inference.tracking import TrackReport
 from vosformer.inference.tracking import track as follow
+from vosformer.io import Source
 
 
 def track(
@@ -37,6 +39,8 @@ def track(
     start: int | None = None,
     stop: int | None = None,
     pictures: bool = False,
+    absent: tuple[str, ...] = (),
+    exact: bool = False,
     run: Annotated[SessionOptions, tyro.conf.arg(name="")] = SessionOptions(),
     reading: Annotated[SourceOptions, tyro.conf.arg(name="")] = SourceOptions(),
     resume: bool = False,
@@ -64,6 +68,9 @@ def track(
         direction: from the masks to the end, to the start, or both ways.
         start: first frame to write.
         stop: the frame to stop before.
+        absent: frames on which an object is not there: 7:40-55 (both included), 7:40- (from 40 on), all:40-55, or a JSON file of
+            such; absent.json in the folder of masks is read, too.
+        exact: the masks speak for all objects: what one does not show is absent from its frame on, until a later one shows it.
         run: how the model runs.
         reading: how the frames are read.
         resume: go on with a run that was stopped, even by force; the result is the same as of a run that was not.
@@ -101,6 +108,8 @@ def track(
                 },
                 options=run.read_options,
                 progress=progress,
+                absent=_absences(absent, mask, source),
+                exact=exact,
             )
     if session.sizes is not None and session.sizes[0] != session.sizes[1]:
         (height, width), (rows, columns) = session.sizes
@@ -122,6 +131,14 @@ def track(
         if output in outputs and more > 0:
             text = f"{out / output} holds {more} more PNGs than this run wrote, e.g. of a former one"
             console.print(text, style="yellow", highlight=False, markup=False, soft_wrap=True)
+
+
+def _absences(texts: tuple[str, ...], mask: Path, source: Source) -> tuple[Absence, ...]:
+    beside = mask / "absent.json"
+    if mask.is_dir() and beside.is_file():
+        source.notes.add(f"{beside} says where objects are absent")
+        return (*read_absences(beside), *parse_absences(texts))
+    return parse_absences(texts)
 
 
 def _check_places(out: Path, outputs: tuple[str, ...], inputs: tuple[Path, ...]) -> None:

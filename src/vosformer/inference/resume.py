@@ -33,6 +33,7 @@ class Progress:
         labels: int32 [H,W] of the last frame.
         complete: there is nothing left to do.
         notes: `vosformer.io.Notes.state` of the source.
+        ended: objects that were tracked and are absent for good.
     """
 
     part: int = 0
@@ -44,6 +45,7 @@ class Progress:
     labels: NDArray[np.int32] | None = None
     complete: bool = False
     notes: dict[str, list[Any]] = field(default_factory=dict)
+    ended: list[int] = field(default_factory=list)
 
 
 class RunState:

@@ -5,7 +5,7 @@ Frames are decoded and results are written in the background while the model run
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from numbers import Integral
@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vosformer.errors import InputError
+from vosformer.inference.absence import Absence, Absences
 from vosformer.inference.prediction import Prediction
 from vosformer.inference.resume import Progress, RunState, survey
 from vosformer.inference.session import Session
@@ -85,6 +86,8 @@ def track(
     settings: Mapping[str, Any] | None = None,
     options: Mapping[str, Any] | None = None,
     progress: Callable[[int, int | None], None] | None = None,
+    absent: Sequence[Absence] = (),
+    exact: bool = False,
 ) -> TrackReport:
     """Track objects through a source and write the results.
 
@@ -106,6 +109,9 @@ def track(
             `bounds`, is not resumed.
         options: of the model, for every step.
         progress: called with (frames done, frames in all or None).
+        absent: where objects are known not to be: their masks are empty there. An object that is absent to the end is forgotten.
+        exact: the masks speak for all objects: what one of them does not show is absent from its frame on, until a later one shows
+            it. So does an empty mask of a `MaskFolder`.
 
     Raises:
         InputError: no mask in the range, a mask of another size than the frames or on one that does not decode or is not there,
@@ -119,11 +125,9 @@ def track(
         source.notes.add(note)
     passes = _plan(source, sorted(given), direction, start, stop)
     total = None if source.live or source.count is None else sum(_length(p, source.count) for p in passes)
-    ids, mark = survey(
-        source,
-        given,
-        {**session.origin, **session.bounds, "direction": direction, "start": start, "stop": stop, **(settings or {})},
-    )
+    known = Absences(absent, _exact_ids(masks, given) if exact else None)
+    span = {"direction": direction, "start": start, "stop": stop, **({"absent": known.mark()} if absent or exact else {})}
+    ids, mark = survey(source, given, {**session.origin, **session.bounds, **span, **(settings or {})})
     run = None if state is None else RunState(Path(state), mark)
     if resume and (run is None or source.live):
         raise InputError(f"a run can only be resumed if it keeps its state in a folder, and {source.name} can be read again")
@@ -137,7 +141,7 @@ def track(
         return report
     if done.complete:  # and its results are gone
         done, report = Progress(), TrackReport()
-    walk = _Walk(session, given, dict(options or {}), report, source.notes)
+    walk = _Walk(session, given, dict(options or {}), report, source.notes, known)
     sink = BackgroundSink(results)
     with ExitStack() as stack:
         stack.callback(sink.close, complete=False)
@@ -150,8 +154,8 @@ def track(
             if behind == 0:
                 walk.begin()
             else:
-                walk.resume(done.labels, part.start + part.step * (behind - 1))
-            tracked = stack.enter_context(closing(walk.follow(_frames(source, part, behind), source.real_time)))
+                walk.resume(done, part.start + part.step * (behind - 1))
+            tracked = stack.enter_context(closing(walk.follow(_frames(source, part, behind), source.real_time, part.step)))
             for at, (frame, labels, scores, probability) in enumerate(tracked, behind + 1):
                 begun = begun or _take_over(run, sink, done)
                 if at > part.silent:
@@ -180,6 +184,14 @@ def _labels(masks: Mapping[int, NDArray[Any]] | MaskFolder) -> Mapping[int, NDAr
     return cast(Mapping[int, NDArray[Any]], masks)
 
 
+def _exact_ids(masks: Mapping[int, NDArray[Any]] | MaskFolder, given: Mapping[int, NDArray[Any]]) -> dict[int, set[int]]:
+    empty = masks.empty if isinstance(masks, MaskFolder) else ()
+    return {
+        **{number: set() for number in empty},
+        **{number: {int(i) for i in np.unique(given[number])} - {0} for number in given},
+    }
+
+
 def _take_over(run: RunState | None, sink: Sink, done: Progress) -> bool:
     """Replace what a former run left, or go on behind it; only once a frame was tracked, so that a mistake loses nothing."""
     if run is not None and done.sinks is None:
@@ -198,25 +210,28 @@ class _Walk:
         options: dict[str, Any],
         report: TrackReport,
         notes: Notes,
+        absences: Absences,
     ) -> None:
-        self._session, self._masks, self._options = session, masks, options
+        self._session, self._masks, self._options, self._absences = session, masks, options, absences
         self._report, self._notes = report, notes
         self._labels: Labels | None = None
         self._open: dict[int, int] = {}  # object -> place of its doubt in the report, while it lasts
+        self._ended: set[int] = set()  # objects that were tracked and are absent for good
 
     def begin(self) -> None:
         """A new direction begins."""
         self._session.reset()
         self._labels = None
         self._open.clear()
+        self._ended.clear()
 
-    def resume(self, labels: Labels | None, last: int) -> None:
-        """Go on after frame `last`, whose labels are given; the session is where it was."""
-        self._labels = labels
+    def resume(self, done: Progress, last: int) -> None:
+        """Go on after frame `last`; the session is where it was."""
+        self._labels, self._ended = done.labels, set(done.ended)
         self._open = {doubt.object: at for at, doubt in enumerate(self._report.doubts) if doubt.last == last}
 
     def follow(
-        self, frames: Iterator[Frame], real_time: bool
+        self, frames: Iterator[Frame], real_time: bool, step: int
     ) -> Generator[tuple[Frame, Labels, dict[int, float], Callable[[int], NDArray[np.float32]]]]:
         """(frame, labels, scores, probability) of every frame; of a `real_time` source, of those that there is time for."""
         with Prefetch(frames, latest=real_time, keep=self._masks) as ahead:
@@ -225,17 +240,42 @@ class _Walk:
                 if frame.image is None:
                     yield self._bridge(frame, given)
                     continue
-                out = self._session.step(frame.image, given, **self._options)
+                out, gone = self._step(frame.image, frame.number, given, step)
                 self._labels = out.labels
-                scores = {i: out.score(i) for i in out.ids}
+                scores = {i: out.score(i) for i in out.ids if i not in gone}
                 self._note(frame.number, scores)
-                yield frame, out.labels, scores, _probability(out)
+                yield frame, out.labels, {**scores, **dict.fromkeys(gone, 0.0)}, _probability(out, gone)
+
+    def _step(
+        self, image: NDArray[np.uint8], number: int, given: NDArray[Any] | None, step: int
+    ) -> tuple[Prediction, set[int]]:
+        """(prediction, ids that are known to be absent); what a mask shows is there, whatever else was said."""
+        shown = set() if given is None else {int(i) for i in np.unique(given)} - {0}
+        tracked = set(self._session.ids) - shown
+        for i in self._absences.ended(number, step, tracked):
+            self._session.remove(i)
+            self._ended.add(i)
+        self._ended -= shown
+        absent = self._absences.absent(number, set(self._session.ids) - shown)
+        if absent:
+            given = np.zeros(image.shape[:2], np.int32) if given is None else given
+            return self._session.step(image, given, ids=sorted(shown | absent), **self._options), absent | self._ended
+        return self._session.step(image, given, **self._options), set(self._ended)
 
     def progress(self, part: int, frames: int, sinks: dict[str, Any]) -> Progress:
         """What a later process needs to go on from here."""
-        report, notes = self._report, self._notes.state()
-        doubts = [*map(tuple, report.doubts)]
-        return Progress(part, frames, report.frames, list(report.bridged), doubts, sinks, self._labels, notes=notes)
+        report = self._report
+        return Progress(
+            part,
+            frames,
+            report.frames,
+            list(report.bridged),
+            [*map(tuple, report.doubts)],
+            sinks,
+            self._labels,
+            notes=self._notes.state(),
+            ended=sorted(self._ended),
+        )
 
     def _bridge(
         self, frame: Frame, given: NDArray[Any] | None
@@ -245,7 +285,8 @@ class _Walk:
                 f"frame {frame.number} has a mask but does not decode ({frame.problem}): give the mask on another one"
             )
         self._report.bridged.append(frame.number)
-        labels = self._labels
+        gone = self._absences.absent(frame.number, self._session.ids)
+        labels = np.where(np.isin(self._labels, list(gone)), 0, self._labels).astype(np.int32)
         return frame, labels, dict.fromkeys(self._session.ids, 0.0), lambda i: (labels == i).astype(np.float32)
 
     def _note(self, number: int, scores: Mapping[int, float]) -> None:
@@ -261,8 +302,8 @@ class _Walk:
                 doubts.append(Doubt(i, number, number, score))
 
 
-def _probability(out: Prediction) -> Callable[[int], NDArray[np.float32]]:
-    return out.probability
+def _probability(out: Prediction, gone: Collection[int]) -> Callable[[int], NDArray[np.float32]]:
+    return lambda i: np.zeros(out.labels.shape, np.float32) if i in gone else out.probability(i)
 
 
 def _plan(source: Source, given: list[int], direction: Direction, start: int | None, stop: int | None) -> list[_Pass]:

@@ -22,9 +22,13 @@ class MaskFolder(Mapping[int, LabelMap]):
         paths: frame number -> file, or folder with one image per object.
         source: the frames, for their size.
         notes: what a user should know about how the folder was read.
+        empty: numbers of frames whose mask is there, but shows no object.
     """
 
-    def __init__(self, paths: Mapping[int, Path], source: Source, notes: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, paths: Mapping[int, Path], source: Source, notes: tuple[str, ...] = (), empty: tuple[int, ...] = ()
+    ) -> None:
+        self.empty = empty
         self._paths = dict(sorted(paths.items()))
         self._size = (source.height, source.width)
         self.notes = notes
@@ -131,13 +135,16 @@ def read_mask_folder(folder: Path | str, source: Source) -> MaskFolder:
         del paths[number]
     if not paths:
         raise InputError(f"{folder} has no object in any of its {len(empty)} masks: all of their pixels are 0")
-    notes = [f"{len(empty)} masks without any object were passed over, the first is of frame {empty[0]}"] if empty else []
+    notes = []
+    if empty:
+        text = "(with --exact they say that nothing is there)"
+        notes.append(f"{len(empty)} masks without any object were passed over {text}, the first is of frame {empty[0]}")
     if _like_objects(paths, lone):
         notes.append(
             f"{', '.join(path.name for path in list(paths.values())[:3])}: taken as masks of the frames of these names; masks of "
             f"one object each would be named otherwise, like object_1.png"
         )
-    return MaskFolder(paths, source, tuple(notes))
+    return MaskFolder(paths, source, tuple(notes), tuple(empty))
 
 
 def _check_names(folder: Path, source: Source) -> None:
