@@ -133,9 +133,9 @@ def track(
             console.print(text, style="yellow", highlight=False, markup=False, soft_wrap=True)
 
 
-def _absences(texts: tuple[str, ...], mask: Path, source: Source) -> tuple[Absence, ...]:
-    beside = mask / "absent.json"
-    if mask.is_dir() and beside.is_file():
+def _absences(texts: tuple[str, ...], mask: Path | None, source: Source) -> tuple[Absence, ...]:
+    beside = None if mask is None else mask / "absent.json"
+    if beside is not None and beside.is_file():
         source.notes.add(f"{beside} says where objects are absent")
         return (*read_absences(beside), *parse_absences(texts))
     return parse_absences(texts)

@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-IGNORE = 255  # label of pixels that no loss and no score counts
+from vosformer.io.palette import VOID
+
+IGNORE = VOID  # the name that losses use
 
 Image = NDArray[np.uint8]
 Labels = NDArray[np.uint8]

@@ -12,10 +12,10 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from vosformer.errors import DataError, InputError
 from vosformer.io import labels as io_labels
+from vosformer.io.label_png import read_raw_labels
 
 Labels = NDArray[Any]
 
@@ -30,12 +30,14 @@ def read_labels(path: Path) -> Labels:
         DataError: the file does not decode, or is a picture in other colours.
     """
     try:
-        with Image.open(path) as image:
-            labels = np.asarray(image)
-    except Exception as error:  # Pillow's readers raise nearly every kind of exception on broken files.
-        raise DataError(f"{path} does not decode as a PNG mask: {error}") from error
-    if labels.ndim != 2:
+        raw = read_raw_labels(path)
+    except InputError as error:
+        raise DataError(
+            f"{path} does not decode as a PNG mask: {str(error).removeprefix(f'{path} does not decode: ')}"
+        ) from error
+    if raw.colored:
         return _from_colours(path)
+    labels = np.asarray(raw.values)
     if labels.dtype == np.bool_:
         return labels.astype(np.uint8)
     return labels if labels.dtype == np.uint8 else labels.astype(np.int32)

@@ -10,7 +10,8 @@ from vosformer.errors import DataError
 from vosformer.evaluation.layout import MaskFolders, first_of, mask_files
 from vosformer.evaluation.masks import Labels, labels_present, read_labels
 from vosformer.evaluation.ranges import Counted, listed
-from vosformer.evaluation.rules import VOID, Rules
+from vosformer.evaluation.rules import Rules
+from vosformer.io.palette import VOID
 
 _CHUNK_PIXELS = 1_700_000  # of label maps that one task reads: 4 frames of 480p
 _CHUNK_FRAMES = 32

@@ -7,8 +7,6 @@ from typing import Literal
 
 from vosformer.errors import InputError
 
-VOID = 255  # the label of pixels that are neither object nor background
-
 
 @dataclass(frozen=True)
 class Rules:

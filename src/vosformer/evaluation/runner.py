@@ -21,7 +21,8 @@ from vosformer.evaluation.official import official, official_name
 from vosformer.evaluation.plan import Plan, make_plans, missing_frames, renamed_frames
 from vosformer.evaluation.ranges import Counted
 from vosformer.evaluation.report import ObjectScore, Report, Scores, SequenceScore
-from vosformer.evaluation.rules import VOID, Rules, named_rules
+from vosformer.evaluation.rules import Rules, named_rules
+from vosformer.io.palette import VOID
 
 Progress = Callable[[int, int], None]
 

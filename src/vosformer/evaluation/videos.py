@@ -16,9 +16,9 @@ from vosformer.evaluation.layout import find_masks, first_of, mask_files, own_cl
 from vosformer.evaluation.masks import labels_present, read_labels
 from vosformer.evaluation.protocols import Protocol
 from vosformer.evaluation.ranges import listed
-from vosformer.evaluation.rules import VOID
 from vosformer.io.images import SUFFIXES
 from vosformer.io.order import natural_key
+from vosformer.io.palette import VOID
 
 _SAV_STEP = 4  # SA-V's masks are at 6 frames a second, its frames at 24
 

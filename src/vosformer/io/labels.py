@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -10,23 +11,33 @@ from typing import NoReturn
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image as Pillow
 
 from vosformer.errors import InputError
+from vosformer.io.label_arrays import read_label_array
+from vosformer.io.label_png import RawLabels, read_raw_labels
+from vosformer.io.legend import Color, find_legend, read_legend
 from vosformer.io.order import natural_key
-from vosformer.io.palette import DAVIS_PALETTE, pack, painted_ids
+from vosformer.io.palette import DAVIS_PALETTE, VOID, pack, painted_ids
 
-SUFFIXES = frozenset({".png", ".npy", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".pgm", ".jpg", ".jpeg"})
+_ENDINGS = """
+.png .npy .npz .bmp .dib .tif .tiff .webp .gif .pgm .pbm .ppm .pnm .tga .pcx .sgi .jp2 .jpg .jpeg .jfif
+"""
+SUFFIXES = frozenset(_ENDINGS.split())
 
-_GREY_MODES = {"1", "L", "I;16", "I;16L", "I;16B", "I;16N", "I"}
-_EXPECTED = (
-    "expected a label map: an indexed PNG, a grey image whose values are ids, or black and white for one object. Save it without "
-    "anti-aliasing or smoothing; ids that are meant as they are can be given as .npy"
+_KINDS = (
+    "expected a label map: an indexed PNG, a grey image whose values are ids, black and white for one object, a cut-out by alpha, or "
+    "colors with a legend beside it (legend.json). Save it without anti-aliasing or smoothing; ids that are meant as they are can be "
+    "given as .npy"
 )
 
 # This many values that only occur as thin transitions cannot be thin objects by chance.
 _TRANSITIONS = 3
 _MANY_TRANSITIONS = 24
+
+# A picture that is cut out has at least so many colors, a label map that is numbered by its colors at most so many.
+_FEW_IDS = 64
+_PHOTO_COLORS = 65
+_LABEL_COLORS = 64
 
 
 @dataclass(frozen=True)
@@ -49,21 +60,26 @@ class LabelMap:
         return tuple(int(value) for value in np.unique(self.labels) if value)
 
 
-def read_labels(path: Path | str, *, allow_empty: bool = False) -> LabelMap:
+def read_labels(path: Path | str, *, allow_empty: bool = False, number_colors: bool = False) -> LabelMap:
     """Read the label map of one frame.
 
     - Indexed images: the indices are the ids, and the palette is kept.
     - Grey images of 1, 8 or 16 bits: the values are the ids. A lone 255 (65535 in 16 bits) besides 0 means object 1.
-    - Colour images: all of their colours must be colours of the DAVIS palette. Colour images without any colour are read as grey.
-    - Pixels of alpha 0, and indices that the palette hides, are background; other alpha than 0 and full is refused as soft.
+    - 255 beside other ids (but 254) is void, as in VOC: background, and a note says so.
+    - Color images: a legend beside them tells the ids (see `vosformer.io.legend`); else all of their colors must be colors of the
+      DAVIS palette. Color images without any color are read as grey.
+    - Cut-outs, which are photographs with transparent pixels: what is not transparent is object 1.
+    - Pixels of alpha 0, and indices that the palette hides, are background; other alpha than 0 and full is refused as soft, but in
+      cut-outs.
     - JPEG and lossy WebP are refused: they do not keep values.
-    - `.npy`: an integer or bool array [H,W], taken as it is.
+    - `.npy` and `.npz`: an integer or bool array [H,W], taken as it is; in an .npz also masks [N,H,W] of the objects 1 to N.
     - A folder: one black and white image per object, named by its id ("3.png", or anything that ends in "_3.png"). Where objects
       overlap the lowest id wins, and a note says so.
 
     Args:
         path: of the file or folder.
         allow_empty: accept a map without any object.
+        number_colors: number other colors than those of the DAVIS palette from 1, and note which is which, instead of refusing them.
 
     Raises:
         InputError: the file is missing or broken, is no label map (the message shows the values found), has negative ids or ids
@@ -74,12 +90,14 @@ def read_labels(path: Path | str, *, allow_empty: bool = False) -> LabelMap:
         found = _read_object_folder(path)
     elif not path.exists():
         raise InputError(f"{path}: there is no such mask")
-    elif path.suffix.lower() == ".npy":
-        found = _read_array(path)
+    elif path.suffix.lower() in (".npy", ".npz"):
+        labels, notes = read_label_array(path)
+        found = LabelMap(labels, None, notes)
     else:
-        found = _read_image(path)
+        found = _read_image(path, number_colors)
     if not allow_empty and not found.labels.any():
-        raise InputError(f"{path} has no object in it: all of its {found.labels.size} pixels are 0 (background)")
+        why = "".join(f"; {note}" for note in found.notes)
+        raise InputError(f"{path} has no object in it: all of its {found.labels.size} pixels are 0 (background){why}")
     return found
 
 
@@ -96,29 +114,25 @@ def check_size(labels: NDArray[np.int32], height: int, width: int, path: Path | 
         )
 
 
-def _read_image(path: Path) -> LabelMap:
+def _read_image(path: Path, number_colors: bool) -> LabelMap:
     try:
-        with Pillow.open(path) as image:
-            image.load()
-    except Exception as error:  # Pillow's readers raise nearly every kind of exception on broken files.
-        raise InputError(f"{path} is no image that can be read: {error}") from error
-    if _is_lossy(path, image.format):
-        raise InputError(f"{path} is compressed as lossy {image.format}, which changes values, so ids are lost: {_EXPECTED}")
-    if image.mode == "P":
-        return _from_indices(path, image)
-    if image.mode in _GREY_MODES:
-        return LabelMap(_from_grey(path, np.asarray(image)))
-    if image.mode in ("LA", "RGB", "RGBA"):
-        return LabelMap(_from_colours(path, np.asarray(image.convert("RGBA"))))
-    raise InputError(f"{path} is an image of mode {image.mode}, which cannot hold ids: {_EXPECTED}")
+        raw = read_raw_labels(path)
+    except InputError as error:
+        raise InputError(f"{path} is no image that can be read: {str(error).removeprefix(f'{path} ')}; {_KINDS}") from error
+    if raw.lossy:
+        raise InputError(f"{path} is compressed as lossy {raw.form}, which changes values, so ids are lost: {_KINDS}")
+    if raw.palette is not None:
+        return _from_indices(path, raw, raw.palette)
+    if raw.mode in ("LA", "RGB", "RGBA"):
+        return _from_colors(path, np.asarray(raw.values, np.uint8), number_colors)
+    if raw.colored or raw.mode == "F":
+        raise InputError(f"{path} is an image of mode {raw.mode}, which cannot hold ids: {_KINDS}")
+    return _from_grey(path, raw.values)
 
 
-def _from_indices(path: Path, image: Pillow.Image) -> LabelMap:
-    raw = np.array(image.getpalette("RGB") or [], np.uint8).reshape(-1, 3)[:256]
-    palette = np.zeros((256, 3), np.uint8)
-    palette[: len(raw)] = raw
-    given, hidden = np.asarray(image), _transparent_indices(image)
-    indices = np.where(np.isin(given, hidden), np.uint8(0), given)
+def _from_indices(path: Path, raw: RawLabels, palette: NDArray[np.uint8]) -> LabelMap:
+    given, hidden = np.asarray(raw.values), list(raw.hidden)
+    indices = np.where(np.isin(given, hidden), np.uint8(0), given).astype(np.uint8)
     used = np.unique(indices)
     notes = () if used[0] == 0 else ("no pixel of it is background (index 0)",)
     if not np.array_equal(palette[used], DAVIS_PALETTE[used]):
@@ -127,60 +141,103 @@ def _from_indices(path: Path, image: Pillow.Image) -> LabelMap:
         brightness = palette.astype(np.int64) @ np.array([299, 587, 114]) // 4  # fits 16 bits
         _refuse_soft(path, indices, brightness.astype(np.uint16)[indices], _TRANSITIONS)
         _check_background(path, palette, np.unique(given), hidden)
-    return LabelMap(indices.astype(np.int32), palette, notes)
+    return _without_void(path, LabelMap(indices.astype(np.int32), palette, notes))
 
 
-def _is_lossy(path: Path, form: str | None) -> bool:
-    if form != "WEBP":
-        return form in ("JPEG", "MPO")
-    data = path.read_bytes()  # the lossless kind of chunk may come after others
-    return data[12:16] == b"VP8 " or (data[12:16] == b"VP8X" and b"VP8L" not in data)
-
-
-def _transparent_indices(image: Pillow.Image) -> list[int]:
-    alpha = image.info.get("transparency")
-    if isinstance(alpha, bytes):
-        return [index for index, value in enumerate(alpha) if value == 0]
-    return [] if alpha is None else [int(alpha)]
+def _without_void(path: Path, found: LabelMap) -> LabelMap:
+    """Make 255 background where it stands beside other ids: in VOC and its kin it marks pixels that do not count."""
+    ids = found.ids
+    if VOID not in ids or len(ids) < 2 or VOID - 1 in ids or ids[-1] > VOID:
+        return found
+    count = int((found.labels == VOID).sum())
+    others = ", ".join(map(str, ids[:-1][:5])) + (", ..." if len(ids) > 6 else "")
+    note = (
+        f"{path}: 255 on {count} pixels, beside the {'id' if len(ids) == 2 else 'ids'} {others}, was taken for void (pixels that do "
+        f"not count, as in VOC) and left out; as .npy it would be an object"
+    )
+    return LabelMap(np.where(found.labels == VOID, 0, found.labels).astype(np.int32), found.palette, (*found.notes, note))
 
 
 def _check_background(path: Path, palette: NDArray[np.uint8], used: NDArray[np.generic], hidden: list[int]) -> None:
-    """Refuse images that quantisation made, where index 0 is a colour like any other and another index the background."""
+    """Refuse images that quantisation made, where index 0 is a color like any other and another index the background."""
     black = [int(index) for index in used if index and not palette[index].any()]
     if used[0] == 0 and 0 not in hidden and np.ptp(palette[0]) and (black or hidden):
         other = f"index {hidden[0]} is transparent" if hidden else f"index {black[0]} is black"
         raise InputError(
-            f"{path} is indexed, and index 0, which means background, is the colour {tuple(palette[0].tolist())}, while {other}: "
-            f"it was reduced to a palette by colours; expected index 0 for the background and the ids as indices"
+            f"{path} is indexed, and index 0, which means background, is the color {tuple(palette[0].tolist())}, while {other}: "
+            f"it was reduced to a palette by colors; expected index 0 for the background and the ids as indices"
         )
 
 
-def _from_grey(path: Path, values: NDArray[np.generic]) -> NDArray[np.int32]:
+def _from_grey(path: Path, values: NDArray[np.generic]) -> LabelMap:
     if values.dtype == np.bool_:
-        return values.astype(np.int32)
+        return LabelMap(values.astype(np.int32))
     used = np.unique(values)
     if int(used[0]) < 0 or int(used[-1]) > 65535:
         raise InputError(f"{path} has values {used[0]} to {used[-1]}: expected ids of 0 to 65535")
     top = 255 if values.dtype == np.uint8 else 65535
     if int(used[-1]) == top and (len(used) == 1 or (len(used) == 2 and used[0] == 0)):
-        return np.asarray(values != 0, np.int32)
+        return LabelMap(np.asarray(values != 0, np.int32))
     labels = values.astype(np.uint16)
-    # Where full white is used, anything between it and black is an edge that was smoothed.
-    _refuse_soft(path, labels, labels, 1 if int(used[-1]) == top else _TRANSITIONS)
-    return labels.astype(np.int32)
+    if top == VOID == int(used[-1]) and int(used[-2]) <= _FEW_IDS:
+        # Small ids and a border of void between them; an edge that was smoothed would have all values in between.
+        without = np.where(labels == VOID, np.uint16(0), labels)
+        _refuse_soft(path, without, without, _TRANSITIONS)
+    else:
+        # Where full white is used, anything between it and black is an edge that was smoothed.
+        _refuse_soft(path, labels, labels, 1 if int(used[-1]) == top else _TRANSITIONS)
+    return _without_void(path, LabelMap(labels.astype(np.int32)))
 
 
-def _from_colours(path: Path, pixels: NDArray[np.uint8]) -> NDArray[np.int32]:
+def _from_colors(path: Path, pixels: NDArray[np.uint8], number_colors: bool) -> LabelMap:
     alpha = pixels[:, :, 3]
+    seen = np.where(alpha[:, :, None] > 0, pixels[:, :, :3], 0).astype(np.uint8)
+    packed = pack(seen)
+    used = np.unique(packed)
+    if len(used) >= _PHOTO_COLORS and alpha.min() < 128 <= alpha.max():
+        soft = int(((alpha > 0) & (alpha < 255)).sum())
+        edge = f"; its soft edge of {soft} pixels was cut at half" if soft else ""
+        note = f"{path} is a cut-out of {len(used)} colors: what is not transparent is object 1{edge}"
+        return LabelMap((alpha >= 128).astype(np.int32), None, (note,))
     if ((alpha > 0) & (alpha < 255)).any():
         _refuse(path, "values of transparency", alpha, "so it is soft")
-    rgb = np.where(alpha[:, :, None] > 0, pixels[:, :, :3], 0).astype(np.uint8)
-    if (rgb == rgb[:, :, :1]).all():
-        return _from_grey(path, rgb[:, :, 0])
-    ids, missing = painted_ids(rgb)
-    if missing:
-        _refuse(path, "colours", pack(rgb), f"and {missing} of them are not in the DAVIS palette")
-    return ids
+    legend = find_legend(path)
+    if legend is not None:
+        return LabelMap(_by_legend(path, packed, legend), None, (f"{path}: its colors were read with {legend}",))
+    if (seen == seen[:, :, :1]).all():
+        return _from_grey(path, seen[:, :, 0])
+    ids, missing = painted_ids(seen)
+    if not missing:
+        return _without_void(path, LabelMap(ids))
+    if not number_colors or len(used) > _LABEL_COLORS:
+        _refuse(path, "colors", packed, f"and {missing} of them are not in the DAVIS palette")
+    return _numbered(path, seen, packed, used)
+
+
+def _by_legend(path: Path, packed: NDArray[np.int32], legend: Path) -> NDArray[np.int32]:
+    known: Mapping[Color, int] = {(0, 0, 0): 0, **read_legend(legend)}
+    labels = np.full(packed.shape, -1, np.int32)
+    for (red, green, blue), number in known.items():
+        labels[packed == (red << 16 | green << 8 | blue)] = number
+    if (labels < 0).any():
+        _refuse(path, "colors", packed[labels < 0], f"which are not in {legend}")
+    return labels
+
+
+def _numbered(path: Path, seen: NDArray[np.uint8], packed: NDArray[np.int32], used: NDArray[np.int32]) -> LabelMap:
+    """Number colors from 1 in the order in which they first come from the top; black, or else what most of the border is, is none."""
+    brightness = (seen.astype(np.int64) @ np.array([299, 587, 114]) // 4).astype(np.uint16)
+    _refuse_soft(path, packed, brightness, 1)
+    border = np.concatenate([packed[0], packed[-1], packed[:, 0], packed[:, -1]])
+    values, counts = np.unique(border, return_counts=True)
+    ground = 0 if 0 in used else int(values[counts.argmax()])
+    order = [int(color) for color in dict.fromkeys(packed.ravel().tolist()) if color != ground]
+    labels = np.zeros(packed.shape, np.int32)
+    for number, color in enumerate(order, 1):
+        labels[packed == color] = number
+    shown = ", ".join(f"{number} = {_show(color, 'colors')}" for number, color in enumerate(order, 1))
+    note = f"{path}: its colors were numbered: {shown}, background = {_show(ground, 'colors')}; legend.json beside it says otherwise"
+    return LabelMap(labels, None, (note,))
 
 
 def _refuse_soft(path: Path, labels: NDArray[np.generic], brightness: NDArray[np.uint16], limit: int) -> None:
@@ -223,32 +280,18 @@ def _refuse(path: Path, kind: str, values: NDArray[np.generic], why: str) -> NoR
     order = np.argsort(-counts, kind="stable")[:6]
     shown = ", ".join(f"{_show(int(used[at]), kind)} on {counts[at]} pixels" for at in order)
     more = ", ..." if len(used) > len(order) else ""
-    raise InputError(f"{path} is no label map: it holds {len(used)} {kind} ({shown}{more}), {why}; {_EXPECTED}")
+    raise InputError(f"{path} is no label map: it holds {len(used)} {kind} ({shown}{more}), {why}; {_KINDS}")
 
 
 def _show(value: int, kind: str) -> str:
-    return str((value >> 16, value >> 8 & 255, value & 255)) if kind == "colours" else str(value)
-
-
-def _read_array(path: Path) -> LabelMap:
-    try:
-        values = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{path} is no .npy array that can be read: {error}") from error
-    if not isinstance(values, np.ndarray) or values.ndim != 2 or 0 in values.shape or values.dtype.kind not in "biu":
-        found = f"shape {np.shape(values)}, dtype {getattr(values, 'dtype', type(values).__name__)}"
-        raise InputError(f"{path} is no label map ({found}): expected whole numbers of shape [H,W]")
-    low, high = int(values.min()), int(values.max())
-    if low < 0 or high > np.iinfo(np.int32).max:
-        raise InputError(f"{path} has ids {low} to {high}: expected 0 to {np.iinfo(np.int32).max}")
-    return LabelMap(values.astype(np.int32))
+    return str((value >> 16, value >> 8 & 255, value & 255)) if kind == "colors" else str(value)
 
 
 def _read_object_folder(folder: Path) -> LabelMap:
     files: dict[int, Path] = {}
     paths = [path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")]
     for path in sorted(paths, key=lambda path: natural_key(path.name)):
-        match = re.fullmatch(r"(?:.*[_\-. ])?0*([1-9][0-9]{0,9})", path.stem)
+        match = re.fullmatch(r"(?:.*[_\-. ])?([0-9]{1,10})", path.stem)
         if match is None:
             raise InputError(
                 f"{path}: expected the name of a mask of one object to be its id or to end in it, like 3.png or dog_3.png"
@@ -261,10 +304,14 @@ def _read_object_folder(folder: Path) -> LabelMap:
         files[number] = path
     if not files:
         raise InputError(f"{folder} has no masks in it: expected one image per object, like 3.png or dog_3.png")
-    return _merge(folder, files)
+    notes: tuple[str, ...] = ()
+    if 0 in files:  # as automatic mask generators number them; 0 is the background
+        files = {number + 1: path for number, path in files.items()}
+        notes = (f"the masks of {folder} are numbered from 0, which means background: {files[1].name} is object 1, and so on",)
+    return _merge(folder, files, notes)
 
 
-def _merge(folder: Path, files: dict[int, Path]) -> LabelMap:
+def _merge(folder: Path, files: dict[int, Path], notes: tuple[str, ...]) -> LabelMap:
     labels = np.zeros((0, 0), np.int32)
     overlapping = 0
     for number in sorted(files):
@@ -280,5 +327,6 @@ def _merge(folder: Path, files: dict[int, Path]) -> LabelMap:
         own = mask.labels > 0
         overlapping += int((own & (labels > 0)).sum())
         labels[own & (labels == 0)] = number
-    notes = (f"masks overlap on {overlapping} pixels: the lowest id was taken",) if overlapping else ()
+    if overlapping:
+        notes = (*notes, f"masks overlap on {overlapping} pixels: the lowest id was taken")
     return LabelMap(labels, None, notes)

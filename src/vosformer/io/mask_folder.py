@@ -14,6 +14,8 @@ from vosformer.io.frames import Source
 from vosformer.io.labels import SUFFIXES, LabelMap, check_size, read_labels
 from vosformer.io.order import natural_key
 
+_SHOWN_NOTES = 10  # of the masks of a folder
+
 
 class MaskFolder(Mapping[int, LabelMap]):
     """Frame number -> label map, read when asked for, so that masks of a whole video need no memory.
@@ -41,7 +43,7 @@ class MaskFolder(Mapping[int, LabelMap]):
             KeyError: there is no mask for this frame.
         """
         path = self._paths[number]
-        mask = read_labels(path)
+        mask = read_labels(path, number_colors=len(self._paths) == 1)
         check_size(mask.labels, *self._size, path)
         return mask
 
@@ -125,17 +127,18 @@ def read_mask_folder(folder: Path | str, source: Source) -> MaskFolder:
             f"({', '.join(strangers[:3]) or 'the folder is empty'}): expected names like {_example(source)}.png"
         )
     empty, lone = [], 0
+    notes: list[str] = []
     for number, path in sorted(paths.items()):
         mask = read_labels(path, allow_empty=True)
         check_size(mask.labels, source.height, source.width, path)
         if not mask.labels.any():
             empty.append(number)
         lone += len(mask.ids) == 1
+        notes += mask.notes[: max(0, _SHOWN_NOTES - len(notes))]
     for number in empty:
         del paths[number]
     if not paths:
         raise InputError(f"{folder} has no object in any of its {len(empty)} masks: all of their pixels are 0")
-    notes = []
     if empty:
         text = "(with --exact they say that nothing is there)"
         notes.append(f"{len(empty)} masks without any object were passed over {text}, the first is of frame {empty[0]}")

@@ -21,6 +21,10 @@ DAVIS_PALETTE: NDArray[np.uint8] = _voc_palette()
 """uint8 RGB [256,3], read-only: the palette of DAVIS, YouTube-VOS and PASCAL VOC."""
 
 
+VOID = 255
+"""The label of pixels that are neither object nor background: no loss and no score counts them."""
+
+
 def colours(ids: NDArray[np.int64], palette: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
     """uint8 RGB [n,3] for any ids >= 0; ids above 255 repeat the colours of 1 to 255."""
     table = DAVIS_PALETTE if palette is None else palette

@@ -11,8 +11,9 @@ from PIL import Image as PILImage
 from PIL import UnidentifiedImageError
 
 from vosformer.data.types import Image, Labels
-from vosformer.errors import DataError
+from vosformer.errors import DataError, InputError
 from vosformer.io.images import image_size
+from vosformer.io.label_png import read_raw_labels
 from vosformer.io.palette import painted_ids
 
 _PILLOW_FAILURES = (OSError, SyntaxError, ValueError, UnidentifiedImageError, PILImage.DecompressionBombError)
@@ -76,21 +77,19 @@ def read_values(path: Path) -> NDArray[np.int64]:
     Raises:
         DataError: missing, undecodable, or in colours that the palette lacks.
     """
+    if not path.exists():
+        raise DataError(f"{path}: there is no such mask")
     try:
-        with PILImage.open(path) as picture:
-            picture.load()
-            values = np.asarray(picture)
-            mode = picture.mode
-    except FileNotFoundError:
-        raise DataError(f"{path}: there is no such mask") from None
-    except _PILLOW_FAILURES as error:
-        raise DataError(f"{path}: the mask cannot be read ({error})") from None
-    if values.ndim == 3:
-        colours = values[..., :3] if mode in ("RGB", "RGBA") else values[..., :1]
-        if (colours == colours[..., :1]).all():
-            values = colours[..., 0]
+        raw = read_raw_labels(path)
+    except InputError as error:
+        raise DataError(f"{path}: the mask cannot be read ({str(error).removeprefix(f'{path} does not decode: ')})") from None
+    values = raw.values
+    if raw.colored:
+        colors = np.asarray(values[..., :3], np.uint8)
+        if (colors == colors[..., :1]).all():
+            values = colors[..., 0]
         else:
-            values, missing = painted_ids(colours)
+            values, missing = painted_ids(colors)
             if missing:
                 raise DataError(
                     f"{path}: the mask is a colour picture, and {missing} of its colours are not in the DAVIS palette; an indexed or"
