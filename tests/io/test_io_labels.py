@@ -190,7 +190,7 @@ def test_pictures_reduced_to_a_palette_are_refused(tmp_path: Path, hidden: int |
     image = Image.fromarray(np.where(LABELS == 0, 2, LABELS % 2).astype(np.uint8))
     image.putpalette([0, 255, 0, 255, 0, 0, 0, 0, 0])  # green is index 0, black is 2
     image.save(tmp_path / "m.png", transparency=hidden)
-    with pytest.raises(InputError, match=r"m.png is indexed, and index 0, .* is the colour \(0, 255, 0\), while index 2"):
+    with pytest.raises(InputError, match=r"m.png is indexed, and index 0, .* is the color \(0, 255, 0\), while index 2"):
         read_labels(tmp_path / "m.png")
 
 
@@ -221,7 +221,7 @@ def test_pictures_are_refused(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     picture = cv2.GaussianBlur(rng.integers(0, 256, (90, 120, 3)).astype(np.uint8), (0, 0), 5)
     picture = cv2.normalize(picture, None, 0, 255, cv2.NORM_MINMAX)
-    with pytest.raises(InputError, match=r"colours \(\(\d+, \d+, \d+\) on \d+ pixels.*not in the DAVIS palette"):
+    with pytest.raises(InputError, match=r"colors \(\(\d+, \d+, \d+\) on \d+ pixels.*not in the DAVIS palette"):
         read_labels(save(tmp_path / "m.png", picture))
     with pytest.raises(InputError, match="no label map"):
         read_labels(save(tmp_path / "m.png", picture[:, :, 0]))
@@ -236,7 +236,7 @@ def test_gradients_are_refused(tmp_path: Path) -> None:
 def test_foreign_colours_and_soft_alpha_are_refused(tmp_path: Path) -> None:
     colour = np.zeros((9, 9, 3), np.uint8)
     colour[3:6, 3:6] = (255, 0, 0)
-    with pytest.raises(InputError, match=r"2 colours .*\(255, 0, 0\) on 9 pixels.* 1 of them are not in the DAVIS palette"):
+    with pytest.raises(InputError, match=r"2 colors .*\(255, 0, 0\) on 9 pixels.* 1 of them are not in the DAVIS palette"):
         read_labels(save(tmp_path / "m.png", colour))
     with pytest.raises(InputError, match="transparency"):
         read_labels(save(tmp_path / "m.png", np.dstack([np.full((9, 9, 3), 255, np.uint8), np.full((9, 9), 100, np.uint8)])))

@@ -16,6 +16,9 @@ from PIL import Image as Pillow
 from vosformer.errors import InputError
 from vosformer.io.images import open_picture
 
+VOID_IS_AN_ID = "255 is the id of an object"
+"""The comment of PNGs that vosformer writes where that is so: elsewhere 255 beside other ids is void."""
+
 _GREY_MODES = {"1", "L", "F"}
 _LOSSY_CHUNK = b"VP8 "
 
@@ -31,6 +34,7 @@ class RawLabels:
         form: Pillow's name of the format.
         mode: Pillow's name of the kind of pixels.
         lossy: the format changes values while compressing.
+        void_is_id: see `VOID_IS_AN_ID`.
     """
 
     values: NDArray[np.generic]
@@ -39,6 +43,7 @@ class RawLabels:
     form: str
     mode: str
     lossy: bool
+    void_is_id: bool = False
 
     @property
     def colored(self) -> bool:
@@ -60,7 +65,8 @@ def read_raw_labels(path: Path) -> RawLabels:
                 raw = np.array(image.getpalette("RGB") or [], np.uint8).reshape(-1, 3)[:256]
                 palette = np.zeros((256, 3), np.uint8)
                 palette[: len(raw)] = raw
-                return RawLabels(np.asarray(image), palette, _hidden(image), form, mode, False)
+                whole = image.info.get("Comment") == VOID_IS_AN_ID
+                return RawLabels(np.asarray(image), palette, _hidden(image), form, mode, False, whole)
             grey = mode in _GREY_MODES or mode.startswith("I")
             values = np.asarray(image if grey else image.convert("RGBA"))
         except Exception as error:  # Pillow's decoders raise nearly every kind of exception on broken files.

@@ -141,7 +141,8 @@ def _from_indices(path: Path, raw: RawLabels, palette: NDArray[np.uint8]) -> Lab
         brightness = palette.astype(np.int64) @ np.array([299, 587, 114]) // 4  # fits 16 bits
         _refuse_soft(path, indices, brightness.astype(np.uint16)[indices], _TRANSITIONS)
         _check_background(path, palette, np.unique(given), hidden)
-    return _without_void(path, LabelMap(indices.astype(np.int32), palette, notes))
+    found = LabelMap(indices.astype(np.int32), palette, notes)
+    return found if raw.void_is_id else _without_void(path, found)
 
 
 def _without_void(path: Path, found: LabelMap) -> LabelMap:

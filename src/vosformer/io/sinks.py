@@ -13,11 +13,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as Pillow
+from PIL.PngImagePlugin import PngInfo
 
 from vosformer.errors import InputError, OutputError
 from vosformer.io.files import make_folder, write_bytes
 from vosformer.io.frames import Frame
-from vosformer.io.palette import DAVIS_PALETTE
+from vosformer.io.label_png import VOID_IS_AN_ID
+from vosformer.io.palette import DAVIS_PALETTE, VOID
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -218,7 +220,10 @@ def indexed_png(labels: NDArray[np.integer[Any]], palette: bytes = DAVIS_PALETTE
     image = Pillow.fromarray(labels.astype(np.uint8))
     image.putpalette(palette)
     buffer = io.BytesIO()
-    image.save(buffer, "PNG", compress_level=_PNG_LEVEL)
+    comment = PngInfo()
+    if (labels == VOID).any():
+        comment.add_text("Comment", VOID_IS_AN_ID)
+    image.save(buffer, "PNG", compress_level=_PNG_LEVEL, pnginfo=comment)
     return buffer.getvalue()
 
 
