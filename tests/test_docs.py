@@ -22,6 +22,12 @@ SHOWN = [
     for line in block.replace("\\\n", " ").splitlines()
     if line.strip().startswith("vosformer ")
 ]
+SHOWN += [
+    pytest.param(line, id=f"{script.name}: {line[:60]}")
+    for script in sorted((ROOT / "examples").glob("*.sh"))
+    for line in script.read_text().splitlines()
+    if line.startswith("vosformer ")
+]
 
 
 @cache

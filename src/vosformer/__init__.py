@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from vosformer.errors import DataError, DeviceError, InputError, OutputError, TrainingError, VOSError, WeightsError
     from vosformer.evaluation import evaluate
     from vosformer.inference.prediction import Prediction
+    from vosformer.inference.predictor import VideoPredictor
     from vosformer.inference.session import Session
     from vosformer.inference.tracking import track
     from vosformer.prompts import Marker, Prompt, mark
@@ -31,6 +32,7 @@ _HOMES = {
     "TrainingError": "errors",
     "VOSError": "errors",
     "Variant": "registry",
+    "VideoPredictor": "inference.predictor",
     "WeightsError": "errors",
     "build": "weights",
     "evaluate": "evaluation",
@@ -55,6 +57,7 @@ __all__ = [
     "TrainingError",
     "VOSError",
     "Variant",
+    "VideoPredictor",
     "WeightsError",
     "build",
     "evaluate",

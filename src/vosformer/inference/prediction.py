@@ -8,17 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from pycocotools import mask as coco
 from torch import Tensor
 
 from vosformer.errors import InputError
 from vosformer.geometry import Placement, crop
 
 _STRIP_VALUES = 1 << 21  # values of a strip: 8 MB in float32, about the cache of one core; a GPU takes 32 times as many
+_GIVEN_MARGIN = 10.0  # of masks that the user gave; SAM 2 gives these 10 and -10, too
+_TINY = 1e-6
 _PRESENCE_CELLS = 16  # cells at stride 4 that the presence score looks at: an object of 16 x 16 network pixels fills them
 
 
@@ -145,6 +149,88 @@ class Prediction:
             for rows, logits in answer.strips():
                 total[rows] += logits.softmax(0)[channel].cpu().numpy()
         return total / np.float32(len(self._answers))
+
+    def margins(self) -> NDArray[np.float32]:
+        """Compute how far each object is ahead of its strongest competitor, in log-probability.
+
+        Returns:
+            float32 [n,height,width], objects in the order of `ids`: log p of the object minus the largest log p of the background and
+            all other objects, within +-20. Above 0 exactly where `labels` is the object's id; +-10 for masks that the user gave.
+        """
+        margins = np.full((len(self.ids), *self.labels.shape), -_GIVEN_MARGIN, np.float32)
+        for rows, chances in self._chances():
+            for n in range(len(self.ids)):
+                others = chances[[c for c in range(len(chances)) if c != n + 1]]
+                margins[n, rows] = (chances[n + 1].log() - others.amax(0).log()).clamp(-20, 20).cpu().numpy()
+        for n, i in enumerate(self.ids):
+            own = self.labels == i
+            if i in self.given:
+                margins[n] = np.where(own, _GIVEN_MARGIN, -_GIVEN_MARGIN)
+            # The user's masks win over what is more probable, and so does the first of two that are equally probable.
+            margins[n] = np.where(own, np.maximum(margins[n], _TINY), np.minimum(margins[n], 0))
+        return margins
+
+    def boxes(self) -> dict[int, tuple[int, int, int, int]]:
+        """Find the box of every object that has a pixel: id -> (left, top, right, bottom), right and bottom just outside."""
+        found = {}
+        for i in self.ids:
+            rows, columns = np.nonzero(self.labels == i)
+            if len(rows):
+                found[i] = (int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1)
+        return found
+
+    def to_supervision(self) -> Any:
+        """Convert to `supervision.Detections`: boxes, masks, scores as confidence and ids as tracker ids of the objects with a pixel.
+
+        Raises:
+            InputError: the package supervision is not installed.
+        """
+        try:
+            import supervision
+        except ImportError:
+            raise InputError("to_supervision() needs the package supervision: pip install supervision") from None
+        boxes = self.boxes()
+        return supervision.Detections(
+            xyxy=np.array(list(boxes.values()), np.float32).reshape(-1, 4),
+            mask=np.array([self.labels == i for i in boxes], bool).reshape(-1, *self.labels.shape),
+            confidence=np.array([self.score(i) for i in boxes], np.float32),
+            class_id=np.zeros(len(boxes), int),
+            tracker_id=np.array(list(boxes), int),
+        )
+
+    def to_coco(self, image_id: int, category_id: int = 1) -> list[dict[str, Any]]:
+        """Convert to COCO annotations, one an object that has a pixel.
+
+        Returns:
+            dictionaries with `image_id`, `category_id`, `track_id` (the object's id), `segmentation` (compressed RLE, counts as
+            text), `area`, `bbox` (x, y, width, height), `iscrowd` and `score`; a file of several frames wants an `id` in each, too.
+        """
+        found = []
+        for i, (left, top, right, bottom) in self.boxes().items():
+            mask = self.labels == i
+            rle = coco.encode(np.asfortranarray(mask, np.uint8))
+            found.append(
+                {
+                    "image_id": image_id,
+                    "category_id": category_id,
+                    "track_id": i,
+                    "segmentation": {"size": rle["size"], "counts": rle["counts"].decode()},
+                    "area": int(mask.sum()),
+                    "bbox": [left, top, right - left, bottom - top],
+                    "iscrowd": 0,
+                    "score": self.score(i),
+                }
+            )
+        return found
+
+    def _chances(self) -> Iterator[tuple[slice, Tensor]]:
+        """Rows, and the probabilities [1+n,rows,width] there: background (with the free places), then the objects as in `ids`."""
+        for parts in zip(*(answer.strips() for answer in self._answers), strict=True):
+            mean = torch.stack([logits.softmax(0) for _, logits in parts]).mean(0)
+            known = self._answers[0].ids
+            free = [0, *(1 + c for c, i in enumerate(known) if i is None)]
+            own = [mean[1 + known.index(i)] if i in known else torch.zeros_like(mean[0]) for i in self.ids]
+            yield parts[0][0], torch.stack([mean[free].amax(0), *own])
 
     def _check(self, i: int) -> None:
         if i not in self.ids:

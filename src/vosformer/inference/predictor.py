@@ -1,0 +1,383 @@
+"""`VideoPredictor`: SAM 2's video predictor, method by method, over a `Session`.
+
+Code that was written against SAM 2's names runs with the systems of this library: the same arguments, the same order of results, the
+same threshold of 0 on the logits. What differs, to the better: frames are read when they are needed, so that memory stays flat on a
+video of any length, and a backward pass really goes backward. What is one label a pixel here (objects do not overlap) stays so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from os import PathLike
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from vosformer.errors import InputError
+from vosformer.inference.prediction import Prediction
+from vosformer.inference.session import Session
+from vosformer.io import Source, open_source
+from vosformer.prompts import mark
+
+_ABSENT = -1024.0
+"""The logit of an object on frames where nothing is known of it yet, as in SAM 2."""
+
+Result = tuple[int, list[int], Tensor]
+"""(frame number, ids of all objects, logits float32 [n,1,H,W] at the video's size; above 0 = the object)."""
+
+
+@dataclass
+class _Marked:
+    """What was said about one object on one frame."""
+
+    mask: NDArray[np.bool_]
+    points: list[tuple[float, float]] = field(default_factory=list)
+    labels: list[int] = field(default_factory=list)
+    box: list[float] | None = None
+    repairs: NDArray[np.bool_] | None = None
+
+
+@dataclass
+class PredictorState:
+    """A video and all that was said about it. `state["num_frames"]` and the like read it as SAM 2's dictionary is read."""
+
+    source: Source
+    ids: list[int] = field(default_factory=list)
+    marked: dict[int, dict[int, _Marked]] = field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> Any:
+        values = {
+            "num_frames": self.source.count,
+            "video_height": self.source.height,
+            "video_width": self.source.width,
+            "obj_ids": list(self.ids),
+        }
+        if name not in values:
+            raise KeyError(f"{name!r} is not kept here; there are {', '.join(values)}")
+        return values[name]
+
+    @property
+    def obj_ids(self) -> list[int]:
+        """The objects, in the order in which they were added."""
+        return list(self.ids)
+
+    def labels(self, number: int) -> NDArray[np.int32]:
+        """Return what was given on a frame as one label map; where masks overlap, the one that was given last wins."""
+        labels = np.zeros((self.source.height, self.source.width), np.int32)
+        for i, said in self.marked[number].items():
+            labels[said.mask] = i
+        return labels
+
+
+class VideoPredictor:
+    """Follow objects through videos, with the method names of SAM 2's `SAM2VideoPredictor`.
+
+    Example:
+        >>> predictor = VideoPredictor.from_pretrained("default")                             # doctest: +SKIP
+        >>> state = predictor.init_state("clip.mp4")                                          # doctest: +SKIP
+        >>> predictor.add_new_mask(state, frame_idx=0, obj_id=1, mask=mask)                   # doctest: +SKIP
+        >>> for frame, ids, logits in predictor.propagate_in_video(state):                    # doctest: +SKIP
+        ...     masks = logits > 0
+    """
+
+    def __init__(self, session: Session) -> None:
+        """Drive a session; it is reset whenever a propagation begins."""
+        self._session = session
+
+    @classmethod
+    def from_pretrained(cls, name: str | PathLike[str] = "default", **settings: Any) -> VideoPredictor:
+        """Build a predictor.
+
+        Args:
+            name: packaged weights or a variant, see `vosformer.variants`.
+            settings: of `Session`: weights, device, dtype, size, memory, ...
+
+        Raises:
+            InputError, WeightsError, DeviceError: as `Session` does.
+        """
+        return cls(Session(str(name), **settings))
+
+    def init_state(
+        self,
+        video_path: Any,
+        offload_video_to_cpu: bool = False,
+        offload_state_to_cpu: bool = False,
+        async_loading_frames: bool = False,
+    ) -> PredictorState:
+        """Open a video.
+
+        Args:
+            video_path: whatever `vosformer.io.open_source` takes: a video file, a folder of images, arrays.
+            offload_video_to_cpu: no matter here, as are the next two: frames are read one by one when they are needed.
+            offload_state_to_cpu: see above.
+            async_loading_frames: see above.
+
+        Raises:
+            InputError: it cannot be read, or frames of it cannot be asked for again (cameras).
+        """
+        source = open_source(video_path)
+        if source.live or source.count is None:
+            raise InputError(
+                f"{source.name} has no known number of frames, which this predictor needs; use Session.step for streams"
+            )
+        return PredictorState(source)
+
+    def add_new_mask(self, inference_state: PredictorState, frame_idx: int, obj_id: int, mask: ArrayLike | Tensor) -> Result:
+        """Say what an object's mask is on a frame.
+
+        Args:
+            inference_state: of `init_state`.
+            frame_idx: number of the frame, the first is 0.
+            obj_id: any integer but 0.
+            mask: bool or 0 and 1 [H,W] at the video's size; all zero = the object is absent there.
+
+        Returns:
+            the frame's number, the ids of all objects, and their logits on it: 10 and -10, or -1024 where an object was not marked.
+
+        Raises:
+            InputError: no such frame, or a mask of another size.
+        """
+        array = np.asarray(mask.detach().cpu() if isinstance(mask, Tensor) else mask)
+        source = inference_state.source
+        if array.shape != (source.height, source.width):
+            raise InputError(
+                f"a mask of shape {array.shape} was given, expected {(source.height, source.width)} like {source.name}"
+            )
+        self._mark(inference_state, frame_idx, obj_id, _Marked(array > 0))
+        return self._given(inference_state, frame_idx)
+
+    def add_new_points_or_box(
+        self,
+        inference_state: PredictorState,
+        frame_idx: int,
+        obj_id: int,
+        points: ArrayLike | Tensor | None = None,
+        labels: ArrayLike | Tensor | None = None,
+        clear_old_points: bool = True,
+        normalize_coords: bool = True,
+        box: ArrayLike | Tensor | None = None,
+    ) -> Result:
+        """Mark an object on a frame with points or a box; points on an object that has a mask there repair it.
+
+        Args:
+            inference_state: of `init_state`.
+            frame_idx: number of the frame, the first is 0.
+            obj_id: any integer but 0.
+            points: [n,2] of (x, y).
+            labels: [n], 1 = the object, 0 = not the object.
+            clear_old_points: forget the points and the box of this object on this frame that were given before.
+            normalize_coords: True: coordinates are pixels of the video (SAM 2 normalizes them itself); False: from 0 to 1.
+            box: (x0, y0, x1, y1).
+
+        Returns:
+            see `add_new_mask`.
+
+        Raises:
+            InputError: nothing is given, or what is given does not fit the frame.
+        """
+        source = inference_state.source
+        scale = np.ones(2) if normalize_coords else np.array([source.width, source.height], float)
+        new = [] if points is None else (np.asarray(points, float).reshape(-1, 2) * scale).tolist()
+        values = [] if labels is None else np.asarray(labels, int).reshape(-1).tolist()
+        corners = None if box is None else (np.asarray(box, float).reshape(2, 2) * scale).reshape(-1).tolist()
+        before = inference_state.marked.get(frame_idx, {}).get(obj_id)
+        repairs = None
+        if before is not None:
+            # What points and boxes made is made anew; a mask that was given as such is repaired.
+            made = bool(before.points) or before.box is not None
+            repairs = before.repairs if made else before.mask
+            if not clear_old_points:
+                new, values = [*before.points, *new], [*before.labels, *values]
+                corners = before.box if corners is None else corners
+        frame = source.read(self._number(inference_state, frame_idx))
+        if frame.image is None:
+            raise InputError(f"frame {frame_idx} of {source.name} does not decode ({frame.problem}): mark another one")
+        mask = mark(frame.image, points=new, labels=values or None, box=corners, mask=repairs)
+        self._mark(inference_state, frame_idx, obj_id, _Marked(mask, new, values, corners, repairs))
+        return self._given(inference_state, frame_idx)
+
+    def propagate_in_video(
+        self,
+        inference_state: PredictorState,
+        start_frame_idx: int | None = None,
+        max_frame_num_to_track: int | None = None,
+        reverse: bool = False,
+    ) -> Iterator[Result]:
+        """Follow the objects through the video; what was marked is taken into account whenever its frame is passed.
+
+        Args:
+            inference_state: of `init_state`.
+            start_frame_idx: the first frame to give (default: the earliest marked one). What was marked upstream of it is followed
+                up to it first.
+            max_frame_num_to_track: the most frames after the first (default: to the end).
+            reverse: go towards the start of the video.
+
+        Yields:
+            the frame's number, the ids of all objects, and their logits: margins to the strongest competitor, above 0 exactly where
+            `vosformer track` would label a pixel with the object; -1024 on frames before an object was first seen.
+
+        Raises:
+            InputError: nothing was marked, or nothing upstream of the start.
+        """
+        state, count = inference_state, inference_state.source.count or 0
+        marked = sorted(number for number, said in state.marked.items() if said)
+        if not marked:
+            raise InputError("nothing is marked: call add_new_mask or add_new_points_or_box first")
+        start = self._number(state, marked[0] if start_frame_idx is None else start_frame_idx)
+        most = count if max_frame_num_to_track is None else max_frame_num_to_track
+        begin = max(marked[-1], start) if reverse else min(marked[0], start)
+        if begin not in marked:
+            begin = marked[-1] if reverse else marked[0]
+        end = max(start - most, 0) - 1 if reverse else min(start + most, count - 1) + 1
+        if reverse and start_frame_idx is None and start == 0:
+            return
+        step = -1 if reverse else 1
+        for number, prediction in self._walk(state, begin, end if end >= 0 else None, step):
+            if (number - start) * step >= 0:
+                yield number, list(state.ids), _logits(state, prediction)
+
+    def remove_object(
+        self, inference_state: PredictorState, obj_id: int, strict: bool = False, need_output: bool = True
+    ) -> tuple[list[int], list[Result]]:
+        """Forget an object and all that was said about it.
+
+        Returns:
+            the ids that are left, and the frames on which it had been marked as they are now.
+
+        Raises:
+            InputError: `strict`, and there is no such object.
+        """
+        if obj_id not in inference_state.ids:
+            if strict:
+                raise InputError(f"there is no object with id {obj_id}; there are {inference_state.ids}")
+            return inference_state.obj_ids, []
+        inference_state.ids.remove(obj_id)
+        touched = [number for number, said in inference_state.marked.items() if said.pop(obj_id, None) is not None]
+        return inference_state.obj_ids, [self._given(inference_state, number) for number in touched] if need_output else []
+
+    def clear_all_prompts_in_frame(
+        self, inference_state: PredictorState, frame_idx: int, obj_id: int, need_output: bool = True
+    ) -> Result | None:
+        """Forget what was said about an object on a frame."""
+        inference_state.marked.get(frame_idx, {}).pop(obj_id, None)
+        return self._given(inference_state, frame_idx) if need_output else None
+
+    def reset_state(self, inference_state: PredictorState) -> None:
+        """Forget all objects; the video stays open."""
+        inference_state.ids.clear()
+        inference_state.marked.clear()
+
+    # The names of Hugging Face Transformers, for the same things.
+
+    def init_video_session(self, video: Any, **_: Any) -> PredictorState:
+        """Open a video, as `init_state` does."""
+        return self.init_state(video)
+
+    def add_inputs_to_inference_session(
+        self,
+        inference_session: PredictorState,
+        frame_idx: int,
+        obj_ids: int | list[int],
+        input_points: Any = None,
+        input_labels: Any = None,
+        input_boxes: Any = None,
+        input_masks: Any = None,
+        original_size: tuple[int, int] | None = None,
+        clear_old_inputs: bool = True,
+    ) -> None:
+        """Mark objects on a frame: one entry of each list an object, in the order of `obj_ids`.
+
+        Args:
+            inference_session: of `init_video_session`.
+            frame_idx: number of the frame.
+            obj_ids: one id, or a list.
+            input_points: [1, objects, points, 2], pixels of the video.
+            input_labels: [1, objects, points].
+            input_boxes: [1, objects, 4].
+            input_masks: a mask, or a list with one an object, [H,W].
+            original_size: no matter here.
+            clear_old_inputs: forget the points that were given before.
+
+        Raises:
+            InputError: as `add_new_mask` and `add_new_points_or_box` do.
+        """
+        ids = [obj_ids] if isinstance(obj_ids, int) else list(obj_ids)
+        if input_masks is not None:
+            masks = [input_masks] if np.ndim(input_masks[0]) == 1 else list(input_masks)
+            for i, mask in zip(ids, masks, strict=True):
+                self.add_new_mask(inference_session, frame_idx, i, np.squeeze(np.asarray(mask)))
+            return
+        for n, i in enumerate(ids):
+            points, labels, box = (None if x is None else x[0][n] for x in (input_points, input_labels, input_boxes))
+            self.add_new_points_or_box(inference_session, frame_idx, i, points, labels, clear_old_inputs, box=box)
+
+    def propagate_in_video_iterator(
+        self,
+        inference_session: PredictorState,
+        start_frame_idx: int | None = None,
+        max_frame_num_to_track: int | None = None,
+        reverse: bool = False,
+    ) -> Iterator[PropagatedFrame]:
+        """Follow the objects, as `propagate_in_video` does."""
+        for frame in self.propagate_in_video(inference_session, start_frame_idx, max_frame_num_to_track, reverse):
+            yield PropagatedFrame(*frame)
+
+    def _number(self, state: PredictorState, number: int) -> int:
+        if not 0 <= number < (state.source.count or 0):
+            raise InputError(
+                f"there is no frame {number}: {state.source.name} has the frames 0 to {(state.source.count or 0) - 1}"
+            )
+        return number
+
+    def _mark(self, state: PredictorState, number: int, i: int, said: _Marked) -> None:
+        frame = state.marked.setdefault(self._number(state, number), {})
+        if i == 0:
+            raise InputError("an object has the id 0, which is the background's: choose another integer")
+        frame.pop(i, None)  # what is given last lies on top
+        frame[i] = said
+        if i not in state.ids:
+            state.ids.append(i)
+
+    def _given(self, state: PredictorState, number: int) -> Result:
+        labels, marked = state.labels(number) if number in state.marked else None, state.marked.get(number, {})
+        logits = torch.full((len(state.ids), 1, state.source.height, state.source.width), _ABSENT)
+        for n, i in enumerate(state.ids):
+            if labels is not None and i in marked:
+                logits[n, 0] = torch.where(torch.from_numpy(labels == i), 10.0, -10.0)
+        return number, list(state.ids), logits
+
+    def _walk(self, state: PredictorState, begin: int, end: int | None, step: int) -> Iterator[tuple[int, Prediction | None]]:
+        """Step over the frames; where one does not decode, what was there before it is repeated."""
+        self._session.reset()
+        known: set[int] = set()
+        prediction: Prediction | None = None
+        for frame in state.source.frames(begin, end, step):
+            marked = state.marked.get(frame.number, {})
+            labels = state.labels(frame.number) if marked else None
+            ids = [i for i in marked if i in known or (labels is not None and (labels == i).any())]
+            if frame.image is not None:
+                prediction = self._session.step(frame.image, labels if ids else None, ids=ids or None)
+                known |= set(ids)
+            yield frame.number, prediction
+
+
+class PropagatedFrame(NamedTuple):
+    """One frame of a propagation, with the field names of Transformers' `Sam2VideoSegmentationOutput`."""
+
+    frame_idx: int
+    object_ids: list[int]
+    pred_masks: Tensor
+
+
+def _logits(state: PredictorState, prediction: Prediction | None) -> Tensor:
+    logits = torch.full((len(state.ids), 1, state.source.height, state.source.width), _ABSENT)
+    if prediction is not None:
+        margins: Mapping[int, NDArray[np.float32]] = dict(zip(prediction.ids, prediction.margins(), strict=True))
+        for n, i in enumerate(state.ids):
+            if i in margins:
+                logits[n, 0] = torch.from_numpy(margins[i])
+    return logits
