@@ -9,11 +9,12 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from vosformer.annotate import marking
+from vosformer.annotate.filling import flood, hole_at
 from vosformer.annotate.project import Action, Labels, Project
 from vosformer.annotate.records import GivenFrame, TrackedObject, measure
 from vosformer.errors import InputError
 from vosformer.io.random_access import RandomAccess
+from vosformer.prompts import Marker, Prompt, Scissors, polygon, stroke
 
 Mask = NDArray[np.bool_]
 Mode = Literal["add", "subtract", "replace"]
@@ -32,7 +33,8 @@ class Editor:
 
     def __init__(self, project: Project, frames: RandomAccess) -> None:
         self._project, self._frames = project, frames
-        self._scissors: tuple[int, marking.Scissors] | None = None
+        self._scissors: tuple[int, Scissors] | None = None
+        self._marker: tuple[int, Marker] | None = None  # of the last frame: it remembers what it computed
 
     def image(self, frame: int) -> NDArray[np.uint8]:
         """The frame, uint8 RGB [H,W,3].
@@ -53,9 +55,10 @@ class Editor:
         if box is not None and not (len(box) == 4 and box[0] < box[2] and box[1] < box[3]):
             raise InputError(f"the box is {list(box)}, expected x0, y0, x1, y1 with x0 < x1 and y0 < y1")
         project = self._project
-        image = self.image(frame)
         with project.lock:
             self._object(i)
+            if self._marker is None or self._marker[0] != frame:
+                self._marker = (frame, Marker(self.image(frame)))
             given = project.given.get(frame, GivenFrame(()))
             before = dict(given.prompts.get(i, {}))
             if not before:
@@ -67,7 +70,7 @@ class Editor:
             before["labels"] = [*before["labels"], *labels]
             base = None if before["base"] is None else project.kept_labels(before["base"]) > 0
             places = [(x, y) for x, y in before["points"]]
-            mask = marking.marked(image, places, before["labels"], before.get("box"), base)
+            mask = self._marker[1].mark(Prompt(places, before["labels"], before.get("box"), mask=base))
             self._put(frame, i, mask, "click" if box is None else "box", before)
 
     def draw(self, frame: int, i: int, mask: Mask, mode: Mode, what: str) -> None:
@@ -85,21 +88,21 @@ class Editor:
             raise InputError(
                 f"a stroke of {len(path)} points with a radius of {radius} pixels: expected a point, a radius above 0"
             )
-        mask = marking.stroke(path, radius, *self._project.size)
+        mask = stroke(path, radius, *self._project.size)
         self.draw(frame, i, mask, "subtract" if erase else "add", "erase" if erase else "brush")
 
     def polygon(self, frame: int, i: int, points: Points, mode: Mode = "add") -> None:
         """Add, subtract or set the inside of a polygon."""
         self._check_points(points)
-        self.draw(frame, i, marking.polygon(points, *self._project.size), mode, "polygon")
+        self.draw(frame, i, polygon(points, *self._project.size), mode, "polygon")
 
     def fill(self, frame: int, i: int, x: float, y: float, tolerance: int = 12) -> None:
         """Fill the hole of the object's mask that (x, y) lies in; if it lies in none, the area of one color around it."""
         self._check_points([(x, y)], inside=True)
         now = self._project.labels(frame) == i
-        found = marking.hole_at(now, x, y)
+        found = hole_at(now, x, y)
         if found is None:
-            found = marking.flood(self.image(frame), x, y, max(0, min(int(tolerance), 255)))
+            found = flood(self.image(frame), x, y, max(0, min(int(tolerance), 255)))
         self.draw(frame, i, found, "add", "fill")
 
     def move(self, frame: int, i: int, dx: int, dy: int) -> None:
@@ -152,7 +155,7 @@ class Editor:
         """The path along edges between two places; both must be inside the frame."""
         self._check_points([start, end], inside=True)
         if self._scissors is None or self._scissors[0] != frame:
-            self._scissors = (frame, marking.Scissors(self.image(frame)))
+            self._scissors = (frame, Scissors(self.image(frame)))
         tool = self._scissors[1]
         tool.start(*start)
         return tool.to(*end)

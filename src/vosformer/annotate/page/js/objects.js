@@ -73,5 +73,5 @@ function note(text) {
 
 subscribe((keys) => {
   if (keys.some((key) => ["objects", "object", "palette"].includes(key))) showObjects();
-  if (keys.some((key) => ["doubts", "objects"].includes(key))) showDoubts();
+  if (keys.some((key) => ["doubts", "objects", "palette"].includes(key))) showDoubts();
 });
