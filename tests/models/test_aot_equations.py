@@ -133,7 +133,7 @@ def test_short_term_attention_eq_6(frames: int, window: int) -> None:
     told = noise(heads, d, window**2)
     q = noise(2, N, heads * d)
     keys, values = [noise(2, N, heads * d) for _ in range(frames)], [noise(2, N, heads * d) for _ in range(frames)]
-    ours = attend_locally(q, keys, values, bank.relative(told), GRID, window)
+    ours = attend_locally(q, keys, values, bank(told), GRID, window)
     weight, bias = bank.weight.view(heads, window**2, d), bank.bias.view(heads, window**2)
     for s in range(2):
         plain = [
@@ -158,7 +158,7 @@ def test_identification_embedding_eq_2(aligned: bool) -> None:
     side = 33 if aligned else 32
     labels = torch.randint(0, 4, (side, side))
     own = torch.stack([(labels == i).double() for i in (1, 2, 3)])[None]
-    ours = bank.embed(ObjectMasks(own, torch.zeros(1, 1, side, side), True))[0]
+    ours = bank(ObjectMasks(own, torch.zeros(1, 1, side, side), True))[0]
     kernel, before = bank.kernel_size[0], bank.padding[0]
     across = (side - 1) // 16 + 1 if aligned else side // 16
     for p in range(across**2):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from copy import deepcopy
 from functools import cache
 
@@ -13,6 +14,7 @@ from torch import nn
 
 from vosformer.inference.session import Session
 from vosformer.memory import Memory
+from vosformer.nn.norm import FrozenBatchNorm2d
 from vosformer.protocol import ObjectMasks, VOSModel
 from vosformer.registry import variant, variants
 
@@ -198,3 +200,25 @@ def test_odd_sizes(name, size):
     s = session(name)
     s.step(frame, labels)
     assert s.step(frame).labels.shape == size
+
+
+# Weights that are used without a call of their layer: the other depths' entrances of AOST, and a projection that JointFormer
+# multiplies into values that it meets with one token only (`nn.joint.gated`).
+NOT_CALLED = (r"decoder\.conv_in\.[01]\.", r"enhance_blocks\.\d+\.attn\.proj$")
+
+
+@every_variant
+def test_every_layer_is_called(name):
+    """Hooks see every layer: what replaces or wraps one, as LoRA, quantisation and profilers do, has its effect."""
+    images, labels = clip((1, 2))
+    s = session(name)
+    kinds = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear, nn.LayerNorm, nn.GroupNorm, FrozenBatchNorm2d)
+    layers = {key: module for key, module in s.model.named_modules() if isinstance(module, kinds)}
+    seen = set()
+    hooks = [module.register_forward_hook(lambda *_, key=key: seen.add(key)) for key, module in layers.items()]
+    s.step(images[0], labels[0])
+    s.step(images[1])
+    for hook in hooks:
+        hook.remove()
+    silent = [key for key in layers if key not in seen and not any(re.search(rule, key) for rule in NOT_CALLED)]
+    assert not silent

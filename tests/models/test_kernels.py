@@ -14,11 +14,11 @@ from vosformer.models import aost, aot, deaot
 from vosformer.models.identity_system import IdentitySystem
 from vosformer.nn import attention, onednn
 from vosformer.nn.attention import Relative, attend, attend_locally
-from vosformer.nn.conv import conv_norm, convolve, for_inference
+from vosformer.nn.conv import Conv2d
 from vosformer.nn.identity import IdentityBank
 from vosformer.nn.linear import TokenLinear
 from vosformer.nn.maps import Grid
-from vosformer.nn.norm import FrozenBatchNorm2d
+from vosformer.nn.norm import FrozenBatchNorm2d, for_inference
 from vosformer.nn.onednn import reference_kernels
 from vosformer.policy import EveryK
 from vosformer.protocol import ObjectMasks
@@ -84,8 +84,8 @@ def test_on_a_processor_whose_operators_know_no_bf16(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(torch.ops.mkldnn, "_convolution_pointwise", picky)
     assert onednn.serves(torch.zeros(1)) == torch.backends.mkldnn.is_available()
     assert not onednn.serves(torch.zeros(1, dtype=torch.bfloat16))
-    layer, x = nn.Conv2d(8, 12, 3, padding=1).bfloat16(), torch.randn(1, 8, 9, 7).bfloat16()
-    close(convolve(x, layer), F.conv2d(x, layer.weight, layer.bias, padding=1), torch.bfloat16)
+    layer, x = Conv2d(8, 12, 3, padding=1).bfloat16(), torch.randn(1, 8, 9, 7).bfloat16()
+    close(layer(x), F.conv2d(x, layer.weight, layer.bias, padding=1), torch.bfloat16)
 
 
 @kinds
@@ -111,7 +111,7 @@ def test_token_products(kind: torch.dtype, activation: onednn.Activation) -> Non
     ],
 )
 def test_convolutions(kind: torch.dtype, kernel: int, options: dict[str, int]) -> None:
-    conv, norm = nn.Conv2d(16, 32, kernel, bias=False, **options).to(kind), FrozenBatchNorm2d(32).to(kind)
+    conv, norm = Conv2d(16, 32, kernel, bias=False, **options).to(kind), FrozenBatchNorm2d(32).to(kind)
     for buffer in norm.buffers():
         buffer.uniform_(0.5, 1.5)
     for x in (
@@ -119,9 +119,10 @@ def test_convolutions(kind: torch.dtype, kernel: int, options: dict[str, int]) -
         torch.randn(2, 16, 9, 11).to(kind).contiguous(memory_format=torch.channels_last),
     ):
         with reference_kernels():
-            plain, normed = convolve(x, conv, "relu"), conv_norm(x, conv, norm, "relu6")
-        close(convolve(x, conv, "relu"), plain, kind)
-        close(conv_norm(x, conv, norm, "relu6"), normed, kind)
+            plain, normed = conv(x, "relu"), norm(x, conv, "relu6")
+        close(conv(x, "relu"), plain, kind)
+        close(norm(x, conv, "relu6"), normed, kind)
+        close(norm(x, nn.Sequential(conv), "relu6"), normed, kind)  # a module that wraps a convolution
         close(normed, F.relu6(norm(conv(x))), kind)
 
 
@@ -190,8 +191,8 @@ def test_identity_embedding(aligned: bool, height: int, width: int, places: tupl
     for unknown in (None, ignore):
         targets = ObjectMasks(own, torch.zeros(2, 1, rows, columns), True, unknown)
         with reference_kernels():
-            plain = bank.embed(targets)
-        torch.testing.assert_close(bank.embed(targets), plain, rtol=1e-5, atol=2e-4)
+            plain = bank(targets)
+        torch.testing.assert_close(bank(targets), plain, rtol=1e-5, atol=2e-4)
 
 
 def follow(model: IdentitySystem) -> Tensor:

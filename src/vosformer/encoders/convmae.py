@@ -15,8 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vosformer.errors import WeightsError
-from vosformer.nn.conv import convolve
-from vosformer.nn.depthwise import DepthwiseConv2d
+from vosformer.nn.conv import Conv2d, DepthwiseConv2d
 from vosformer.nn.linear import TokenLinear
 from vosformer.nn.maps import to_tokens
 
@@ -74,27 +73,28 @@ class PatchEmbed(nn.Module):
 
     def __init__(self, inputs: int, width: int, patch: int) -> None:
         super().__init__()
-        self.proj = nn.Conv2d(inputs, width, patch, patch)
+        self.proj = Conv2d(inputs, width, patch, patch)
         self.norm = nn.LayerNorm(width)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.gelu(channel_norm(self.norm, convolve(x, self.proj)))
+        return F.gelu(channel_norm(self.norm, self.proj(x)))
 
 
 class _ConvMlp(nn.Module):
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
-        self.fc1 = nn.Conv2d(width, hidden, 1)
-        self.fc2 = nn.Conv2d(hidden, width, 1)
+        self.fc1 = Conv2d(width, hidden, 1)
+        self.fc2 = Conv2d(hidden, width, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         if torch.is_grad_enabled():
-            return convolve(convolve(x, self.fc1, "gelu"), self.fc2)
+            whole: Tensor = self.fc2(self.fc1(x, "gelu"))
+            return whole
         # In strips: of the hidden map, the largest of the whole network, only a part exists at a time.
         out = torch.empty_like(x)
         for top in range(0, x.shape[2], _STRIP):
             rows = slice(top, top + _STRIP)
-            out[:, :, rows] = convolve(convolve(x[:, :, rows], self.fc1, "gelu"), self.fc2)
+            out[:, :, rows] = self.fc2(self.fc1(x[:, :, rows], "gelu"))
         return out
 
 
@@ -104,15 +104,15 @@ class ConvBlock(nn.Module):
     def __init__(self, width: int, ratio: int) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(width)
-        self.conv1 = nn.Conv2d(width, width, 1)
+        self.conv1 = Conv2d(width, width, 1)
         self.attn = DepthwiseConv2d(width, 5)
-        self.conv2 = nn.Conv2d(width, width, 1)
+        self.conv2 = Conv2d(width, width, 1)
         self.norm2 = nn.LayerNorm(width)
         self.mlp = _ConvMlp(width, width * ratio)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = convolve(channel_norm(self.norm1, x), self.conv1)
-        x = x + convolve(convolve(y, self.attn), self.conv2)
+        y = self.conv1(channel_norm(self.norm1, x))
+        x = x + self.conv2(self.attn(y))
         out: Tensor = x + self.mlp(channel_norm(self.norm2, x))
         return out
 

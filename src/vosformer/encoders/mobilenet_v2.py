@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal, cast
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from vosformer.nn.conv import conv_norm
+from vosformer.nn.conv import Conv2d
 from vosformer.nn.norm import FrozenBatchNorm2d
 
 # (expansion, channels, blocks, stride, dilation of the first block, dilation of the others); at output stride 16 the stride of the
@@ -29,13 +29,14 @@ class ConvBN(nn.Sequential):
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1, dilation: int = 1) -> None:
         super().__init__(
-            nn.Conv2d(inputs, outputs, kernel, stride, (kernel - 1) // 2 * dilation, dilation, groups, bias=False),
+            Conv2d(inputs, outputs, kernel, stride, (kernel - 1) // 2 * dilation, dilation, groups, bias=False),
             FrozenBatchNorm2d(outputs),
         )
 
     def forward(self, input: Tensor) -> Tensor:
         conv, norm = self
-        return conv_norm(input, cast(nn.Conv2d, conv), cast(FrozenBatchNorm2d, norm), "relu6")
+        out: Tensor = norm(input, conv, "relu6")
+        return out
 
 
 class InvertedResidual(nn.Module):
@@ -49,7 +50,7 @@ class InvertedResidual(nn.Module):
         self.conv = nn.Sequential(
             *widen,
             ConvBN(hidden, hidden, 3, stride, hidden, dilation),
-            nn.Conv2d(hidden, outputs, 1, bias=False),
+            Conv2d(hidden, outputs, 1, bias=False),
             FrozenBatchNorm2d(outputs),
         )
 
@@ -58,8 +59,8 @@ class InvertedResidual(nn.Module):
         hidden = x
         for layer in inner:
             hidden = layer(hidden)
-        hidden = conv_norm(hidden, cast(nn.Conv2d, conv), cast(FrozenBatchNorm2d, norm))
-        return hidden.add_(x) if self.shortcut else hidden
+        out: Tensor = norm(hidden, conv)
+        return out.add_(x) if self.shortcut else out
 
 
 class MobileNetV2(nn.Module):

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vosformer.nn.conv import conv_norm
+from vosformer.nn.conv import Conv2d
 from vosformer.nn.norm import FrozenBatchNorm2d
 
 
@@ -28,23 +28,23 @@ class Bottleneck(nn.Module):
 
     def __init__(self, inputs: int, width: int, stride: int) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(inputs, width, 1, bias=False)
+        self.conv1 = Conv2d(inputs, width, 1, bias=False)
         self.bn1 = FrozenBatchNorm2d(width)
-        self.conv2 = nn.Conv2d(width, width, 3, stride, padding=1, bias=False)
+        self.conv2 = Conv2d(width, width, 3, stride, padding=1, bias=False)
         self.bn2 = FrozenBatchNorm2d(width)
-        self.conv3 = nn.Conv2d(width, 4 * width, 1, bias=False)
+        self.conv3 = Conv2d(width, 4 * width, 1, bias=False)
         self.bn3 = FrozenBatchNorm2d(4 * width)
         self.downsample = None
         if stride != 1 or inputs != 4 * width:
-            shortcut = nn.Conv2d(inputs, 4 * width, 1, stride, bias=False)
+            shortcut = Conv2d(inputs, 4 * width, 1, stride, bias=False)
             self.downsample = nn.Sequential(shortcut, FrozenBatchNorm2d(4 * width))
 
     def forward(self, x: Tensor) -> Tensor:
         """[B,C,h,w] -> [B,4*width,h/stride,w/stride]."""
-        shortcut = x if self.downsample is None else conv_norm(x, *self.downsample)
-        x = conv_norm(x, self.conv1, self.bn1, "relu")
-        x = conv_norm(x, self.conv2, self.bn2, "relu")
-        return F.relu(conv_norm(x, self.conv3, self.bn3).add_(shortcut), inplace=True)
+        shortcut = x if self.downsample is None else self.downsample[1](x, self.downsample[0])
+        x = self.bn1(x, self.conv1, "relu")
+        x = self.bn2(x, self.conv2, "relu")
+        return F.relu(self.bn3(x, self.conv3).add_(shortcut), inplace=True)
 
 
 class ResNet(nn.Module):
@@ -62,7 +62,7 @@ class ResNet(nn.Module):
     def __init__(self, width: int = 64, depths: Sequence[int] = (3, 4, 6), freeze_at: int = 2) -> None:
         super().__init__()
         self.channels = (4 * width, 8 * width, 16 * width, 16 * width)
-        self.conv1 = nn.Conv2d(3, width, 7, 2, padding=3, bias=False)
+        self.conv1 = Conv2d(3, width, 7, 2, padding=3, bias=False)
         self.bn1 = FrozenBatchNorm2d(width)
         self.layer1 = _stage(width, width, depths[0], 1)
         self.layer2 = _stage(4 * width, 2 * width, depths[1], 2)
@@ -82,7 +82,7 @@ class ResNet(nn.Module):
         Returns:
             [B,4C,H/4,W/4], [B,8C,H/8,W/8], [B,16C,H/16,W/16] and the last one again, sides rounded up; channels_last in memory.
         """
-        x = conv_norm(image.contiguous(memory_format=torch.channels_last), self.conv1, self.bn1, "relu")
+        x = self.bn1(image.contiguous(memory_format=torch.channels_last), self.conv1, "relu")
         f4: Tensor = self.layer1(F.max_pool2d(x, 3, 2, padding=1))
         f8: Tensor = self.layer2(f4)
         f16: Tensor = self.layer3(f8)

@@ -29,7 +29,7 @@ from vosformer.inference.objects import all_ids
 from vosformer.inference.prediction import Prediction
 from vosformer.inference.state_file import load_state, save_state
 from vosformer.inference.step import Given, Setup, State, View, step
-from vosformer.nn.conv import for_inference
+from vosformer.nn.norm import for_inference
 from vosformer.policy import Policy, named_policy
 from vosformer.prompts import Marker, Prompt, mark_objects
 from vosformer.protocol import VOSModel

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from vosformer.errors import InputError
 from vosformer.geometry import Geometry
-from vosformer.nn.conv import convolve
+from vosformer.nn.conv import Conv2d
 from vosformer.nn.fpn import FPN
 from vosformer.nn.identity import IdentityBank
 from vosformer.nn.maps import Grid, per_slot, to_map, to_tokens
@@ -127,7 +127,7 @@ class IdentitySystem(VOSModel):
         self.local_frames = local_frames
         shortcuts: Sequence[int] = encoder.channels  # type: ignore[assignment]
         self.encoder = encoder
-        self.encoder_projector = nn.Conv2d(shortcuts[3], channels, 1)
+        self.encoder_projector = Conv2d(shortcuts[3], channels, 1)
         nn.init.xavier_uniform_(self.encoder_projector.weight)
         self.LSTT = propagation
         self.decoder = FPN(entrances, identities + 1, channels, shortcuts, align_corners)
@@ -137,7 +137,7 @@ class IdentitySystem(VOSModel):
     def encode(self, image: Tensor) -> Features:
         """[B,3,H,W] -> the encoder's maps at strides 4, 8 and 16, and the last one projected to C channels."""
         f4, f8, f16, final = self.encoder(image)
-        return Features(image, (f4, f8, f16, convolve(final, self.encoder_projector)))
+        return Features(image, (f4, f8, f16, self.encoder_projector(final)))
 
     def read(self, features: Features, memory: MemoryView) -> Reading:
         """Propagate from the long-term and the last frames, and decode.
@@ -201,7 +201,7 @@ class IdentitySystem(VOSModel):
 
     def embed(self, masks: ObjectMasks) -> Tensor:
         """The ID embedding E [S,N,C] (AOT Eq. 2), normalised where the system does so."""
-        identity: Tensor = self.patch_wise_id_bank.embed(masks)
+        identity: Tensor = self.patch_wise_id_bank(masks)
         if self.id_norm is not None:
             identity = self.id_norm(identity)
         return identity

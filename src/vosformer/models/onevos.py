@@ -198,7 +198,7 @@ class OneVOS(VOSModel):
             The next frame attends to the raw keys, the memory holds the marked ones (Eq. 4). With a selector only the selected
             tokens; in training all of them and their gates.
         """
-        mask = self.patch_wise_id_bank.embed(masks)
+        mask = self.patch_wise_id_bank(masks)
         carry = self._carry(features, reading, memory)
         tokens = per_slot(features.pyramid[3], mask.shape[0])
         if self.coupled:

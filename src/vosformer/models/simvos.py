@@ -19,7 +19,7 @@ from vosformer.encoders.vit import VIT_B, VIT_L, VIT_TINY, ViTSize, named_size
 from vosformer.errors import InputError
 from vosformer.geometry import padded
 from vosformer.nn.attention import attend
-from vosformer.nn.conv import convolve
+from vosformer.nn.conv import Conv2d
 from vosformer.nn.maps import Grid, per_slot, to_map, to_tokens
 from vosformer.nn.parts import Gatherer, in_parts
 from vosformer.nn.stm_decoder import DeconvPyramid, STMDecoder
@@ -80,7 +80,7 @@ class TokenRefinement(nn.Module):
     def __init__(self, width: int, hidden: int, count: int) -> None:
         super().__init__()
         self.input_norm = nn.LayerNorm(width + 1)
-        self.conv = nn.Conv2d(width + 1, hidden, 3, padding=1, bias=False)
+        self.conv = Conv2d(width + 1, hidden, 3, padding=1, bias=False)
         self.assign = nn.Linear(hidden, count)
         self.norm = nn.LayerNorm(width)
 
@@ -90,7 +90,7 @@ class TokenRefinement(nn.Module):
         With `suppress`, places where the mask is exactly 0 have no part; if that is everywhere, all weights are 0.
         """
         joined = torch.cat([x, mask.to(x.dtype)], 2)
-        hidden = F.gelu(convolve(to_map(self.input_norm(joined), grid), self.conv))
+        hidden = F.gelu(self.conv(to_map(self.input_norm(joined), grid)))
         scores = self.assign(to_tokens(hidden))
         if not suppress:
             return torch.softmax(scores, 1)

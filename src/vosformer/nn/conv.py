@@ -1,62 +1,44 @@
-"""Convolutions behind one function, so that models never choose a kernel; and frozen batch norms folded into them."""
+"""Convolutions that choose their kernel themselves, so that models never do."""
 
 from __future__ import annotations
 
-import copy
-from typing import TypeVar
-
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vosformer.nn import onednn
 from vosformer.nn.depthwise import depthwise
-from vosformer.nn.norm import FrozenBatchNorm2d
 from vosformer.nn.onednn import Activation
 
-M = TypeVar("M", bound=nn.Module)
+
+class Conv2d(nn.Conv2d):
+    """A convolution layer with the fastest kernel that there is for the device, the dtype and its shape."""
+
+    def forward(self, input: Tensor, activation: Activation = "none", folded: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        """Compute ``activation(conv(input))``: [B,C,h,w] -> [B,D,h',w'].
+
+        Args:
+            input: the map.
+            activation: applied to the result.
+            folded: weight and bias to use instead of the layer's own: those with a norm in them (`FrozenBatchNorm2d`).
+        """
+        weight, bias = (self.weight, self.bias) if folded is None else folded
+        stride, dilation, groups = self.stride, self.dilation, self.groups
+        padding = (int(self.padding[0]), int(self.padding[1]))
+        if onednn.serves(input):
+            return onednn.convolution(input, weight, bias, stride, padding, dilation, groups, activation)
+        if groups == self.in_channels == self.out_channels > 1:
+            return onednn.activate(depthwise(input, weight, bias, stride[0], padding[0], dilation[0]), activation)
+        return onednn.activate(F.conv2d(input, weight, bias, stride, padding, dilation, groups), activation)
 
 
-def convolve(x: Tensor, conv: nn.Conv2d, activation: Activation = "none") -> Tensor:
-    """``activation(conv(x))``: [B,C,h,w] -> [B,D,h',w']."""
-    return _run(x, conv, conv.weight, conv.bias, activation)
+class DepthwiseConv2d(Conv2d):
+    """A depth-wise convolution layer that keeps the size of its map.
 
-
-def conv_norm(x: Tensor, conv: nn.Conv2d, norm: FrozenBatchNorm2d, activation: Activation = "none") -> Tensor:
-    """Convolution (without bias), frozen norm and activation in one.
-
-    Scaling the weights is far cheaper than a pass over the map; in a model from `for_inference` it is done once.
+    Args:
+        channels: C.
+        kernel: side of the kernel, odd.
+        bias: whether there is one.
     """
-    if norm.folded is not None and norm.folded[0].dtype == x.dtype and not torch.is_grad_enabled():
-        return _run(x, conv, *norm.folded, activation)
-    scale, shift = norm.affine()
-    weight = conv.weight * scale[:, None, None, None]
-    if norm.constant and not torch.is_grad_enabled():
-        weight = weight.contiguous(memory_format=torch.channels_last)
-        norm.folded = (weight, shift)
-    return _run(x, conv, weight, shift, activation)
 
-
-def for_inference(model: M) -> M:
-    """Make a model ready for inference: a copy that shares all weights, as they are now, and folds its frozen norms once.
-
-    The weights must not change afterwards; make a new copy if they do. A model without frozen norms is returned as it is.
-    """
-    if not any(isinstance(module, FrozenBatchNorm2d) for module in model.modules()):
-        return model
-    shared = {id(t): t for t in (*model.parameters(), *model.buffers())}
-    twin = copy.deepcopy(model, shared)
-    for module in twin.modules():
-        if isinstance(module, FrozenBatchNorm2d):
-            module.constant, module.folded = True, None
-    return twin
-
-
-def _run(x: Tensor, conv: nn.Conv2d, weight: Tensor, bias: Tensor | None, activation: Activation) -> Tensor:
-    stride, dilation, groups = conv.stride, conv.dilation, conv.groups
-    padding = (int(conv.padding[0]), int(conv.padding[1]))
-    if onednn.serves(x):
-        return onednn.convolution(x, weight, bias, stride, padding, dilation, groups, activation)
-    if groups == conv.in_channels == conv.out_channels > 1:
-        return onednn.activate(depthwise(x, weight, bias, stride[0], padding[0], dilation[0]), activation)
-    return onednn.activate(F.conv2d(x, weight, bias, stride, padding, dilation, groups), activation)
+    def __init__(self, channels: int, kernel: int, bias: bool = True) -> None:
+        super().__init__(channels, channels, kernel, padding=kernel // 2, groups=channels, bias=bias)

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 
 def depthwise(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int = 1, padding: int = 0, dilation: int = 1) -> Tensor:
@@ -35,22 +35,6 @@ def depthwise(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int = 1, p
         x, weight = x.to(kind), weight.to(kind)
     out: Tensor = _Depthwise.apply(x, weight, stride, padding, dilation)  # type: ignore[no-untyped-call]
     return out if bias is None else out + bias.to(out.dtype)[:, None, None]
-
-
-class DepthwiseConv2d(nn.Conv2d):
-    """A depth-wise convolution layer that keeps the size of its map.
-
-    Args:
-        channels: C.
-        kernel: side of the kernel, odd.
-        bias: whether there is one.
-    """
-
-    def __init__(self, channels: int, kernel: int, bias: bool = True) -> None:
-        super().__init__(channels, channels, kernel, padding=kernel // 2, groups=channels, bias=bias)
-
-    def forward(self, input: Tensor) -> Tensor:
-        return depthwise(input, self.weight, self.bias, 1, self.kernel_size[0] // 2)
 
 
 class _Depthwise(torch.autograd.Function):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vosformer.nn.conv import convolve
+from vosformer.nn.conv import Conv2d
 from vosformer.nn.maps import per_slot
 
 
@@ -16,11 +16,11 @@ class ConvGN(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, kernel: int) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2)
+        self.conv = Conv2d(inputs, outputs, kernel, padding=kernel // 2)
         self.gn = nn.GroupNorm(8, outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.gn(convolve(x, self.conv))
+        out: Tensor = self.gn(self.conv(x))
         return F.relu(out, inplace=True)
 
 
@@ -49,10 +49,10 @@ class FPN(nn.Module):
         self.conv_16x = ConvGN(channels, channels, 3)
         self.conv_8x = ConvGN(channels, half, 3)
         self.conv_4x = ConvGN(half, half, 3)
-        self.adapter_16x = nn.Conv2d(shortcuts[2], channels, 1)
-        self.adapter_8x = nn.Conv2d(shortcuts[1], channels, 1)
-        self.adapter_4x = nn.Conv2d(shortcuts[0], half, 1)
-        self.conv_out = nn.Conv2d(half, outputs, 1)
+        self.adapter_16x = Conv2d(shortcuts[2], channels, 1)
+        self.adapter_8x = Conv2d(shortcuts[1], channels, 1)
+        self.adapter_4x = Conv2d(shortcuts[0], half, 1)
+        self.conv_out = Conv2d(half, outputs, 1)
         for parameter in self.parameters():
             if parameter.dim() > 1:
                 nn.init.xavier_uniform_(parameter)
@@ -72,11 +72,12 @@ class FPN(nn.Module):
         f4, f8, f16 = pyramid[:3]
         conv_in = self.conv_in[entrance] if isinstance(self.conv_in, nn.ModuleList) else self.conv_in
         x = conv_in(x)
-        x = self.conv_16x(per_slot(convolve(f16, self.adapter_16x), slots) + x)
-        x = self._upsample(x, f8).add_(per_slot(convolve(f8, self.adapter_8x), slots))
+        x = self.conv_16x(per_slot(self.adapter_16x(f16), slots) + x)
+        x = self._upsample(x, f8).add_(per_slot(self.adapter_8x(f8), slots))
         x = self.conv_8x(x)
-        x = self._upsample(x, f4).add_(per_slot(convolve(f4, self.adapter_4x), slots))
-        return convolve(self.conv_4x(x), self.conv_out)
+        x = self._upsample(x, f4).add_(per_slot(self.adapter_4x(f4), slots))
+        logits: Tensor = self.conv_out(self.conv_4x(x))
+        return logits
 
     def _upsample(self, x: Tensor, like: Tensor) -> Tensor:
         return F.interpolate(x, like.shape[-2:], mode="bilinear", align_corners=self.align_corners)

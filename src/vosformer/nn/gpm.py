@@ -9,10 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from vosformer.nn.attention import attend, attend_locally
-from vosformer.nn.conv import convolve
-from vosformer.nn.depthwise import DepthwiseConv2d
+from vosformer.nn.conv import DepthwiseConv2d
 from vosformer.nn.drop import DropPath
-from vosformer.nn.linear import TokenLinear, token_product
+from vosformer.nn.linear import TokenLinear
 from vosformer.nn.lstt import RelativeBias
 from vosformer.nn.maps import Grid, to_map, to_tokens
 from vosformer.nn.propagation import Block, Past, Stack, State, Stream, initialise
@@ -32,7 +31,7 @@ class DepthwiseConv(nn.Module):
 
     def forward(self, x: Tensor, grid: Grid) -> Tensor:
         """[S,N,C] -> [S,N,C]."""
-        return to_tokens(self.dropout(convolve(to_map(x, grid), self.conv)))
+        return to_tokens(self.dropout(self.conv(to_map(x, grid))))
 
 
 class GatedPropagation(nn.Module):
@@ -75,7 +74,7 @@ class GatedPropagation(nn.Module):
         """
         keys, values = [frame["k"] for frame in frames], [self._by_head(frame["v"]) for frame in frames]
         if self.window:
-            found = attend_locally(q, keys, values, self.relative_emb_k.relative(), grid, self.window)
+            found = attend_locally(q, keys, values, self.relative_emb_k(), grid, self.window)
         else:
             (k,), (v,) = keys, values
             found = attend(q, k, v, self.heads)
@@ -190,9 +189,8 @@ class GPM(Block):
 
     def prepare(self, stream: Stream, grid: Grid) -> tuple[Stream, State]:
         y = self.norm1(stream[0])
-        weight, bias, cut = self.linear_QV.weight, self.linear_QV.bias, self.matching
-        q = token_product(y, weight[:cut], bias[:cut])
-        state = {"k": q, "v": token_product(y, weight[cut:], bias[cut:], "silu"), "gate": self.linear_U(y, "silu")}
+        q = self.linear_QV(y, "none", slice(0, self.matching))
+        state = {"k": q, "v": self.linear_QV(y, "silu", slice(self.matching, None)), "gate": self.linear_U(y, "silu")}
         if self.first:
             return stream, state
         z = self.id_norm1(stream[1])

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vosformer.nn import onednn
-from vosformer.nn.conv import convolve
+from vosformer.nn.conv import Conv2d
 from vosformer.nn.maps import to_tokens
 from vosformer.protocol import ObjectMasks
 
@@ -29,7 +29,7 @@ def one_hot(masks: ObjectMasks) -> Tensor:
     return planes if masks.ignore is None else planes * (1 - masks.ignore)
 
 
-class IdentityBank(nn.Conv2d):
+class IdentityBank(Conv2d):
     """Embeds masks (AOT Eq. 2, E = Y P D).
 
     The official bank D is a convolution over the one-hot masks at the input's resolution, so that one identity is a pattern of a
@@ -47,11 +47,11 @@ class IdentityBank(nn.Conv2d):
         self.aligned = aligned
         nn.init.orthogonal_(self.weight.data.view(channels, -1), gain=kernel**-2)
 
-    def embed(self, masks: ObjectMasks) -> Tensor:
-        """The identification embedding E [S,N,C]."""
+    def forward(self, masks: ObjectMasks) -> Tensor:  # type: ignore[override]
+        """Embed the masks of S slots: the identification embedding E [S,N,C]."""
         if masks.ignore is None and onednn.serves(self.weight):
             return to_tokens(self._embed_sparsely(masks.own.to(self.weight.dtype)))
-        return to_tokens(convolve(one_hot(masks).to(self.weight.dtype), self))
+        return to_tokens(super().forward(one_hot(masks).to(self.weight.dtype)))
 
     def _embed_sparsely(self, own: Tensor) -> Tensor:
         """[S,K,H,W] hard masks -> [S,C,h,w]: a map of nothing but background, plus what each object in sight changes.

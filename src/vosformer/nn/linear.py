@@ -29,5 +29,8 @@ def token_product(x: Tensor, weight: Tensor, bias: Tensor | None = None, activat
 class TokenLinear(nn.Linear):
     """A linear layer on tokens [...,C] -> [...,D]."""
 
-    def forward(self, input: Tensor, activation: Activation = "none") -> Tensor:
-        return token_product(input, self.weight, self.bias, activation)
+    def forward(self, input: Tensor, activation: Activation = "none", rows: slice | None = None) -> Tensor:
+        """Compute ``activation(input @ weight.T + bias)``, or only those of its D channels that `rows` names."""
+        if rows is None:
+            return token_product(input, self.weight, self.bias, activation)
+        return token_product(input, self.weight[rows], None if self.bias is None else self.bias[rows], activation)

@@ -11,8 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vosformer.nn.attention import Relative, attend, attend_locally
-from vosformer.nn.conv import convolve
-from vosformer.nn.depthwise import DepthwiseConv2d
+from vosformer.nn.conv import DepthwiseConv2d
 from vosformer.nn.drop import DropPath
 from vosformer.nn.linear import TokenLinear
 from vosformer.nn.maps import Grid, to_map, to_tokens
@@ -59,8 +58,8 @@ class RelativeBias(nn.Conv2d):
     def __init__(self, channels: int, heads: int, window: int) -> None:
         super().__init__(channels, heads * window**2, 1, groups=heads)
 
-    def relative(self, values: Tensor | None = None) -> Relative:
-        """As `attend_locally` wants it, perhaps with relative values."""
+    def forward(self, values: Tensor | None = None) -> Relative:  # type: ignore[override]
+        """Give the weights as `attend_locally` takes them, with the relative values if there are any."""
         assert self.bias is not None
         weight = self.weight.view(self.groups, -1, self.weight.shape[1])
         return Relative(weight, self.bias.view(self.groups, -1), values)
@@ -85,7 +84,7 @@ class ShortTermAttention(nn.Module):
     def forward(self, q: Tensor, frames: Sequence[Layer], grid: Grid) -> Tensor:
         """[S,N,C] and the last frames -> [S,N,C]."""
         keys, values = [frame["k"] for frame in frames], [frame["v"] for frame in frames]
-        relative = self.relative_emb_k.relative(self.relative_emb_v)
+        relative = self.relative_emb_k(self.relative_emb_v)
         out: Tensor = self.projection(attend_locally(q, keys, values, relative, grid, self.window))
         return out
 
@@ -106,7 +105,7 @@ class Activation(nn.Module):
     def forward(self, x: Tensor, grid: Grid) -> Tensor:
         """[S,N,C] -> [S,N,C]."""
         hidden = F.gelu(self.gn(to_map(x, grid)))
-        return to_tokens(hidden if self.conv is None else convolve(hidden, self.conv))
+        return to_tokens(hidden if self.conv is None else self.conv(hidden))
 
 
 class LSTTBlock(Block):

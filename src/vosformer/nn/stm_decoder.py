@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vosformer.nn.conv import convolve
+from vosformer.nn.conv import Conv2d
 from vosformer.nn.maps import Grid, to_map, to_tokens
 
 
@@ -25,14 +25,14 @@ class ResBlock(nn.Module):
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.downsample = nn.Conv2d(inputs, outputs, 3, padding=1) if inputs != outputs else None
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1)
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1)
+        self.downsample = Conv2d(inputs, outputs, 3, padding=1) if inputs != outputs else None
+        self.conv1 = Conv2d(inputs, outputs, 3, padding=1)
+        self.conv2 = Conv2d(outputs, outputs, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         """[S,inputs,h,w] -> [S,outputs,h,w]."""
-        residual = convolve(convolve(F.relu(x), self.conv1, "relu"), self.conv2)
-        return residual + (x if self.downsample is None else convolve(x, self.downsample))
+        residual: Tensor = self.conv2(self.conv1(F.relu(x), "relu"))
+        return residual + (x if self.downsample is None else self.downsample(x))
 
 
 class UpsampleBlock(nn.Module):
@@ -46,7 +46,7 @@ class UpsampleBlock(nn.Module):
 
     def __init__(self, skip: int, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.skip_conv = nn.Conv2d(skip, inputs, 3, padding=1)
+        self.skip_conv = Conv2d(skip, inputs, 3, padding=1)
         self.out_conv = ResBlock(inputs, outputs)
 
     def forward(self, skipped: Tensor, g: Tensor) -> Tensor:
@@ -87,17 +87,17 @@ class _Decoder(nn.Module):
         super().__init__()
         self.up_16_8 = UpsampleBlock(skip8, fused, width)
         self.up_8_4 = UpsampleBlock(skip4, width, width)
-        self.pred = nn.Conv2d(width, 1, 3, padding=1)
+        self.pred = Conv2d(width, 1, 3, padding=1)
 
     def skips(self, f8: Tensor, f4: Tensor) -> Skips:
         """Features at strides 8 and 4 through their convolutions."""
-        return Skips(convolve(f8, self.up_16_8.skip_conv), convolve(f4, self.up_8_4.skip_conv))
+        return Skips(self.up_16_8.skip_conv(f8), self.up_8_4.skip_conv(f4))
 
     def enlarge(self, g16: Tensor, skips: Skips) -> Decoded:
         """The way up from stride 16."""
         g8 = self.up_16_8(skips.at8, g16)
         g4 = self.up_8_4(skips.at4, g8)
-        return Decoded(convolve(F.relu(g4), self.pred), g16, g8, g4)
+        return Decoded(self.pred(F.relu(g4)), g16, g8, g4)
 
 
 class STMDecoder(_Decoder):
@@ -185,14 +185,14 @@ class Fuser(nn.Module):
 class _TokenFuser(nn.Module):
     def __init__(self, fused: int, width: int, tokens: int) -> None:
         super().__init__()
-        self.g16_conv = nn.Conv2d(fused, tokens - tokens // 3 * 2, 1)
-        self.g8_conv = nn.Conv2d(width, tokens // 3, 1)
-        self.g4_conv = nn.Conv2d(width + 1, tokens // 3, 1)
+        self.g16_conv = Conv2d(fused, tokens - tokens // 3 * 2, 1)
+        self.g8_conv = Conv2d(width, tokens // 3, 1)
+        self.g4_conv = Conv2d(width + 1, tokens // 3, 1)
 
     def forward(self, decoded: Decoded) -> Tensor:
         fine = torch.cat([decoded.g4, decoded.logits], 1)
         maps = (decoded.g16, self.g16_conv), (F.avg_pool2d(decoded.g8, 2), self.g8_conv), (F.avg_pool2d(fine, 4), self.g4_conv)
-        parts = [convolve(x, conv) for x, conv in maps]
+        parts = [conv(x) for x, conv in maps]
         return to_tokens(torch.cat(parts, 1))
 
 

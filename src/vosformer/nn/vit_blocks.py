@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vosformer.nn.attention import attend
-from vosformer.nn.conv import convolve
+from vosformer.nn.conv import Conv2d
 from vosformer.nn.drop import DropPath
-from vosformer.nn.linear import TokenLinear, token_product
+from vosformer.nn.linear import TokenLinear
 from vosformer.nn.maps import Grid, to_map, to_tokens
 
 EPS = 1e-6  # of the layer norms of the blocks and of the final one
@@ -32,10 +32,10 @@ class PatchEmbed(nn.Module):
 
     def __init__(self, inputs: int, width: int, patch: int = 16) -> None:
         super().__init__()
-        self.proj = nn.Conv2d(inputs, width, patch, patch)
+        self.proj = Conv2d(inputs, width, patch, patch)
 
     def forward(self, x: Tensor) -> Tensor:
-        return to_tokens(convolve(x, self.proj))
+        return to_tokens(self.proj(x))
 
 
 class Projected(NamedTuple):
@@ -103,8 +103,8 @@ class Block(nn.Module):
 
     def _part(self, x: Tensor, begin: int, end: int) -> Tensor:
         width = x.shape[2]
-        weight, bias = self.attn.qkv.weight, self.attn.qkv.bias
-        return token_product(self.norm1(x), weight[begin * width : end * width], bias[begin * width : end * width])
+        out: Tensor = self.attn.qkv(self.norm1(x), "none", slice(begin * width, end * width))
+        return out
 
     def finish(self, x: Tensor, attended: Tensor) -> Tensor:
         """Tokens [S,N,C] and what they attended to [S,N,C] -> the block's output [S,N,C]."""
