@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -401,3 +402,50 @@ def test_reading_single_files(tmp_path):
     np.testing.assert_array_equal(read_labels(tmp_path / "bits.png"), np.eye(3))
     same = np.repeat(squares()[..., None], 3, 2)
     np.testing.assert_array_equal(read_labels(grey(tmp_path / "grey.png", same)), squares())
+
+
+def own_clip(root: Path, frames: str = "frames", labelled: int = 4) -> None:
+    clip(root / frames, root / "masks", 4)
+    for path in sorted((root / "masks").iterdir())[labelled:]:
+        path.unlink()
+
+
+def test_a_video_with_a_single_labelled_frame_is_said(tmp_path: Path) -> None:
+    own_clip(tmp_path / "c1", labelled=1)
+    own_clip(tmp_path / "c2")
+    (report,) = check(tmp_path)
+    assert (report.layout, report.clips) == ("folder", 2)
+    assert [problem.text.split(",")[0] for problem in report.problems] == ["this video has a single labelled frame"]
+    assert "c1" in str(report.problems[0].path)
+    assert not report.errors
+
+
+def test_images_and_masks_of_clips_are_videos_and_those_of_pictures_are_not(tmp_path: Path) -> None:
+    own_clip(tmp_path / "clips" / "c1", "images")
+    clip(tmp_path / "parallel" / "images" / "c1", tmp_path / "parallel" / "masks" / "c1")
+    clip(tmp_path / "stills" / "images", tmp_path / "stills" / "masks")
+    for number, name in enumerate(("cat", "dog", "emu", "fox")):
+        for path in (tmp_path / "stills").glob(f"*/{number:05d}.*"):
+            path.rename(path.with_stem(name))
+    found = {folder.name: layout.name for layout, folder in recognise(tmp_path)}
+    assert found == {"clips": "folder", "parallel": "folder", "stills": "folder-stills"}
+    assert [video.name for video in read_videos("folder", tmp_path / "clips")] == ["c1"]
+
+
+@pytest.mark.parametrize("name", ["big", "ecssd", "HRSOD", "fss"])
+def test_a_name_alone_makes_no_set(tmp_path: Path, name: str) -> None:
+    own_clip(tmp_path / name / "c1")
+    assert [(layout.name, folder.name) for layout, folder in recognise(tmp_path)] == [("folder", name)]
+    assert [(layout.name, folder.name) for layout, folder in recognise(tmp_path / name)] == [("folder", name)]
+
+
+def test_sets_are_found_at_any_depth(tmp_path: Path) -> None:
+    clip(tmp_path / "a" / "stills" / "ECSSD" / "images", tmp_path / "a" / "stills" / "ECSSD" / "ground_truth_mask")
+    davis(tmp_path / "b" / "c" / "d" / "DAVIS")
+    own_clip(tmp_path / "b" / "mine" / "c1")
+    (tmp_path / "b" / "loop").symlink_to(tmp_path)
+    found = {layout.name: folder.relative_to(tmp_path).as_posix() for layout, folder in recognise(tmp_path)}
+    assert found.pop("davis2017") == "b/c/d/DAVIS"
+    assert found == {"ecssd": "a/stills/ECSSD", "folder": "b/mine"}
+    assert len(read_stills("ecssd", tmp_path)) == 4
+    assert len(read_videos("davis2017", tmp_path)) == 2

@@ -27,6 +27,7 @@ from vosformer.data.synthetic.compose import (
 )
 from vosformer.data.types import Clip, ClipDataset
 from vosformer.errors import DataError, InputError
+from vosformer.io.notes import Notes
 from vosformer.train.recipe import Data, Recipe, Source
 
 PROCEDURAL = "composed"
@@ -60,12 +61,13 @@ class Stages(ClipDataset):
         return (self.before if index < self.change else self.after)[index]
 
 
-def training_clips(recipe: Recipe, roots: Sequence[str]) -> ClipDataset:
+def training_clips(recipe: Recipe, roots: Sequence[str], notes: Notes | None = None) -> ClipDataset:
     """The clips that a recipe trains on.
 
     Args:
         recipe: its `data` part says which sets and how clips are cut.
         roots: folders that hold the sets, or `PROCEDURAL`.
+        notes: is told where each set was found, and which videos have a single labelled frame.
 
     Raises:
         DataError: a set is missing or broken; the message says which and where it was looked for.
@@ -95,7 +97,10 @@ def training_clips(recipe: Recipe, roots: Sequence[str]) -> ClipDataset:
         raise InputError(
             f"data.sources: sets of videos and of pictures cannot be joined in one recipe, found {', '.join(kinds)}"
         )
-    return _still_clips(recipe, folders) if forms == {"still"} else _video_clips(recipe, folders)
+    notes = Notes() if notes is None else notes
+    for kind in kinds:
+        notes.add(f"data set {kind}: {find_layout(kind).locate(_locate(kind, folders))}")
+    return _still_clips(recipe, folders) if forms == {"still"} else _video_clips(recipe, folders, notes)
 
 
 def _locate(kind: str, folders: Sequence[Path]) -> Path:
@@ -112,11 +117,14 @@ def _locate(kind: str, folders: Sequence[Path]) -> Path:
     return found[0]
 
 
-def _video_clips(recipe: Recipe, folders: Sequence[Path]) -> ClipDataset:
+def _video_clips(recipe: Recipe, folders: Sequence[Path], notes: Notes) -> ClipDataset:
     data = recipe.data
     sources = []
     for source in data.sources:
         videos: tuple[Video, ...] = read_videos(source.kind, _locate(source.kind, folders))
+        for video in videos:
+            if len(video) == 1:
+                notes.add("videos with a single labelled frame, which teach no motion (training repeats it)", video.name)
         sources.append(VideoSource(source.kind, videos, _curriculum(recipe, source), source.repeat))
     if data.pipeline not in _VIDEO:
         raise InputError(f"data.pipeline={data.pipeline} is not for videos of data sets; choose one of {', '.join(_VIDEO)}")

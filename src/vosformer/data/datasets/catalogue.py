@@ -5,7 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from vosformer.data.datasets.layout import Layout, Reader
-from vosformer.data.datasets.readers import coco, davis, folder_videos, own_stills, own_videos, saliency, vipseg, voc, youtube
+from vosformer.data.datasets.readers import (
+    coco,
+    davis,
+    folder_videos,
+    has_clips,
+    has_pictures,
+    own_stills,
+    own_videos,
+    saliency,
+    vipseg,
+    voc,
+    youtube,
+)
 
 _FOLDERS = "JPEGImages/NAME/*.jpg and Annotations/NAME/*.png"
 _PASCAL = ("datasets/imgs/pascal", "datasets/masks/pascal")
@@ -30,7 +42,15 @@ def _youtube(year: str) -> Layout:
 
 def _still(name: str, folders: Sequence[str], pairs: Sequence[tuple[str, str]] = ()) -> Layout:
     ways = [f"{images}/*.jpg and {masks}/*.png" for images, masks in pairs] + ["*.jpg next to *.png of the same names"]
-    return Layout(name, "still", tuple(folders), f"{folders[0]}/ with {', or '.join(ways)}", (), saliency(pairs))
+    return Layout(
+        name,
+        "still",
+        tuple(folders),
+        f"{folders[0]}/ with {', or '.join(ways)}",
+        (),
+        saliency(pairs),
+        holds=has_pictures(pairs),
+    )
 
 
 def _davis_like(name: str, folders: Sequence[str], year: str, binary: bool = False) -> Layout:
@@ -90,10 +110,12 @@ _ALL = (
         "folder",
         "video",
         (),
-        "CLIP/frames/*.jpg and CLIP/masks/*.png, or frames/CLIP/ and masks/CLIP/, or JPEGImages/CLIP/ and Annotations/CLIP/",
-        ("JPEGImages|frames|*/frames", "Annotations|masks|*/masks"),
+        "CLIP/frames/*.jpg (or CLIP/images/) and CLIP/masks/*.png, or frames/CLIP/ and masks/CLIP/, or JPEGImages/CLIP/ and "
+        "Annotations/CLIP/",
+        (),
         own_videos,
         distinct=True,
+        holds=has_clips,
     ),
     Layout(
         "folder-stills",
@@ -103,6 +125,7 @@ _ALL = (
         ("images", "masks"),
         own_stills,
         distinct=True,
+        holds=has_pictures((("images", "masks"),)),
     ),
 )
 

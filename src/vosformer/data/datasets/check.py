@@ -110,6 +110,9 @@ def _check_video(video: Video) -> _Part:
             f"the frames of this video have {len(set(sizes))} sizes (height, width): {sorted(set(sizes))}; one size is expected"
         )
         problems.append(Problem(video.frames[0].parent, text))
+    if len(video) == 1:
+        text = "this video has a single labelled frame, which teaches no motion (training repeats it): label more of its frames"
+        problems.append(Problem(video.masks[0], text, "warning"))
     if len(areas) == len(video):
         problems += _check_ids(video, areas, ignored > 0)
     return _Part(len({i for frame in areas for i in frame}), tuple(problems))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from vosformer.data.datasets.catalogue import LAYOUTS
-from vosformer.data.datasets.layout import Found, Layout
+from vosformer.data.datasets.layout import Found, Layout, folders_below
 from vosformer.data.datasets.picture import Still
 from vosformer.data.datasets.video import Video
 from vosformer.errors import DataError
@@ -46,7 +46,9 @@ def find_layout(name: str) -> Layout:
 
 
 def recognise(root: Path) -> list[tuple[Layout, Path]]:
-    """The data sets in a folder: those with a known name below it, what the folder itself is, and what its own folders are.
+    """Find the data sets in a folder, at any depth: those with a known name, and those whose layout tells what they are.
+
+    What lies inside of a set is not looked at again.
 
     Raises:
         DataError: `root` is missing.
@@ -54,17 +56,21 @@ def recognise(root: Path) -> list[tuple[Layout, Path]]:
     if not root.is_dir():
         raise DataError(f"{root}: there is no such folder of data")
     places: dict[Path, Layout] = {}
-    for candidate in LAYOUTS.values():
-        folder = candidate.locate(root)
-        if folder is not None and not any(folder == other or folder in other.parents for other in places):
-            places.setdefault(folder, candidate)
-    if root not in places:
-        for child in sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith(".")):
-            known = any(child == place or child in place.parents for place in places)
-            layout = next((x for x in LAYOUTS.values() if x.distinct and x.fits(child)), None)
-            if layout is not None and not known:
-                places[child] = layout
+    for folder in folders_below(root):
+        if any(place == folder or place in folder.parents for place in places):
+            continue
+        for candidate in LAYOUTS.values():
+            place = candidate.at(folder)
+            if place is not None and not any(_overlap(place, other) for other in places):
+                places[place] = candidate
+        distinct = next((x for x in LAYOUTS.values() if x.distinct and x.fits(folder)), None)
+        if distinct is not None and not any(_overlap(folder, other) for other in places):
+            places[folder] = distinct
     return [(layout, folder) for folder, layout in places.items()]
+
+
+def _overlap(one: Path, other: Path) -> bool:
+    return one == other or one in other.parents or other in one.parents
 
 
 def expectations() -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -49,6 +51,7 @@ class Layout:
         signs: patterns of paths that must exist inside its folder ("|" between alternatives).
         read: (folder, split; None = everything) -> what is there.
         distinct: the signs alone tell it from other sets; else the folder's name must.
+        holds: what its folder must hold besides the signs; None: nothing more.
     """
 
     name: str
@@ -58,23 +61,54 @@ class Layout:
     signs: tuple[str, ...]
     read: Reader
     distinct: bool = False
+    holds: Callable[[Path], bool] | None = None
 
     def locate(self, root: Path) -> Path | None:
-        """Its folder: one of the usual names below `root`, or `root` itself if its signs or its name tell so."""
+        """Its folder: one of the usual names below `root`, `root` itself if its signs or its name tell so, or further below.
+
+        At every depth folders are looked through before what is in them; what a set is found in is not entered.
+        """
+        for folder in folders_below(root):
+            place = self.at(folder)
+            if place is not None:
+                return place
+            if self.distinct and self.fits(folder):
+                return folder
+        return None
+
+    def at(self, folder: Path) -> Path | None:
+        """Its folder if `folder` is called like it, or holds one of its usual names."""
         for name in self.folders:
             for path in (name, f"static/{name}"):
-                folder = descend(root, path)
-                if folder is not None and self.fits(folder):
-                    return folder
-        return root if (self.distinct or self._is_named(root)) and self.fits(root) else None
+                place = descend(folder, path)
+                if place is not None and self.fits(place):
+                    return place
+        return folder if self._is_named(folder) and self.fits(folder) else None
 
     def fits(self, folder: Path) -> bool:
-        """Whether all its signs are in this folder."""
-        return folder.is_dir() and all(any(any(folder.glob(sign)) for sign in signs.split("|")) for signs in self.signs)
+        """Whether all its signs are in this folder, and what it must hold."""
+        signs = folder.is_dir() and all(any(any(folder.glob(sign)) for sign in signs.split("|")) for signs in self.signs)
+        return signs and (self.holds is None or self.holds(folder))
 
     def _is_named(self, root: Path) -> bool:
         path = f"/{root.resolve().as_posix().lower()}"
         return any(path.endswith(f"/{name.lower()}") for name in self.folders)
+
+
+def folders_below(root: Path) -> Iterator[Path]:
+    """`root` and all folders below it, level by level, in the order of their names; hidden ones and circles of links are left out."""
+    level, seen = [root], set()
+    while level:
+        found = []
+        for folder in level:
+            real = folder.resolve()
+            if real in seen:
+                continue
+            seen.add(real)
+            yield folder
+            with suppress(OSError):
+                found += sorted(Path(entry.path) for entry in os.scandir(folder) if entry.is_dir() and entry.name[0] != ".")
+        level = found
 
 
 def descend(root: Path, path: str) -> Path | None:

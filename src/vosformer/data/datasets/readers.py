@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 from vosformer.data.datasets.coco import coco_pictures
@@ -13,6 +15,8 @@ from vosformer.data.datasets.picture import PICTURES, MaskedPicture
 from vosformer.data.datasets.video import Video
 from vosformer.errors import DataError
 from vosformer.io.order import natural_key
+
+_LOOKED_AT = 1000  # pictures of a folder, to see whether they have masks
 
 # ---- Readers of videos ----
 
@@ -102,23 +106,52 @@ def vipseg(folder: Path, split: str | None) -> Found:
     return paired_videos(images, folder / "panomasks", names, things_from=125)
 
 
+_CLIP_FOLDERS = (("JPEGImages", "Annotations"), ("frames", "masks"), ("images", "masks"))
+
+
 def own_videos(folder: Path, split: str | None) -> Found:
-    """Reader of a user's clips: CLIP/frames + CLIP/masks, or frames/CLIP + masks/CLIP, or frames + masks of one clip.
+    """Reader of a user's clips: CLIP/frames (or images) + CLIP/masks, or frames/CLIP + masks/CLIP, or frames + masks of one clip.
 
     Black and white masks (0 and 255) are those of one object.
     """
-    for frames, masks in (("JPEGImages", "Annotations"), ("frames", "masks")):
+    for frames, masks in _CLIP_FOLDERS:
         images = folder / frames
         if images.is_dir() and (folder / masks).is_dir():
             if any(p.is_dir() for p in images.iterdir()):
                 return paired_videos(images, folder / masks, None, binary=None)
-            return _renamed(paired_videos(images, folder / masks, ["."], binary=None), folder.name)
+            if frames != "images":
+                return _renamed(paired_videos(images, folder / masks, ["."], binary=None), folder.name)
     found = Found()
-    for clip in sorted((p for p in folder.iterdir() if (p / "frames").is_dir()), key=lambda p: natural_key(p.name)):
-        part = _renamed(paired_videos(clip / "frames", clip / "masks", ["."], binary=None), clip.name)
+    for clip, frames in _clips(folder):
+        part = _renamed(paired_videos(clip / frames, clip / "masks", ["."], binary=None), clip.name)
         found.videos += part.videos
         found.problems += part.problems
     return found
+
+
+def has_clips(folder: Path) -> bool:
+    """Tell whether a folder holds a user's clips, as `own_videos` reads them; `images` + `masks` of mere pictures are none."""
+    for frames, masks in _CLIP_FOLDERS:
+        images = folder / frames
+        if images.is_dir() and (folder / masks).is_dir():
+            if frames != "images":
+                return True
+            if any(p.is_dir() and (folder / masks / p.name).is_dir() for p in images.iterdir()):
+                return True
+    return bool(_clips(folder))
+
+
+def _clips(folder: Path) -> list[tuple[Path, str]]:
+    """(CLIP, name of its folder of frames) for every clip that is a folder of its own."""
+    clips = sorted((p for p in folder.iterdir() if p.is_dir() and p.name[0] != "."), key=lambda p: natural_key(p.name))
+    named = [(clip, "frames" if (clip / "frames").is_dir() else "images") for clip in clips if (clip / "masks").is_dir()]
+    return [(clip, name) for clip, name in named if name == "frames" or _is_numbered(clip / "images")]
+
+
+def _is_numbered(images: Path) -> bool:
+    """Tell frames from mere pictures: their names differ in a number only."""
+    stems = list(_by_stem(images, PICTURES)) if not (images.parent / "parts").is_dir() else []
+    return len(stems) > 1 and len({re.sub(r"[0-9]+$", "", stem) for stem in stems}) == 1 and stems[0][-1:].isdecimal()
 
 
 # ---- Readers of pictures ----
@@ -134,6 +167,20 @@ def saliency(pairs: Sequence[tuple[str, str]], binary: bool | None = True) -> Re
         return _one_folder(folder, binary)
 
     return read
+
+
+def has_pictures(pairs: Sequence[tuple[str, str]]) -> Callable[[Path], bool]:
+    """Make a test of whether a folder holds pictures with masks as `saliency` reads them; its name alone says nothing."""
+
+    def holds(folder: Path) -> bool:
+        for images, masks in pairs:
+            if (folder / images).is_dir() and (folder / masks).is_dir():
+                named = _by_stem(folder / masks, (".png",))
+                return any(stem in named for stem in _by_stem(folder / images, PICTURES))
+        pictures = (p for p in folder.rglob("*") if p.suffix.lower() in (".jpg", ".jpeg"))
+        return any(_mask_beside(picture) is not None for picture in islice(pictures, _LOOKED_AT))
+
+    return holds
 
 
 def own_stills(folder: Path, split: str | None) -> Found:
@@ -191,17 +238,20 @@ def _two_folders(images: Path, masks: Path, binary: bool | None) -> Found:
 def _one_folder(folder: Path, binary: bool | None) -> Found:
     found = Found()
     for picture in sorted(p for p in folder.rglob("*") if p.suffix.lower() in (".jpg", ".jpeg")):
-        stem = picture.stem
-        masks = [picture.with_name(f"{stem}.png"), picture.with_name(f"{stem.removesuffix('_im')}_gt.png")]
-        mask = next((m for m in masks if m.is_file()), None)
+        mask = _mask_beside(picture)
         if mask is None:
-            found.problems.append(Problem(picture, f"this picture has no mask {masks[0].name} next to it"))
+            found.problems.append(Problem(picture, f"this picture has no mask {picture.stem}.png next to it"))
         else:
             found.stills.append(MaskedPicture(picture, mask, binary))
     return found
 
 
 # ---- Small helpers ----
+
+
+def _mask_beside(picture: Path) -> Path | None:
+    names = (f"{picture.stem}.png", f"{picture.stem.removesuffix('_im')}_gt.png")
+    return next((mask for name in names if (mask := picture.with_name(name)).is_file()), None)
 
 
 def _by_stem(folder: Path, suffixes: Sequence[str]) -> dict[str, Path]:
