@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import tracemalloc
 
 import numpy as np
@@ -482,3 +483,35 @@ def test_command(davis, capsys):
     assert "id 2" in out
     assert json.loads((root / "s.json").read_text())["score"] == report.score
     assert (root / "s.csv").stat().st_size
+
+
+def test_page(davis):
+    """One self-contained page, also for two runs."""
+    root, truth, _ = davis
+    page = root / "page.html"
+    with pytest.raises(InputError, match="name one with --report"):
+        command(root / "out", truth=root / "DAVIS", compare=root / "out")
+    for name, frames in truth.items():
+        write(root / "better" / name, frames)
+    assert command(root / "better", truth=root / "DAVIS", report=page, compare=root / "out") == 0
+    text = page.read_text()
+    report, other = evaluate(root / "better", root / "DAVIS"), evaluate(root / "out", root / "DAVIS")
+    assert f"{100 * report.score:.2f}" in text
+    assert f"{100 * (report.score - other.score):+.1f}" in text
+    assert text.count("<polyline") == 3 * 4  # J and F of three objects in two runs
+    assert text.count("data:image/png;base64,") == 6 * 3  # two frames of each object, three pictures
+    assert not re.search(r"(src|href)=.(?!data:)", text)
+    assert command(root / "out", truth=root / "DAVIS", report=page) == 0
+    worst = min(
+        one.per_frame.j.sum() and (one.per_frame.j + one.per_frame.f).min() for s in other.sequences for one in s.objects
+    )
+    place = next(
+        (s.name, one, int((one.per_frame.j + one.per_frame.f).argmin()))
+        for s in other.sequences
+        for one in s.objects
+        if (one.per_frame.j + one.per_frame.f).min() == worst
+    )
+    first = page.read_text().split("<figcaption>")[1]
+    assert first.startswith(
+        f"{place[0]}_{place[1].id}, {place[1].frames[place[2]]}: J {100 * place[1].per_frame.j[place[2]]:.1f}"
+    )

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import torch
 import tyro
@@ -22,6 +22,7 @@ from vosformer.cli.session_options import SessionOptions
 from vosformer.device import free_threads
 from vosformer.errors import InputError
 from vosformer.evaluation.benchmark import BenchmarkResult
+from vosformer.evaluation.html_report import write_html
 from vosformer.evaluation.presets import find_preset
 from vosformer.evaluation.protocols import PROTOCOLS, named_protocol
 from vosformer.evaluation.report import Report
@@ -53,6 +54,8 @@ def evaluate(
     unseen: Path | None = None,
     json: Path | None = None,
     csv: Path | None = None,
+    report: Path | None = None,
+    compare: Path | None = None,
     objects: bool = False,
     per_frame: bool = False,
     workers: int | None = None,
@@ -73,37 +76,38 @@ def evaluate(
         unseen: unseen videos (LVOS), a text file with one a line. Default: unseen_videos.txt beside the true masks.
         json: write all scores to this file.
         csv: write the table to this file.
+        report: write a page (HTML) with the table, curves over time and the worst frames to this file.
+        compare: results of another run, to compare with in the page.
         objects: show every object.
         per_frame: put the values of every frame into the JSON file, too.
         workers: threads. Default: one a core.
     """
-    report: Report | TrackReport | VotReport
-    if rules in RULES:
-        with _bar("scoring") as progress:
-            report = score(
-                results,
-                truth,
-                rules=rules,
-                split=sequences or split,
-                missing=missing,
-                seen=seen,
-                unseen=unseen,
-                workers=workers,
-                progress=progress,
+    if rules not in RULES:
+        if csv is not None or report is not None or compare is not None or per_frame:
+            raise InputError(
+                f"--csv, --report, --compare and --per-frame are for scores by frame; those of {rules} go to --json"
             )
-    else:
-        report = evaluate_vot(results, truth) if rules == "vot" else evaluate_tracks(results, truth, rules=rules)
-    _show(report, objects)
-    if not isinstance(report, Report):
-        if csv is not None or per_frame:
-            raise InputError(f"--csv and --per-frame are for scores by frame; those of {rules} can be written with --json")
+        whole = evaluate_vot(results, truth) if rules == "vot" else evaluate_tracks(results, truth, rules=rules)
+        _show(whole, objects)
         if json is not None:
-            report.write_json(json)
+            whole.write_json(json)
         return 0
+    if compare is not None and report is None:
+        raise InputError("--compare is for the page: name one with --report")
+    chosen: dict[str, Any] = {"rules": rules, "split": sequences or split, "missing": missing, "seen": seen, "unseen": unseen}
+    with _bar("scoring") as progress:
+        scores = score(results, truth, **chosen, workers=workers, progress=progress)
+    _show(scores, objects)
     if json is not None:
-        report.write_json(json, per_frame=per_frame)
+        scores.write_json(json, per_frame=per_frame)
     if csv is not None:
-        report.write_csv(csv)
+        scores.write_csv(csv)
+    if report is not None:
+        other = None
+        if compare is not None:
+            with _bar("scoring the other") as progress:
+                other = score(compare, truth, **chosen, workers=workers, progress=progress)
+        write_html(report, scores, other)
     return 0
 
 
@@ -218,7 +222,13 @@ def _show_speed(result: BenchmarkResult, console: Console) -> None:
 
 def _show(report: Report | TrackReport | VotReport, objects: bool) -> None:
     show_table(report.table(objects=objects))
-    for warning in report.warnings if isinstance(report, Report) else ():
+    if not isinstance(report, Report):
+        return
+    official = {} if report.official is None else report.official.overall
+    more = [f"{name} {value:.4g}" for name, value in official.items() if name not in report.columns]
+    if more:
+        Console(soft_wrap=True).print("as its own scorer gives them: " + ", ".join(more), highlight=False, markup=False)
+    for warning in report.warnings:
         Console(stderr=True, soft_wrap=True).print("[yellow]note:[/]", warning, highlight=False, markup=True)
 
 
