@@ -502,16 +502,8 @@ def test_page(davis):
     assert text.count("data:image/png;base64,") == 6 * 3  # two frames of each object, three pictures
     assert not re.search(r"(src|href)=.(?!data:)", text)
     assert command(root / "out", truth=root / "DAVIS", report=page) == 0
-    worst = min(
-        one.per_frame.j.sum() and (one.per_frame.j + one.per_frame.f).min() for s in other.sequences for one in s.objects
-    )
-    place = next(
-        (s.name, one, int((one.per_frame.j + one.per_frame.f).argmin()))
-        for s in other.sequences
-        for one in s.objects
-        if (one.per_frame.j + one.per_frame.f).min() == worst
-    )
+    every = [(s.name, one) for s in other.sequences for one in s.objects]
+    name, one = min(every, key=lambda pair: (pair[1].per_frame.j + pair[1].per_frame.f).min())
+    at = int((one.per_frame.j + one.per_frame.f).argmin())
     first = page.read_text().split("<figcaption>")[1]
-    assert first.startswith(
-        f"{place[0]}_{place[1].id}, {place[1].frames[place[2]]}: J {100 * place[1].per_frame.j[place[2]]:.1f}"
-    )
+    assert first.startswith(f"{name}_{one.id}, {one.frames[at]}: J {100 * one.per_frame.j[at]:.1f}")
