@@ -17,8 +17,9 @@ from vosformer.evaluation.layout import MaskFolders, find_masks, mask_files
 from vosformer.evaluation.masks import read_labels
 from vosformer.evaluation.metrics import Values
 from vosformer.evaluation.report import ObjectScore, Report
-from vosformer.evaluation.rules import VOID, named_rules
+from vosformer.evaluation.rules import named_rules
 from vosformer.io.files import write_bytes
+from vosformer.io.palette import VOID
 
 _WORST = 12  # frames that are shown
 _PER_OBJECT = 2  # of these, of one object
