@@ -123,10 +123,14 @@ class Propagation:
         session: is reset first.
         plan: what to do.
         work: folder for what waits for the other pass; removed at the end.
+        options: of the model, for every step.
     """
 
-    def __init__(self, project: Project, session: Session, plan: Plan, work: Path) -> None:
+    def __init__(
+        self, project: Project, session: Session, plan: Plan, work: Path, options: Mapping[str, Any] | None = None
+    ) -> None:
         self._project, self._session, self._plan, self._work = project, session, plan, work
+        self._options = dict(options or {})
         self._anchors = _anchors(project, plan)
         self._of_object: dict[int, list[int]] = {}
         for n, ids in self._anchors.items():
@@ -176,7 +180,7 @@ class Propagation:
                 given, ids = self._given(frame.number, numbers.step)
                 if not session.ids and not ids:
                     continue
-                out = session.step(frame.image, given, ids=ids or None)
+                out = session.step(frame.image, given, ids=ids or None, **self._options)
                 labels = out.labels
                 yield _Seen(frame.number, labels, {i: out.score(i) for i in out.ids}, _probability(out))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -29,6 +29,7 @@ class Workspace:
     Args:
         project: that is open.
         new_session: makes the session, when it is needed for the first time.
+        options: of the model, for every step.
 
     Attributes:
         frames: the frames, by number.
@@ -36,12 +37,12 @@ class Workspace:
         listeners: are called with every event, from any thread.
     """
 
-    def __init__(self, project: Project, new_session: Callable[[], Session]) -> None:
+    def __init__(self, project: Project, new_session: Callable[[], Session], options: Mapping[str, Any] | None = None) -> None:
         self.project = project
         self.frames = RandomAccess(project.source)
         self.editor = Editor(project, self.frames)
         self.listeners: list[Callable[[Event], None]] = []
-        self._new_session = new_session
+        self._new_session, self._options = new_session, options
         self._session: Session | None = None
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
@@ -176,7 +177,7 @@ class Workspace:
             self.tell({"event": "progress", **(self._job or {})})
             if self._session is None:
                 self._session = self._new_session()
-            run = Propagation(self.project, self._session, plan, self.project.folder / ".history" / "work")
+            run = Propagation(self.project, self._session, plan, self.project.folder / ".history" / "work", self._options)
             with self.project.begin(what) as action:
                 for step in run.run(action, self._stop.is_set):
                     self._job = {"what": what, "done": step.done, "total": step.total, "frame": step.frame}

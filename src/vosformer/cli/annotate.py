@@ -55,7 +55,7 @@ def annotate(
     folder, video = _places(video, out)
     with open_source(video) as source:
         project = Project(folder, source, video)
-        workspace = Workspace(project, run.session)
+        workspace = Workspace(project, run.session, run.read_options)
         if project.adopted:
             console.print(f"note: masks of {len(project.adopted)} frames in {folder / 'given'} were taken over", markup=False)
         if masks is not None:
@@ -64,8 +64,8 @@ def annotate(
                 console.print(line, markup=False)
         listener = _listen(host, port)
         port = listener.getsockname()[1]
-        shown = host if host not in ("0.0.0.0", "::") else socket.gethostname()
-        hosts = {f"{name}:{port}" for name in ("127.0.0.1", "localhost", shown.lower())}
+        shown, names = _names(host)
+        hosts = {f"{name}:{port}" for name in names}
         _, app, token = create_app(workspace, hosts)
         address = f"http://{shown}:{port}/{token}/"
         project.folder_lock.say(address)
@@ -92,6 +92,20 @@ def _places(video: str, out: Path | None) -> tuple[Path, str]:
             raise InputError(f"{path} is a project of {found}, which is not there: vosformer annotate NEW_PLACE -o {path}")
         return path, found
     return out or Path(f"{path.resolve().stem}-project"), video
+
+
+def _names(host: str) -> tuple[str, set[str]]:
+    """The name to show in the address, and all names under which requests may come."""
+    local = {"127.0.0.1", "localhost", "[::1]"}
+    if host in ("0.0.0.0", "::"):
+        name = socket.gethostname().lower()
+        try:
+            addresses = socket.gethostbyname_ex(name)[2]
+        except OSError:
+            addresses = []
+        return name, {*local, name, *addresses}
+    shown = f"[{host}]" if ":" in host else host.lower()
+    return shown, {*local, shown}
 
 
 def _listen(host: str, port: int) -> socket.socket:
