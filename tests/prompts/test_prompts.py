@@ -120,6 +120,13 @@ def test_one_click_more_costs_one_pass(network, monkeypatch):
     assert len(passes) == 1
 
 
+def test_the_packaged_network_finds_a_plain_object_by_a_click_or_a_box():
+    frame, mask = scene(240, 360)
+    assert Marker(frame).method == "network"
+    assert iou(mark(frame, [(120, 120)]), mask) > 0.85
+    assert iou(mark(frame, box=(45, 58, 195, 182)), mask) > 0.85
+
+
 def test_grabcut_finds_what_is_in_a_box():
     frame, mask = scene()
     assert iou(mark(frame, box=(10, 12, 50, 48), method="classical"), mask) > 0.9
