@@ -14,7 +14,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from vosformer.errors import InputError, WeightsError
+from vosformer.errors import WeightsError
 
 # What only pre-training or classification needs.
 _PRETRAINING_ONLY = ("mask_token", "decoder_", "head.", "fc_norm.", "cls_token")
@@ -43,20 +43,6 @@ class ViTSize:
 VIT_B = ViTSize(768, 12, 12)
 VIT_L = ViTSize(1024, 24, 16)
 VIT_TINY = ViTSize(192, 4, 3)
-SIZES = {"vit-b": VIT_B, "vit-l": VIT_L, "vit-tiny": VIT_TINY}
-
-
-def named_size(size: ViTSize | str) -> ViTSize:
-    """Return the dimensions of that name, so that settings and weights files can hold them.
-
-    Raises:
-        InputError: there is no such size.
-    """
-    if isinstance(size, str):
-        if size not in SIZES:
-            raise InputError(f"size is {size!r}, expected one of {', '.join(SIZES)}")
-        return SIZES[size]
-    return size
 
 
 def from_mae(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:

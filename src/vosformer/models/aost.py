@@ -72,9 +72,6 @@ class AOST(IdentitySystem):
     def __init__(self, config: AOSTConfig) -> None:
         c = config
         check_sizes(c.window, c.kernel, c.heads, c.channels, layers=c.layers, identities=c.identities)
-        for name, value, word in (("shared", c.shared, "blocks"), ("gate", c.gate, "place")):
-            if value not in (True, False, word):
-                raise InputError(f"{name}={value!r} cannot be built: expected true, false or {word}")
         window = c.window if c.local_frames else 0
         blocks = [
             ScalableLSTTBlock(c.channels, c.heads, c.hidden, window, c.kernel, c.drop_path, id_weight=c.id_weight, gate=c.gate)

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vosformer.encoders.convmae import CONVVIT_B, CONVVIT_TINY, ConvStem, ConvViTSize
-from vosformer.encoders.vit import VIT_B, VIT_TINY, ViTSize, named_size
+from vosformer.encoders.vit import VIT_B, VIT_TINY, ViTSize
 from vosformer.errors import InputError
 from vosformer.geometry import padded
 from vosformer.models.extract_then_match import VARIANTS as NAIVE
@@ -28,7 +28,7 @@ from vosformer.nn.sensory import SensoryMemory
 from vosformer.nn.stm_decoder import CBAMDecoder, DeconvPyramid, Skips
 from vosformer.nn.topk import attend_topk
 from vosformer.nn.vit_blocks import EPS, Block, PatchEmbed, Projected, initialise, make_blocks, resize_positions, sine_table
-from vosformer.policy import FirstAndPrevious, Policy, named_policy
+from vosformer.policy import FirstAndPrevious, Policy
 from vosformer.protocol import Entry, Features, Layer, MemoryView, Merging, ObjectMasks, Reading, VOSModel
 from vosformer.registry import Variant, build_from
 
@@ -42,12 +42,11 @@ class JointFormerConfig:
     """Hyper-parameters; the defaults are those of the released model.
 
     Attributes:
-        size: dimensions of the backbone, ConvMAE's or a plain ViT's; or a name: "convvit-b", "vit-b", "vit-l".
+        size: dimensions of the backbone, ConvMAE's or a plain ViT's.
         mode: whom reference tokens attend to besides their own frame (Eq. 2, Table 8): "a" other references and the current frame,
             "b" other references, "c" the current frame, "d" nobody, so that they are computed once.
         joint: the blocks in which frames meet (Table 9): "all", "first-n", "last-n", "even-n" (the last of each of n equal parts),
-            "every-n" (the first, and every n-th after it: "evenly 2 blocks" may mean either of the last two), or indices, also as
-            "0+5+10".
+            "every-n" (the first, and every n-th after it: "evenly 2 blocks" may mean either of the last two), or indices.
         updates: blocks in which the compressed memory meets the decoder tokens (Table 10): 1, 2 or 3; 0 = no compressed memory.
         enhance: blocks in which the current tokens meet the compressed memory (Eq. 4); 0 = they do not.
         topk: k of the top-k filter, never used in training; None = no filter.
@@ -57,7 +56,7 @@ class JointFormerConfig:
         others: the memory stem sees the other objects' masks, too: 5 input channels; else 4.
         fused: width of the decoder at stride 16.
         decoder: width of the decoder at strides 8 and 4.
-        policy: the memory; `FirstAndPrevious()` for DAVIS and VISOR, `Queue(5, 3)` elsewhere; or its name, "queue-3-every-5".
+        policy: the memory; `FirstAndPrevious()` for DAVIS and VISOR, `Queue(5, 3)` elsewhere.
         gru: channels of a recurrent map as in XMem in place of the compressed memory (Table 10; 64 there, and `updates` 0); 0 = none.
     """
 
@@ -74,14 +73,6 @@ class JointFormerConfig:
     decoder: int = 256
     policy: Policy = _DAVIS
     gru: int = 0
-
-    def __post_init__(self) -> None:
-        size: object = self.size
-        if isinstance(size, str):
-            object.__setattr__(self, "size", CONVVIT_B if size == "convvit-b" else named_size(size))
-        policy: object = self.policy
-        if isinstance(policy, str):
-            object.__setattr__(self, "policy", named_policy(policy, _DAVIS))
 
     @property
     def depth(self) -> int:
@@ -453,8 +444,6 @@ def joint_blocks(joint: str | tuple[int, ...], depth: int) -> tuple[int, ...]:
         return tuple(chosen)
     if joint == "all":
         return tuple(range(depth))
-    if all(number.isdecimal() for number in joint.split("+")):
-        return joint_blocks(tuple(int(number) for number in joint.split("+")), depth)
     kind, _, number = joint.partition("-")
     if kind not in ("first", "last", "even", "every") or not number.isdecimal() or not 1 <= int(number) <= depth:
         raise InputError(

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vosformer.encoders.vit import VIT_B, VIT_L, VIT_TINY, ViTSize, named_size
+from vosformer.encoders.vit import VIT_B, VIT_L, VIT_TINY, ViTSize
 from vosformer.errors import InputError
 from vosformer.geometry import padded
 from vosformer.nn.attention import attend
@@ -36,10 +36,10 @@ class SimVOSConfig:
     """Hyper-parameters; the defaults are those of SimVOS-B.
 
     Attributes:
-        size: dimensions of the ViT, or one of the names of `SIZES`.
+        size: dimensions of the ViT.
         within: L, the first blocks in which every frame attends to itself only (Table 2); 0 to depth - 1.
-        prototypes: (K_f, K_b), the foreground and background prototypes that stand for a memory frame (Table 3), also as "384x384";
-            None = all of its tokens do. 0 for one of the two leaves that side out.
+        prototypes: (K_f, K_b), the foreground and background prototypes that stand for a memory frame (Table 3); None = all of its
+            tokens do. 0 for one of the two leaves that side out.
         suppress: prototypes are made from places inside their mask only, sigma of Eq. 4 (Table 4).
         fused: width of the decoder at stride 16.
         decoder: width of the decoder at strides 8 and 4.
@@ -53,15 +53,6 @@ class SimVOSConfig:
     fused: int = 512
     decoder: int = 256
     drop_path: float = 0.1
-
-    def __post_init__(self) -> None:
-        named: object = self.prototypes
-        if isinstance(named, str):
-            numbers = named.split("x")
-            if len(numbers) != 2 or not all(number.isdecimal() for number in numbers):
-                raise InputError(f"prototypes are {named!r}, expected FOREGROUNDxBACKGROUND, such as 384x384")
-            object.__setattr__(self, "prototypes", (int(numbers[0]), int(numbers[1])))
-        object.__setattr__(self, "size", named_size(self.size))
 
 
 TINY = SimVOSConfig(size=VIT_TINY, within=1, prototypes=(48, 48), fused=96, decoder=64, drop_path=0.0)
