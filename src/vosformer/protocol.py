@@ -256,6 +256,10 @@ class VOSModel(nn.Module, ABC):
         """Make what training adds to its loss for a written frame (OneVOS's DTS-Lr), a scalar. Default: None, nothing."""
         return None
 
+    def training_report(self) -> dict[str, float]:
+        """Name what the training log shows besides losses (OneVOS-D: the share of tokens each layer selects). Default: nothing."""
+        return {}
+
 
 def read_options(model: VOSModel) -> list[str]:
     """List the names of the options that a model's `read` takes."""

@@ -15,8 +15,10 @@ from rich.table import Table
 from vosformer.cli.session_options import SessionOptions
 from vosformer.errors import InputError
 from vosformer.inspection.onevos_attention import GROUPS, Inspection, inspect_clip
-from vosformer.inspection.plots import draw
+from vosformer.inspection.plots import draw, draw_maps
+from vosformer.inspection.weight_maps import inspect_maps
 from vosformer.io import MaskFolder, Source, open_source, read_masks
+from vosformer.models.onevos import OneVOS
 
 Labels = NDArray[np.int32]
 
@@ -29,9 +31,13 @@ def inspect(
     mask_frame: int = 0,
     frames: int = 10,
     pictures: int = 3,
+    point: tuple[int, int] | None = None,
     run: Annotated[SessionOptions, tyro.conf.arg(name="")] = SessionOptions(model="onevos-b"),
 ) -> None:
-    """Plot what OneVOS attends to, layer by layer: its paper's Figures 3 to 5 for a clip.
+    """Plot what a model looks at, layer by layer, for a clip.
+
+    OneVOS: its paper's Figures 3 to 5. JointFormer: Figures 7 to 9. SimVOS with prototypes: Figure 6. AOT, AOST and DeAOT: the
+    long- and short-term attention of a point.
 
     Args:
         video: video file or folder of images.
@@ -40,7 +46,8 @@ def inspect(
         mask_frame: the frame that a single mask belongs to, where the clip begins; the first is 0.
         frames: how many frames to look at, from the first mask on.
         pictures: of how many of them the token maps are drawn.
-        run: how the model runs; the model is a OneVOS variant, e.g. onevos-b-d for one with a Dynamic Token Selector.
+        point: x and y of the pixel to look from (default: the middle of the first object in each frame); not for OneVOS and SimVOS.
+        run: how the model runs; e.g. model onevos-b-d for OneVOS with a Dynamic Token Selector.
     """
     console = Console(stderr=True)
     if frames < 2:
@@ -51,9 +58,13 @@ def inspect(
         masks = read_masks(mask, source, frame=mask_frame)
         for note in masks.notes:
             console.print(f"note: {note}", markup=False)
-        found = inspect_clip(session, _clip(source, masks, frames))
-    written = draw(found, out, pictures)
-    console.print(_table(found))
+        clip = list(_clip(source, masks, frames))
+    if isinstance(session.model, OneVOS):
+        found = inspect_clip(session, clip)
+        written = draw(found, out, pictures)
+        console.print(_table(found))
+    else:
+        written = draw_maps(inspect_maps(session, clip, point), [image for image, _ in clip], out, pictures)
     console.print(f"{len(written)} files in {out}", markup=False)
 
 

@@ -23,9 +23,9 @@ from torch import Tensor, nn
 
 from vosformer.device import choose_device, choose_dtype
 from vosformer.errors import InputError
-from vosformer.geometry import FrameSize, Size
+from vosformer.geometry import FrameSize, Placement, Size
 from vosformer.inference import objects
-from vosformer.inference.objects import all_ids
+from vosformer.inference.objects import Cohort, all_ids
 from vosformer.inference.prediction import Prediction
 from vosformer.inference.state_file import load_state, save_state
 from vosformer.inference.step import Given, Setup, State, View, step
@@ -127,12 +127,19 @@ class Session:
         return sum(cohort.memory.nbytes for cohorts in self._state.views for cohort in cohorts)
 
     @property
+    def cohorts(self) -> Sequence[Cohort]:
+        """What the first view remembers, to look at and not to change."""
+        return self._state.views[0]
+
+    def placement(self, height: int, width: int) -> Placement:
+        """Where frames of height x width lie in the network's input, in the first view."""
+        return self._model.geometry.place(height, width, self._setup.size, self._setup.views[0].scale)
+
+    @property
     def sizes(self) -> tuple[Size, Size] | None:
         """The (height, width) of the frames, and the one that the model sees them at; None before the first frame."""
         source = self._state.source
-        if source is None:
-            return None
-        return source, self._model.geometry.place(*source, self._setup.size, self._setup.views[0].scale).inner
+        return None if source is None else (source, self.placement(*source).inner)
 
     @property
     def origin(self) -> Mapping[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vosformer.inspection.onevos_attention import GROUPS, FrameView, Inspection, LayerView
+from vosformer.inspection.weight_maps import FrameMaps
 from vosformer.io import write_bytes
 from vosformer.io.files import make_folder
 
@@ -65,6 +67,42 @@ def draw(inspection: Inspection, folder: Path, frames: int = 3) -> list[Path]:
         write_bytes(written[-1], encoded.tobytes())
     written.append(folder / "inspection.json")
     write_bytes(written[-1], json.dumps(inspection.summary(), indent=1).encode())
+    return written
+
+
+def draw_maps(views: Sequence[FrameMaps], images: Sequence[Image], folder: Path, frames: int = 3) -> list[Path]:
+    """Write the pictures of the maps that `inspect_maps` saw: `maps_T.png` for each chosen frame T, and `maps.npz` with all numbers.
+
+    Args:
+        views: what was seen.
+        images: the frames of the clip, by number.
+        folder: where to; made if it does not exist.
+        frames: how many frames T, evenly spaced.
+
+    Raises:
+        OutputError: a file cannot be written.
+    """
+    make_folder(folder)
+    written: list[Path] = []
+    chosen = np.unique(np.linspace(0, len(views) - 1, max(frames, 1)).round().astype(int))
+    for view in (views[i] for i in chosen):
+        tiles = []
+        for each in view.maps:
+            tile = _heat(images[each.frame], each.weights, float(each.weights.max()))
+            tiles.append(_captioned(tile, f"{each.name}, on frame {each.frame}: {each.weights.sum():.0%}"[:44]))
+        looked = "" if view.point is None else f", from x = {view.point[0]}, y = {view.point[1]}"
+        picture = _grid_of(tiles, _COLUMNS, f"frame {view.number}{looked}")
+        written.append(folder / f"maps_{view.number:05d}.png")
+        write_bytes(written[-1], cv2.imencode(".png", np.ascontiguousarray(picture[..., ::-1]))[1].tobytes())
+    numbers = {
+        f"{view.number:05d}/{i:03d} {each.name} on {each.frame}": each.weights
+        for view in views
+        for i, each in enumerate(view.maps)
+    }
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **numbers)  # type: ignore[arg-type]
+    written.append(folder / "maps.npz")
+    write_bytes(written[-1], buffer.getvalue())
     return written
 
 

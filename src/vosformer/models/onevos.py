@@ -210,6 +210,11 @@ class OneVOS(VOSModel):
         """What the session does to the labels of a first frame, integers [H,W] at network size: see `dilate_small`."""
         return dilate_small(labels)
 
+    def training_report(self) -> dict[str, float]:
+        """Tell the running mean of the share of tokens that each layer's selector takes (r_l of Eq. 8)."""
+        selectors = [block.selector for block in self.blocks]
+        return {f"selected_{i}": float(one.ratio) for i, one in enumerate(selectors) if one is not None}
+
     def entry_loss(self, entry: Entry) -> Tensor | None:
         """What training adds to its loss for each written frame: that of DTS-Lr (`rate`), else nothing."""
         gates = [layer["gate"] for layer in entry.previous or entry.layers if "gate" in layer]

@@ -69,12 +69,24 @@ def gated(block: Block, x: Tensor, token: Tensor) -> Tensor:
     Returns:
         [S,N,C].
     """
+    heads = block.heads
+    v = torch.unflatten(block.project_keys(token)[1][:, 0], 1, (heads, -1))
+    values = torch.einsum("chd,shd->shc", torch.unflatten(block.attn.proj.weight, 1, (heads, -1)), v)
+    return block.add(x, gates(block, x, token) @ values + block.attn.proj.bias)
+
+
+def gates(block: Block, x: Tensor, token: Tensor) -> Tensor:
+    """Compute the sigmoids of `gated`: how much each token takes from the single one, [S,N,heads] in (0,1).
+
+    Args:
+        block: its weights.
+        x: [S,N,C].
+        token: [S,1,C].
+    """
     heads, width = block.heads, x.shape[2]
-    k, v = (torch.unflatten(y[:, 0], 1, (heads, -1)) for y in block.project_keys(token))
+    k = torch.unflatten(block.project_keys(token)[0][:, 0], 1, (heads, -1))
     w = torch.unflatten(block.attn.qkv.weight[:width], 0, (heads, -1))
     b = torch.unflatten(block.attn.qkv.bias[:width], 0, (heads, -1))
     keys = torch.einsum("hdc,shd->sch", w, k)
     scores = block.norm1(x) @ keys + (b * k).sum(2)[:, None]
-    values = torch.einsum("chd,shd->shc", torch.unflatten(block.attn.proj.weight, 1, (heads, -1)), v)
-    gates = torch.sigmoid(scores * (width // heads) ** -0.5)
-    return block.add(x, gates @ values + block.attn.proj.bias)
+    return torch.sigmoid(scores * (width // heads) ** -0.5)
