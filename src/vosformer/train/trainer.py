@@ -277,7 +277,7 @@ class Trainer:
         report["seconds"] = seconds / timing.steps
         report["clips_per_second"] = self.recipe.run.batch * timing.steps / seconds
         report["data_wait"] = timing.waited / seconds
-        report |= self.model.training_report()
+        report |= cast(VOSModel, self.model).training_report()
         if self.processes.device.type == "cuda":
             report["gpu_gib"] = gpu_memory_gib(self.processes.device)
         return report
