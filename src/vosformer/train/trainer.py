@@ -277,7 +277,8 @@ class Trainer:
         report["seconds"] = seconds / timing.steps
         report["clips_per_second"] = self.recipe.run.batch * timing.steps / seconds
         report["data_wait"] = timing.waited / seconds
-        report |= cast(VOSModel, self.model).training_report()
+        if isinstance(self.model, VOSModel):  # and not the network of clicks
+            report |= self.model.training_report()
         if self.processes.device.type == "cuda":
             report["gpu_gib"] = gpu_memory_gib(self.processes.device)
         return report
