@@ -94,7 +94,22 @@ def test_results_are_not_written_over_what_is_read(clip, weights, capsys):
     for mask in (clip / "out/masks", clip / "out/masks/00000.png"):
         assert "so it would be overwritten; choose another folder" in fails(capsys, *words, "--mask", str(mask))
     assert track(clip, weights, "--outputs", "masks", "--stop", "3") == 0
-    assert "masks holds 2 more PNGs than this run wrote" in " ".join(capsys.readouterr().err.split())
+    assert "masks held 5 files of a former run: they are in masks.old-1 now" in " ".join(capsys.readouterr().err.split())
+    assert len(list((clip / "out/masks").iterdir())) == 3
+    assert len(list((clip / "out/masks.old-1").iterdir())) == 5
+
+
+def test_old_objects_are_not_mixed_with_new_ones(clip, weights, capsys):
+    """Case 20: a second run with other objects and fewer frames."""
+    assert track(clip, weights, "--outputs", "objects", "sav") == 0
+    np.save(clip / "one.npy", np.asarray(read_labels(clip / "mask.png").labels == 1, np.int32))
+    assert track(clip, weights, "--outputs", "objects", "sav", "--stop", "3", "--mask", str(clip / "one.npy")) == 0
+    said = " ".join(capsys.readouterr().err.split())
+    for name, kept in (("objects", "1"), ("sav", "001")):
+        assert f"{name} held 10 files of a former run" in said
+        assert sorted(path.name for path in (clip / "out" / name).iterdir()) == [kept]
+        assert len(list((clip / "out" / name / kept).iterdir())) == 3
+        assert len(list((clip / "out" / f"{name}.old-1").rglob("*.png"))) == 10
 
 
 def test_a_frame_that_is_marked_in_colours_can_be_tracked(clip, weights, capsys):

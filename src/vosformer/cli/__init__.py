@@ -34,6 +34,9 @@ COMMANDS = {
     "review": _Command("vosformer.cli.review", "review", "list the doubtful frames of a result, worst first"),
     "mark": _Command("vosformer.cli.mark", "mark", "clicks, boxes and polygons on a frame become masks to track"),
     "frame": _Command("vosformer.cli.frame", "frame", "write one frame of a video as a picture, to mark objects on"),
+    "batch": _Command(
+        "vosformer.cli.batch", "batch", "track many videos: a folder or a list, resumable, over several processes"
+    ),
     "convert": _Command("vosformer.cli.convert", "convert", "turn masks from one annotation format into another"),
     "formats": _Command("vosformer.cli.convert", "formats", "list the annotation formats, and what each can hold"),
     "demo": _Command("vosformer.cli.demo", "demo", "make a clip with exact masks, track it, score it"),

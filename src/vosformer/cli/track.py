@@ -10,17 +10,12 @@ import tyro
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from vosformer.cli.prompting import Marks, given_masks
+from vosformer.cli.job import Job, follow
+from vosformer.cli.prompting import Marks
 from vosformer.cli.session_options import SessionOptions
 from vosformer.cli.source_options import SourceOptions
-from vosformer.cli.summary import show_notes, write_summary
-from vosformer.errors import InputError
-from vosformer.formats import read_names
-from vosformer.formats.outputs import Setting, check_outputs, make_sinks, place_of
-from vosformer.inference.absence import Absence, parse_absences, read_absences
+from vosformer.cli.summary import show_notes
 from vosformer.inference.tracking import TrackReport
-from vosformer.inference.tracking import track as follow
-from vosformer.io import Source
 
 
 def track(
@@ -78,82 +73,21 @@ def track(
     console = Console(stderr=True)
     run.prepare()
     begin = time.perf_counter()
-    check_outputs(outputs)
-    named = {} if names is None else read_names(names)
-    _check_places(out, outputs, (Path(video), *([] if mask is None else [mask])))
-    with reading.open(video) as source:
-        given = given_masks(source, mask, mask_frame, Marks(point, not_, box, polygon))
-        known = [*source.notes, *given.notes]
-        show_notes(known, console)
-        objects = {**given.objects, **named}
-        setting = Setting(source, Path(video).stem, given.palette, objects, pictures)
-        sinks = make_sinks(outputs, out, setting)
-        session = run.session()
-        with _Bar(console) as progress:
-            report = follow(
-                source,
-                given.labels,
-                session,
-                sinks,
-                direction=direction,
-                start=start,
-                stop=stop,
-                state=None if source.live else out / ".vosformer",
-                resume=resume,
-                settings={
-                    "options": list(run.option),
-                    "outputs": outputs,
-                    "names": sorted(objects.values()),
-                    "pictures": pictures,
-                },
-                options=run.read_options,
-                progress=progress,
-                absent=_absences(absent, mask, source),
-                exact=exact,
-            )
-    if session.sizes is not None and session.sizes[0] != session.sizes[1]:
-        (height, width), (rows, columns) = session.sizes
-        report.notes.append(f"the model saw the {width} x {height} frames as {columns} x {rows} (--size {run.size})")
-    report.notes.extend(note for sink in sinks for note in sink.notes)
-    seconds = time.perf_counter() - begin
-    _tell(report, out, seconds, console)
+    job = Job(
+        video, mask, out, mask_frame, Marks(point, not_, box, polygon), names, outputs, direction, start, stop, pictures,
+        absent, exact,
+    )  # fmt: skip
+    job.check()
+    known: list[str] = []
+
+    def tell(notes: list[str]) -> None:
+        known.extend(notes)
+        show_notes(notes, console)
+
+    with _Bar(console) as progress:
+        report = follow(job, run.session, run, reading, resume=resume, progress=progress, tell=tell)
+    _tell(report, out, time.perf_counter() - begin, console)
     show_notes([note for note in report.notes if note not in known], console)
-    write_summary(
-        out / "run.json",
-        report,
-        video=video,
-        mask=None if mask is None else str(mask),
-        outputs=outputs,
-        seconds=round(seconds, 2),
-    )
-    for output in ("masks", "masks16"):
-        more = len(list((out / output).glob("*.png"))) - report.frames
-        if output in outputs and more > 0:
-            text = f"{out / output} holds {more} more PNGs than this run wrote, e.g. of a former one"
-            console.print(text, style="yellow", highlight=False, markup=False, soft_wrap=True)
-
-
-def _absences(texts: tuple[str, ...], mask: Path | None, source: Source) -> tuple[Absence, ...]:
-    beside = None if mask is None else mask / "absent.json"
-    if beside is not None and beside.is_file():
-        source.notes.add(f"{beside} says where objects are absent")
-        return (*read_absences(beside), *parse_absences(texts))
-    return parse_absences(texts)
-
-
-def _check_places(out: Path, outputs: tuple[str, ...], inputs: tuple[Path, ...]) -> None:
-    """Refuse to write over what is read.
-
-    Raises:
-        InputError: an input lies where results go.
-    """
-    places = [(out / place_of(output)).resolve() for output in outputs]
-    for path in inputs:
-        real = path.resolve()
-        if path.exists() and any(place == real or place in real.parents for place in places):
-            raise InputError(
-                f"{path} is where results go (-o {out}), so it would be overwritten; choose another folder with -o"
-            )
 
 
 class _Bar:

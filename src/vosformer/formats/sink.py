@@ -16,6 +16,7 @@ from vosformer.formats.api import write
 from vosformer.formats.labelled import LabelledFrame, LabelledVideo, Mask, ObjectInfo, complete
 from vosformer.formats.registry import find_format
 from vosformer.io import Frame, Source
+from vosformer.io.files import set_aside
 from vosformer.io.records import Lines, Records
 from vosformer.io.sinks import Probability
 
@@ -49,12 +50,18 @@ class FormatSink(Records):
         self._objects = dict(objects or {})
         self._pictures = pictures
         self._ids: tuple[int, ...] = ()
+        self._aside: tuple[str, ...] = ()
 
     def check_ids(self, ids: Any) -> None:
         """Keep the ids that are given; ids below 1 fit no format."""
         self._ids = tuple(ids)
         if min(self._ids, default=1) < 1:
             raise OutputError(f"{self._path}: the id {min(self._ids)} does not fit {self._format.name}: expected 1 or more")
+
+    def set_aside(self) -> None:
+        """See `Sink.set_aside`."""
+        if self._path.is_dir():
+            self._aside = set_aside(self._path, "**/*.*")
 
     def write(self, frame: Frame, labels: NDArray[np.int32], scores: Mapping[int, float], probability: Probability) -> None:
         """See `Sink.write`."""
@@ -74,7 +81,7 @@ class FormatSink(Records):
         objects = {i: self._objects.get(i, item) for i, item in objects.items()}
         length = max(self._length, frames.last + 1)
         video = LabelledVideo(self._video, size[0], size[1], frames, objects, self._fps, length)
-        self.notes = tuple(write(video, path, self._format.name, pictures=self._pictures, overwrite=True))
+        self.notes = self._aside + tuple(write(video, path, self._format.name, pictures=self._pictures, overwrite=True))
 
 
 class _Recorded:

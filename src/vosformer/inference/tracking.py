@@ -157,7 +157,7 @@ def track(
                 walk.resume(done, part.start + part.step * (behind - 1))
             tracked = stack.enter_context(closing(walk.follow(_frames(source, part, behind), source.real_time, part.step)))
             for at, (frame, labels, scores, probability) in enumerate(tracked, behind + 1):
-                begun = begun or _take_over(run, sink, done)
+                begun = begun or _take_over(run, sink, done, resume)
                 if at > part.silent:
                     sink.write(frame, labels, scores, probability)
                     report.frames += 1
@@ -167,7 +167,7 @@ def track(
                     run.save(session, walk.progress(number, at, sink.checkpoint()))
         if not report.frames:
             raise InputError(f"{source.name} ended before frame {max(passes[0].start, start or 0)}, where the results begin")
-        begun = begun or _take_over(run, sink, done)
+        begun = begun or _take_over(run, sink, done, resume)
     # In this order: a run that is killed while its files are put together does that again, since it is not complete yet.
     if run is not None:
         run.finish(walk.progress(len(passes), 0, {}))
@@ -192,10 +192,12 @@ def _exact_ids(masks: Mapping[int, NDArray[Any]] | MaskFolder, given: Mapping[in
     }
 
 
-def _take_over(run: RunState | None, sink: Sink, done: Progress) -> bool:
+def _take_over(run: RunState | None, sink: Sink, done: Progress, resume: bool) -> bool:
     """Replace what a former run left, or go on behind it; only once a frame was tracked, so that a mistake loses nothing."""
     if run is not None and done.sinks is None:
         run.forget()
+    if not resume:
+        sink.set_aside()
     sink.restore(done.sinks)
     return True
 

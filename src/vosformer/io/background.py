@@ -148,6 +148,11 @@ class BackgroundSink(Sink):
         self.flush()
         return self._sink.checkpoint()
 
+    def set_aside(self) -> None:
+        """See `Sink.set_aside`."""
+        self.flush()
+        self._sink.set_aside()
+
     def restore(self, token: Mapping[str, Any] | None) -> None:
         """See `Sink.restore`."""
         self.flush()

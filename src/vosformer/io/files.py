@@ -112,6 +112,32 @@ def replacing_folder(path: Path) -> Iterator[Path]:
         raise
 
 
+def set_aside(folder: Path, pattern: str) -> tuple[str, ...]:
+    """Move the files of a former run from a folder to one beside it, `NAME.old-1` (or -2, ...); folders left empty are removed.
+
+    Returns:
+        What to say about it; empty if there were none.
+
+    Raises:
+        OutputError: they cannot be moved.
+    """
+    files = sorted(path for path in folder.glob(pattern) if path.is_file())
+    if not files:
+        return ()
+    number = 1
+    while (target := folder.with_name(f"{folder.name}.old-{number}")).exists():
+        number += 1
+    with output_errors(target):
+        for file in files:
+            place = target / file.relative_to(folder)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(file, place)
+        for parent in {file.parent for file in files} - {folder}:
+            with suppress(OSError):
+                parent.rmdir()
+    return (f"{folder} held {len(files)} files of a former run: they are in {target.name} now",)
+
+
 def write_bytes(path: Path, data: bytes) -> None:
     """Write the whole file or nothing.
 

@@ -16,7 +16,7 @@ from PIL import Image as Pillow
 from PIL.PngImagePlugin import PngInfo
 
 from vosformer.errors import InputError, OutputError
-from vosformer.io.files import make_folder, write_bytes
+from vosformer.io.files import make_folder, set_aside, write_bytes
 from vosformer.io.frames import Frame
 from vosformer.io.label_png import VOID_IS_AN_ID
 from vosformer.io.palette import DAVIS_PALETTE, VOID
@@ -75,6 +75,9 @@ class Sink(ABC):
     def restore(self, token: Mapping[str, Any] | None) -> None:  # noqa: B027 (files per frame are simply written again)
         """Go back to a checkpoint of this or a former process; None: to the beginning. Called before the first `write`."""
 
+    def set_aside(self) -> None:  # noqa: B027 (single files are replaced as a whole)
+        """A new run begins: move what a former one left in the folder out of the way. Called before the first `write`."""
+
     def present(self, frames: int) -> bool:
         """Whether the results of a complete run of so many frames are still there."""
         return True
@@ -130,6 +133,11 @@ class Sinks(Sink):
     def checkpoint(self) -> dict[str, Any]:
         """Name of the sink -> its checkpoint."""
         return {sink.name: sink.checkpoint() for sink in self._sinks}
+
+    def set_aside(self) -> None:
+        """See `Sink.set_aside`."""
+        for sink in self._sinks:
+            sink.set_aside()
 
     def restore(self, token: Mapping[str, Any] | None) -> None:
         """See `Sink.restore`.
@@ -210,6 +218,10 @@ class LabelImages(Sink):
         path = self._folder / f"{frame.name}.png"
         write_bytes(path, png(labels.astype(np.uint16)) if self._bits == 16 else indexed_png(labels, self._palette))
 
+    def set_aside(self) -> None:
+        """See `Sink.set_aside`."""
+        self.notes = set_aside(self._folder, "*.png")
+
     def present(self, frames: int) -> bool:
         """See `Sink.present`."""
         return sum(1 for _ in self._folder.glob("*.png")) >= frames
@@ -244,6 +256,11 @@ class _PerObject(Sink):
                 make_folder(self._folder / str(number))
                 self._made.add(number)
             write_bytes(self._folder / str(number) / f"{frame.name}.png", self._image(frame, labels, number, probability))
+
+    def set_aside(self) -> None:
+        """See `Sink.set_aside`."""
+        self.notes = set_aside(self._folder, "[0-9]*/*.png")
+        self._made.clear()
 
     def present(self, frames: int) -> bool:
         """See `Sink.present`; how many images there were of each object is not known."""
