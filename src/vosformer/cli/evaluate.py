@@ -32,13 +32,15 @@ from vosformer.evaluation.runner import evaluate as score
 from vosformer.evaluation.track_report import TRACK_RULES, TrackReport, evaluate_tracks
 from vosformer.evaluation.vot import VotReport
 from vosformer.evaluation.vot_files import evaluate_vot
+from vosformer.evaluation.vot_run import run_vot
 from vosformer.inference.session import Session
 
+_VOT = "vot-st"  # VOT-ST2020 to 2022: runs from many anchors, results for the vot-toolkit
 if TYPE_CHECKING:
     RuleName = str
     Dataset = str
 else:
-    Dataset = Literal[tuple(PROTOCOLS)]
+    Dataset = Literal[(*PROTOCOLS, _VOT)]
     RuleName = Literal[(*RULES, *TRACK_RULES, "vot")]
 
 
@@ -126,8 +128,8 @@ def benchmark(
     """Run a model over a data set by its official protocol, write the masks and the server's zip file, and score them.
 
     Args:
-        dataset: the benchmark; "folder" for own clips.
-        root: the data set's folder.
+        dataset: the benchmark; "folder" for own clips; "vot-st" for the multi-start protocol of VOT-ST2020 to 2022.
+        root: the data set's folder (VOT: the workspace).
         out: folder for the masks, the zip file and the scores.
         split: another list of videos than the benchmark's: its name in ImageSets, or its file.
         run: how the model runs. The memory "preset" is that of the system's paper for this data set, with its k of the top-k filter.
@@ -156,6 +158,15 @@ def benchmark(
         + source,
         markup=False,
     )
+    if dataset == _VOT:
+        if workers > 1 or shard is not None or split is not None:
+            raise InputError(f"--workers, --shard and --split are not for {_VOT}")
+        with _bar("running") as progress:
+            runs = run_vot(root, run.session, out / "vosformer" / "baseline", options=run.read_options, progress=progress)
+        runs.write_json(out / "scores.json")
+        _show(runs, objects)
+        console.print(f"results for the vot-toolkit: {out / 'vosformer'}", markup=False)
+        return 0
     with _bar("running") as progress:
         result = run_benchmark(
             dataset,
@@ -189,7 +200,7 @@ def _with_preset(run: SessionOptions, dataset: str) -> tuple[SessionOptions, str
     """Put in what the system's paper has for the data set, where nothing else is asked for; and say where that comes from."""
     if run.memory != "preset":
         return run, ""
-    preset = find_preset(run.variant.system, named_protocol(dataset).family, dataset)
+    preset = find_preset(run.variant.system, "own" if dataset == _VOT else named_protocol(dataset).family, dataset)
     asked = {word.split("=", 1)[0] for word in run.option}
     more = tuple(f"{name}={value}" for name, value in preset.options.items() if name not in asked)
     source = f" (preset: {preset.source}; --memory and --option change it)"
