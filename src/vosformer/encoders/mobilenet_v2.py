@@ -101,10 +101,7 @@ class MobileNetV2(nn.Module):
         maps = []
         x = image.contiguous(memory_format=torch.channels_last)
         for index, block in enumerate(self.features):
-            # Frozen blocks at the beginning run as in inference: nothing is kept for gradients, and the kernels are faster.
-            trains = x.requires_grad or any(p.requires_grad for p in block.parameters())
-            with torch.set_grad_enabled(trains and torch.is_grad_enabled()):
-                x = block(x)
+            x = block(x)
             if index in _TAPS:
                 maps.append(x)
         return tuple(maps)
