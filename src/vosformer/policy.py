@@ -54,6 +54,10 @@ class Policy(Protocol):
         """The same policy with at most `capacity` frames (>= 1) in the bank."""
         ...
 
+    def for_training(self, gap: int | None) -> Policy:
+        """The same policy for short clips: without bound, and with another gap (if one is given) where the policy has one."""
+        ...
+
 
 def oldest_to_drop(bank: Sequence[Frame], capacity: int) -> tuple[int, ...]:
     """The positions to let go so that one more frame fits: the oldest predicted ones, then the oldest given ones but the first."""
@@ -83,6 +87,9 @@ class GivenOnly:
     def limited(self, capacity: int) -> GivenOnly:
         return replace(self, capacity=min(capacity, self.capacity or capacity))
 
+    def for_training(self, gap: int | None) -> GivenOnly:
+        return replace(self, capacity=None)
+
 
 @dataclass(frozen=True)
 class EveryK:
@@ -102,6 +109,9 @@ class EveryK:
 
     def limited(self, capacity: int) -> EveryK:
         return replace(self, capacity=min(capacity, self.capacity or capacity))
+
+    def for_training(self, gap: int | None) -> EveryK:
+        return replace(self, gap=self.gap if gap is None else gap, capacity=None)
 
 
 @dataclass(frozen=True)
@@ -124,6 +134,9 @@ class FirstAndPrevious:
     def limited(self, capacity: int) -> FirstAndPrevious:
         return replace(self, capacity=min(capacity, self.capacity or capacity))
 
+    def for_training(self, gap: int | None) -> FirstAndPrevious:
+        return replace(self, capacity=None)
+
 
 @dataclass(frozen=True)
 class Queue:
@@ -143,6 +156,9 @@ class Queue:
 
     def limited(self, capacity: int) -> Policy:
         return replace(self, capacity=min(capacity, self.capacity or capacity))
+
+    def for_training(self, gap: int | None) -> Policy:
+        return replace(self, gap=self.gap if gap is None else gap, capacity=None)
 
 
 def first_in_first_out(bank: Sequence[Frame], capacity: int | None) -> tuple[int, ...]:
@@ -189,6 +205,9 @@ class OneVOSQueue:
     def limited(self, capacity: int) -> OneVOSQueue:
         return replace(self, capacity=min(capacity, self.capacity or capacity))
 
+    def for_training(self, gap: int | None) -> OneVOSQueue:
+        return replace(self, gap=self.gap if gap is None else gap, capacity=None, cap=1 << 20)
+
 
 @dataclass(frozen=True)
 class DynamicTokens:
@@ -222,6 +241,9 @@ class DynamicTokens:
 
     def limited(self, capacity: int) -> DynamicTokens:
         return replace(self, capacity=min(capacity, self.capacity or capacity))
+
+    def for_training(self, gap: int | None) -> DynamicTokens:
+        return replace(self, gap=self.gap if gap is None else gap, capacity=None)
 
 
 _NEVER = 1 << 40  # frames

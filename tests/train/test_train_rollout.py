@@ -14,11 +14,11 @@ from train_dummy import Dummy, Squares
 from vosformer.errors import TrainingError
 from vosformer.geometry import Geometry
 from vosformer.memory import Memory
-from vosformer.policy import DynamicTokens, EveryK, FirstAndPrevious, GivenOnly, OneVOSQueue
+from vosformer.policy import DynamicTokens, EveryK, FirstAndPrevious, GivenOnly, OneVOSQueue, Queue
 from vosformer.protocol import Entry, Features, Merging, ObjectMasks, Reading, VOSModel
 from vosformer.registry import new_model, variant
 from vosformer.train.batch import Batch
-from vosformer.train.clip_memory import ClipMemory, training_policy
+from vosformer.train.clip_memory import ClipMemory
 from vosformer.train.losses import segmentation_loss
 from vosformer.train.recipe import Data, Loss, Recipe, Rollout, Run
 from vosformer.train.rollout import Rollout as Engine
@@ -200,11 +200,12 @@ def test_aost_is_supervised_at_every_depth_on_the_reference_frame_too():
         (EveryK(5, 8), EveryK(1, None)),
         (FirstAndPrevious(1), FirstAndPrevious(None)),
         (DynamicTokens(10, 5), DynamicTokens(1, None)),
+        (Queue(5, 3), Queue(1, None)),
         (OneVOSQueue(10, 5), OneVOSQueue(1, 1 << 20)),
     ],
 )
 def test_memory_has_no_bound_in_training(policy, expected):
-    assert training_policy(policy, 1) == expected
+    assert policy.for_training(1) == expected
 
 
 def test_recomputing_activations_changes_nothing_but_memory():

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields, is_dataclass, replace
-from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from vosformer.memory import Memory
-from vosformer.policy import Frame, Plan, Policy
+from vosformer.policy import Frame, Plan
 from vosformer.protocol import Entry, Layer, VOSModel
 from vosformer.train.batch import generator
 from vosformer.train.recipe import Recipe
@@ -28,6 +26,9 @@ class ChosenFrames:
     def limited(self, capacity: int) -> ChosenFrames:
         return self
 
+    def for_training(self, gap: int | None) -> ChosenFrames:
+        return self
+
 
 class ClipMemory:
     """The memory of a batch in training, under the model's policy or made anew for each frame (JointFormer)."""
@@ -37,7 +38,7 @@ class ClipMemory:
         self._rollout = recipe.rollout
         self._entries: list[Entry] = []
         self._token: Tensor | None = None
-        self._memory = Memory(training_policy(model.policy, recipe.rollout.gap))
+        self._memory = Memory(model.policy.for_training(recipe.rollout.gap))
         # Whether the recurrent token is updated is drawn once for the whole batch, whoever computes parts of it; references for each
         # clip of its own (the released JointFormer).
         self._random = generator(recipe.run.seed, 3, step)
@@ -94,18 +95,3 @@ def _joined(entries: list[tuple[Layer, ...]]) -> tuple[Layer, ...]:
         {name: torch.cat([entry[i][name].chunk(len(entries))[clip] for clip, entry in enumerate(entries)]) for name in layer}
         for i, layer in enumerate(entries[0])
     )
-
-
-def training_policy(policy: Policy, gap: int | None) -> Policy:
-    """The model's policy for short clips: without bound, and with another gap where the policy has one."""
-    if not is_dataclass(policy):
-        return policy
-    names = {entry.name for entry in fields(policy)}
-    changes: dict[str, Any] = {}
-    if "capacity" in names:
-        changes["capacity"] = None
-    if "cap" in names:
-        changes["cap"] = 1 << 20
-    if gap is not None and "gap" in names:
-        changes["gap"] = gap
-    return cast(Policy, replace(policy, **changes))
