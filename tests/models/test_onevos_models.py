@@ -408,3 +408,12 @@ def test_saving_a_session(selector: str, tmp_path):
         a, b = (session.step(frame) for session in sessions)
         assert np.array_equal(a.labels, b.labels)
         assert np.array_equal(a.probability(4), b.probability(4))
+
+
+def test_the_training_log_gets_the_share_that_each_layer_selects() -> None:
+    model = VARIANTS["onevos-tiny-d"].build()
+    found = model.training_report()
+    assert found == {f"selected_{i}": 1.0 for i in range(len(model.blocks))}
+    model.blocks[1].selector.ratio.fill_(0.25)
+    assert model.training_report()["selected_1"] == 0.25
+    assert VARIANTS["onevos-tiny"].build().training_report() == {}
