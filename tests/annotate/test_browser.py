@@ -10,7 +10,7 @@ import pytest
 from annotation import iou
 from annotator_page import Driver, Server, chromium, composed
 
-from vosformer.annotate.project import read_png
+from vosformer.annotate.label_files import read_png
 from vosformer.formats import read
 from vosformer.io import open_source, read_masks
 

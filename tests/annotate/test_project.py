@@ -13,7 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from vosformer.annotate.project import Project, labels_png, read_png
+from vosformer.annotate.label_files import labels_png, read_png
+from vosformer.annotate.project import Project
 from vosformer.annotate.records import GivenFrame, TrackedObject, measure, merged_ranges
 from vosformer.errors import InputError, OutputError
 from vosformer.io import open_source, read_masks

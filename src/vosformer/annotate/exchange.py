@@ -9,7 +9,8 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from vosformer.annotate.project import MOST_IDS, Project
+from vosformer.annotate.label_files import MOST_IDS
+from vosformer.annotate.project import Project
 from vosformer.annotate.records import GivenFrame, TrackedObject, distinct_color, measure
 from vosformer.errors import InputError
 from vosformer.formats import AnnotatedMasks, ObjectInfo, read_masks

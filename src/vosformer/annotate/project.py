@@ -6,7 +6,6 @@ opened again. `vosformer track --mask given/` takes the masks that a user gave a
 
 from __future__ import annotations
 
-import io
 import json
 import math
 import threading
@@ -15,24 +14,22 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image as Pillow
 
 from vosformer.annotate.blobs import Blobs
 from vosformer.annotate.folder_lock import FolderLock
 from vosformer.annotate.journal import ActionRecord, Change, Journal
+from vosformer.annotate.label_files import MOST_IDS, labels_png, read_png
 from vosformer.annotate.records import GivenFrame, Measures, Row, TrackedObject, distinct_color
 from vosformer.annotate.scores_file import read_scores, write_scores
-from vosformer.errors import InputError, OutputError
-from vosformer.io import Frame, Source, indexed_png, read_labels
+from vosformer.errors import InputError
+from vosformer.io import Frame, Source, read_labels
 from vosformer.io.files import make_folder, write_bytes
 
 Labels = NDArray[np.int32]
 
 VERSION = 1
-MOST_IDS = 65535  # what 16-bit PNG holds
 
 
 class Project:
@@ -396,33 +393,6 @@ def read_about(folder: Path) -> dict[str, Any]:
     if version > VERSION:
         raise InputError(f"{path} is of version {version}; this vosformer knows versions up to {VERSION}: update it")
     return about
-
-
-def labels_png(labels: Labels) -> bytes:
-    """A label map [H,W] as PNG: indexed for ids up to 255, else grey with 16 bits.
-
-    Raises:
-        OutputError: an id above 65535, or below 0.
-    """
-    most = int(labels.max(initial=0))
-    if most > MOST_IDS or labels.min(initial=0) < 0:
-        raise OutputError(f"ids {int(labels.min())} to {most} do not fit a PNG, which holds 0 to {MOST_IDS}")
-    if most < 256:
-        return indexed_png(labels)
-    return bytes(cv2.imencode(".png", labels.astype(np.uint16))[1])
-
-
-def read_png(path: Path) -> Labels:
-    """A label map that `labels_png` wrote.
-
-    Raises:
-        InputError: it does not decode.
-    """
-    try:
-        with Pillow.open(io.BytesIO(path.read_bytes())) as image:
-            return np.asarray(image).astype(np.int32)
-    except Exception as error:  # Pillow's readers raise nearly every kind of exception on broken files.
-        raise InputError(f"{path} is damaged: {error}") from error
 
 
 def _parts(key: str) -> tuple[str, int]:
