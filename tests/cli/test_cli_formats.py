@@ -107,6 +107,18 @@ def test_mistakes_are_told(words: list[str], said: str, tmp_path: Path, capsys: 
     assert said in " ".join(capsys.readouterr().err.split())
 
 
+def test_mattes_are_as_long_as_the_video(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["track", str(CASES / "clip.mp4"), "--mask", str(CASES / "m0.png"), "-o", str(tmp_path), "--stop", "3", *FAST]
+    assert main([*words, "--outputs", "matte-ffv1", "matte-png", "--grow", "2"]) == 0, capsys.readouterr().err
+    with open_source(str(CASES / "clip.mp4")) as source, open_source(str(tmp_path / "matte-ffv1" / "clip_1_matte.mkv")) as film:
+        assert film.count == source.count
+        first = film.read(0).image[:, :, 0] > 127
+        assert not film.read(film.count - 1).image.any()
+    truth = read_labels(CASES / "m0.png").labels == 1
+    assert (first & truth).sum() == truth.sum() < first.sum()
+    assert len(list((tmp_path / "matte-png" / "2").iterdir())) == 3
+
+
 def test_formats_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["formats"]) == 0
     text = capsys.readouterr().out

@@ -18,6 +18,7 @@ from vosformer.inference.absence import Absence, parse_absences, read_absences
 from vosformer.inference.session import Session
 from vosformer.inference.tracking import Direction, TrackReport, track
 from vosformer.io import Source
+from vosformer.io.mattes import Edges
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class Job:
         pictures: whether formats that can hold the frames' pictures get them.
         absent: where objects are absent, as texts.
         exact: whether masks speak for all objects.
+        edges: what is done to the edges of mattes.
     """
 
     video: str
@@ -53,6 +55,7 @@ class Job:
     pictures: bool = False
     absent: tuple[str, ...] = ()
     exact: bool = False
+    edges: Edges = field(default_factory=Edges)
 
     def check(self) -> None:
         """Refuse outputs that there are not, and to write over what is read.
@@ -102,7 +105,7 @@ def follow(
         if tell is not None:
             tell([*source.notes, *given.notes])
         objects = {**given.objects, **named}
-        setting = Setting(source, Path(job.video).stem, given.palette, objects, job.pictures)
+        setting = Setting(source, Path(job.video).stem, given.palette, objects, job.pictures, job.edges)
         sinks = make_sinks(job.outputs, job.out, setting)
         tracker = session()
         report = track(
@@ -151,4 +154,5 @@ def _settings(job: Job, run: SessionOptions, objects: dict[int, ObjectInfo]) -> 
         "outputs": job.outputs,
         "names": sorted(objects.values()),
         "pictures": job.pictures,
+        "edges": [job.edges.grow, job.edges.feather],
     }

@@ -16,6 +16,7 @@ from vosformer.cli.session_options import SessionOptions
 from vosformer.cli.source_options import SourceOptions
 from vosformer.cli.summary import show_notes
 from vosformer.inference.tracking import TrackReport
+from vosformer.io.mattes import Edges
 
 
 def track(
@@ -34,6 +35,8 @@ def track(
     start: int | None = None,
     stop: int | None = None,
     pictures: bool = False,
+    grow: int = 0,
+    feather: float = 0.0,
     absent: tuple[str, ...] = (),
     exact: bool = False,
     run: Annotated[SessionOptions, tyro.conf.arg(name="")] = SessionOptions(),
@@ -58,8 +61,11 @@ def track(
         outputs: what to write. masks: indexed PNG; masks16: 16-bit PNG for ids above 255; overlay: overlay.mp4; scores, scores-json:
             how surely each object is in each frame; objects: a black and white PNG an object; rgba: cut-outs with soft edges;
             cutout: cutout.mov, a ProRes 4444 video of all objects on a transparent ground; rle: COCO run-length JSON;
+            matte: a grey ProRes film an object for video editors; matte-ffv1: the same, lossless; matte-png: the same as pictures;
             and every annotation format that `vosformer formats` lists (coco, yolo, cvat-video, ...).
         pictures: write the frames' pictures, too, in formats that have a place for them (yolo, labelme, ...).
+        grow: pixels that mattes grow by (below 0: shrink).
+        feather: blur of the edges of mattes, in pixels.
         direction: from the masks to the end, to the start, or both ways.
         start: first frame to write.
         stop: the frame to stop before.
@@ -75,7 +81,7 @@ def track(
     begin = time.perf_counter()
     job = Job(
         video, mask, out, mask_frame, Marks(point, not_, box, polygon), names, outputs, direction, start, stop, pictures,
-        absent, exact,
+        absent, exact, Edges(grow, feather),
     )  # fmt: skip
     job.check()
     known: list[str] = []

@@ -23,6 +23,7 @@ from vosformer.io import (
     Sink,
     Source,
 )
+from vosformer.io.mattes import Edges, MatteFilms, MatteImages, start_timecode
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class Setting:
         palette: uint8 [256,3] of the mask that was given, or None.
         objects: names, categories and colors.
         pictures: whether formats that can hold the frames' pictures get them.
+        edges: what is done to the edges of mattes.
     """
 
     source: Source
@@ -42,6 +44,7 @@ class Setting:
     palette: NDArray[np.uint8] | None = None
     objects: Mapping[int, ObjectInfo] = field(default_factory=dict)
     pictures: bool = False
+    edges: Edges = field(default_factory=Edges)
 
     @property
     def colors(self) -> NDArray[np.uint8] | None:
@@ -65,7 +68,17 @@ _SINKS: dict[str, tuple[str, _Make]] = {
     "rgba": ("rgba", lambda path, setting: CutOuts(path)),
     "cutout": ("cutout.mov", lambda path, setting: CutOutVideo(path, setting.source.fps, setting.source.pixel_aspect)),
     "rle": ("rle.json", lambda path, setting: CocoRLE(path)),
+    "matte": ("matte", lambda path, setting: _films(path, setting, "prores_ks")),
+    "matte-ffv1": ("matte-ffv1", lambda path, setting: _films(path, setting, "ffv1")),
+    "matte-png": ("matte-png", lambda path, setting: MatteImages(path, setting.name, setting.edges)),
 }
+
+
+def _films(path: Path, setting: Setting, codec: str) -> Sink:
+    source = setting.source
+    timecode = None if source.live or not Path(source.name).is_file() else start_timecode(Path(source.name))
+    return MatteFilms(path, setting.name, source.fps, source.count, timecode, setting.edges, codec)
+
 
 _SUMMARIES = {
     "overlay": "video with the masks on it, H.264",
@@ -73,6 +86,9 @@ _SUMMARIES = {
     "scores-json": "the same as JSON",
     "cutout": "ProRes 4444 video of all objects on a transparent ground",
     "rle": "COCO run lengths, with scores",
+    "matte": "a grey ProRes film an object, as long as the source, with its time code",
+    "matte-ffv1": "the same as FFV1, lossless, grey of full range",
+    "matte-png": "a grey PNG an object and frame, numbered as the source",
 }
 _WITH_PICTURES = {"overlay", "cutout", "rgba"}
 

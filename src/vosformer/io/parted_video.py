@@ -73,6 +73,7 @@ class PartedVideo(Sink):
         self._parts = path.with_name(f".{path.name}.parts")
         self._serial = -1  # of the next part; -1 = an earlier run may have left some
         self._held: list[tuple[int, int, Any]] = []  # (frame number, tick, picture)
+        self._timecode: str | None = None  # of the first frame of the file
 
     @abstractmethod
     def _picture(self, frame: Frame, labels: Labels, scores: Mapping[int, float], probability: Probability) -> av.VideoFrame:
@@ -123,7 +124,7 @@ class PartedVideo(Sink):
         parts = sorted(self._finished(), key=lambda part: part.first)
         if parts:
             with replacing(self._path) as temporary, _av_errors(self._path):
-                _join(parts, temporary, self._tick)
+                _join(parts, temporary, self._tick, self._fps, self._timecode)
 
     def clean(self) -> None:
         """See `Sink.clean`."""
@@ -180,11 +181,13 @@ def encoder(*names: str) -> str:
     raise OutputError(f"this PyAV has no encoder {' or '.join(names)}")
 
 
-def _join(parts: list[_Part], path: Path, tick: Fraction) -> None:
+def _join(parts: list[_Part], path: Path, tick: Fraction, fps: Fraction, timecode: str | None) -> None:
     start = min(part.tick for part in parts)
     with av.open(str(path), "w", options={"movflags": "+faststart"}) as output:
         stream: Any = None
         latest = -1
+        if timecode is not None:
+            output.metadata["timecode"] = timecode
         for part in parts:
             with av.open(str(part.path)) as piece:
                 if stream is None:
@@ -192,6 +195,8 @@ def _join(parts: list[_Part], path: Path, tick: Fraction) -> None:
                     stream.time_base = tick
                     # A mov keeps it beside the codec's parameters, which alone are copied.
                     stream.codec_context.sample_aspect_ratio = piece.streams.video[0].sample_aspect_ratio or Fraction(1)
+                    if timecode is not None:
+                        stream.codec_context.framerate = fps  # counts the frames of a time code
                 packet: Any
                 for packet in piece.demux(video=0):
                     if packet.size == 0:

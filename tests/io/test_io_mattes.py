@@ -1,0 +1,77 @@
+"""Mattes for video editors, decoded and measured."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from vosformer.io import Frame
+from vosformer.io.mattes import Edges, MatteFilms, MatteImages, start_timecode
+
+RATE = Fraction(24000, 1001)
+
+
+def write(sink: object, numbers: list[int], size: tuple[int, int] = (30, 50)) -> None:
+    sink.check_ids([2, 7])
+    for number in numbers:
+        labels = np.zeros(size, np.int32)
+        labels[5:15, 5 + number : 25 + number] = 7
+        frame = Frame(number, f"{number:05d}", None, float(number / RATE))
+        sink.write(frame, labels, {7: 1.0}, lambda i, labels=labels: (labels == i).astype(np.float32))
+    sink.close()
+
+
+@pytest.mark.parametrize(("codec", "worst"), [("prores_ks", 60), ("ffv1", 0)])
+def test_a_film_is_as_long_as_the_source_and_says_its_time_code(codec: str, worst: int, tmp_path: Path) -> None:
+    write(MatteFilms(tmp_path / "matte", "clip", RATE, 8, "01:00:00:00", codec=codec), [2, 3, 4, 5])
+    end = "mkv" if codec == "ffv1" else "mov"
+    path = tmp_path / "matte" / f"clip_7_matte.{end}"
+    assert sorted(p.name for p in (tmp_path / "matte").iterdir()) == [f"clip_2_matte.{end}", f"clip_7_matte.{end}"]
+    with av.open(str(path)) as film:
+        assert film.streams.video[0].guessed_rate == RATE
+        frames = [frame.to_ndarray(format="gray").astype(int) for frame in film.decode(video=0)]
+    assert len(frames) == 8
+    assert start_timecode(path) == "01:00:00:00"
+    for number, gray in enumerate(frames):
+        truth = np.zeros((30, 50), int)
+        if 2 <= number <= 5:
+            truth[5:15, 5 + number : 25 + number] = 255
+        inside = abs(gray - truth)
+        assert inside.max() <= worst
+        assert inside.mean() <= worst / 20
+        if number == 3:
+            assert gray[10, 15] >= 253
+            assert gray[25, 40] <= 2
+
+
+@pytest.mark.skipif(shutil.which("ffprobe") is None, reason="ffprobe is not installed")
+def test_ffprobe_reads_the_film(tmp_path: Path) -> None:
+    write(MatteFilms(tmp_path, "clip", RATE, 6, "10:00:00:12"), list(range(6)))
+    words = ["ffprobe", "-v", "error", "-count_frames", "-show_streams", "-of", "json", str(tmp_path / "clip_7_matte.mov")]
+    streams = json.loads(subprocess.run(words, capture_output=True, check=True).stdout)["streams"]
+    video = next(stream for stream in streams if stream["codec_type"] == "video")
+    assert (video["pix_fmt"], video["nb_read_frames"], video["r_frame_rate"]) == ("yuv422p10le", "6", "24000/1001")
+    assert any(stream.get("tags", {}).get("timecode") == "10:00:00:12" for stream in streams)
+
+
+def test_pictures_are_numbered_as_the_source_and_edges_grow_and_soften(tmp_path: Path) -> None:
+    import cv2
+
+    write(MatteImages(tmp_path / "m", "clip", Edges(grow=2)), [4])
+    gray = cv2.imread(str(tmp_path / "m" / "7" / "clip.00004.png"), cv2.IMREAD_UNCHANGED)
+    assert gray.ndim == 2
+    assert gray[:, 19].nonzero()[0].tolist() == list(range(3, 17))
+    assert not cv2.imread(str(tmp_path / "m" / "2" / "clip.00004.png"), cv2.IMREAD_UNCHANGED).any()
+    square = np.zeros((40, 40), np.float32)
+    square[10:30, 10:30] = 1
+    soft = Edges(feather=2)(square)
+    assert soft[20, 10] == pytest.approx(0.6, abs=0.05)
+    assert soft.sum() == pytest.approx(400, rel=0.01)
+    assert Edges(grow=-3)(square).sum() < 14 * 14 + 1
