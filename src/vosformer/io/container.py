@@ -83,6 +83,8 @@ def video_streams(container: Any) -> list[Any]:
     """All real video streams of a container: cover pictures of music and thumbnails of chapters do not count."""
     found = []
     for stream in container.streams.video:
+        if stream.codec_context is None:  # a codec that FFmpeg does not know
+            continue
         kinds = type(stream.disposition)
         if not stream.disposition & (kinds.attached_pic | kinds.timed_thumbnails):
             found.append(stream)
@@ -195,7 +197,8 @@ def build_index(path: Path, wanted: int | None = None, form: str | None = None) 
         damage = found.broken or _truncation(path, container, stream, found.end if matroska else None, len(stamps))
         if damage and usable and found.corrupt:
             cut = np.sort(np.array(stamps[-found.corrupt :], np.int64))
-            known = known[~np.isin(known, cut)]
+            whole = known[~np.isin(known, cut)]
+            known = whole if whole.size else known
         return VideoIndex(
             known if usable and not (unordered and len(found.keys) < len(stamps)) else None,
             np.unique(np.array(found.keys, np.int64)),

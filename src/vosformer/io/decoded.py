@@ -21,6 +21,7 @@ from vosformer.io.notes import Notes
 Matrix = tuple[int, int, int, int]
 
 _UPRIGHT: Matrix = (1, 0, 0, 1)
+_ROTATED: dict[int, Matrix] = {90: (0, -1, 1, 0), 180: (-1, 0, 0, -1), 270: (0, 1, -1, 0)}  # counterclockwise
 _TRANSFERS = {PQ: "PQ", HLG: "HLG"}
 
 
@@ -164,7 +165,10 @@ def display_matrix(frame: Any) -> Matrix:
     To be asked for once a stream: it makes PyAV's frame refer to itself, so that its memory is only freed by the garbage collector,
     which does not know how much that is. Asked for each frame, hundreds of them pile up.
     """
-    data = frame.side_data.get("DISPLAYMATRIX")
+    try:
+        data = frame.side_data.get("DISPLAYMATRIX")
+    except ValueError:  # other data beside it of a kind that PyAV does not know, as EXIF; then without mirroring
+        return _ROTATED.get(round(frame.rotation) % 360, _UPRIGHT)
     if data is not None:
         matrix = np.frombuffer(bytes(data), np.int32)
         return int(matrix[0]), int(matrix[1]), int(matrix[3]), int(matrix[4])
