@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +33,7 @@ def read_label_array(path: Path) -> tuple[NDArray[np.int32], tuple[str, ...]]:
         with zipfile.ZipFile(path) as archive:
             names = [name for name in archive.namelist() if name.endswith(".npy")]
             arrays = {name.removesuffix(".npy"): _member(path, archive, name) for name in names}
-    except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError, EOFError) as error:
+    except (OSError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, ValueError, EOFError) as error:
         raise InputError(f"{path} is no .npz archive that can be read: {error}") from error
     maps = {name: array for name, array in arrays.items() if array.dtype.kind in "biu" and array.ndim in (2, 3) and array.size}
     if len(maps) != 1:

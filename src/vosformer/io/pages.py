@@ -157,7 +157,10 @@ class _Pages:
     def page(self, pages: Any, number: int) -> NDArray[np.generic]:
         """The pixels of a page, see `read_pixels`."""
         if self.slices:
-            done, values = cv2.imreadmulti(str(self._path), start=number, count=1, flags=cv2.IMREAD_UNCHANGED)
+            try:
+                done, values = cv2.imreadmulti(str(self._path), start=number, count=1, flags=cv2.IMREAD_UNCHANGED)
+            except cv2.error as error:
+                raise InputError(f"page {number} of {self._path} does not decode: {str(error).split(chr(10))[0]}") from error
             if not done or not values:
                 raise InputError(f"page {number} of {self._path} does not decode")
             page = values[0][:, :, ::-1] if values[0].ndim == 3 and values[0].shape[2] == 3 else values[0]
