@@ -75,3 +75,27 @@ def test_pictures_are_numbered_as_the_source_and_edges_grow_and_soften(tmp_path:
     assert soft[20, 10] == pytest.approx(0.6, abs=0.05)
     assert soft.sum() == pytest.approx(400, rel=0.01)
     assert Edges(grow=-3)(square).sum() < 14 * 14 + 1
+
+
+def test_cryptomatte_picks_each_object_by_its_name(tmp_path: Path) -> None:
+    """Read as a compositing program does: the id of a name from the manifest, then the coverage of its pairs."""
+    exr = pytest.importorskip("OpenEXR", reason="OpenEXR is not installed")
+    pytest.importorskip("mmh3", reason="mmh3 is not installed")
+    from vosformer.io.cryptomatte import CryptomatteImages
+
+    write(CryptomatteImages(tmp_path, "clip", {7: "left dog"}), [4])
+    with exr.File(str(tmp_path / "clip.00004.exr"), separate_channels=True) as file:
+        header = dict(file.header())
+        channels = {name: np.array(channel.pixels) for name, channel in file.channels().items()}
+    key = next(name for name in header if name.startswith("cryptomatte/") and name.endswith("/manifest"))
+    manifest = json.loads(header[key])
+    assert set(manifest) == {"left dog", "object 2"}
+    code = np.array([int(manifest["left dog"], 16)], np.uint32).view(np.float32)[0]
+    matte = sum(
+        np.where(channels[f"CryptoObject{layer:02d}.{i}"] == code, channels[f"CryptoObject{layer:02d}.{c}"], 0)
+        for layer in range(3)
+        for i, c in ("RG", "BA")
+    )
+    truth = np.zeros((30, 50), np.float32)
+    truth[5:15, 9:29] = 1
+    assert np.array_equal(matte, truth)

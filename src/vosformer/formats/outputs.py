@@ -23,6 +23,7 @@ from vosformer.io import (
     Sink,
     Source,
 )
+from vosformer.io.cryptomatte import CryptomatteImages
 from vosformer.io.mattes import Edges, MatteFilms, MatteImages, start_timecode
 
 
@@ -70,6 +71,10 @@ _SINKS: dict[str, tuple[str, _Make]] = {
     "rle": ("rle.json", lambda path, setting: CocoRLE(path)),
     "matte": ("matte", lambda path, setting: _films(path, setting, "prores_ks")),
     "matte-ffv1": ("matte-ffv1", lambda path, setting: _films(path, setting, "ffv1")),
+    "exr": (
+        "exr",
+        lambda path, setting: CryptomatteImages(path, setting.name, {i: item.label for i, item in setting.objects.items()}),
+    ),
     "matte-png": ("matte-png", lambda path, setting: MatteImages(path, setting.name, setting.edges)),
 }
 
@@ -88,6 +93,7 @@ _SUMMARIES = {
     "rle": "COCO run lengths, with scores",
     "matte": "a grey ProRes film an object, as long as the source, with its time code",
     "matte-ffv1": "the same as FFV1, lossless, grey of full range",
+    "exr": "EXR with Cryptomatte of all objects, by name (needs vosformer[editors])",
     "matte-png": "a grey PNG an object and frame, numbered as the source",
 }
 _WITH_PICTURES = {"overlay", "cutout", "rgba"}
