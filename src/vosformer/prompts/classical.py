@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import NamedTuple
 
 import cv2
@@ -83,7 +84,10 @@ def random_walker(frame: NDArray[np.uint8], marks: NDArray[np.int8]) -> Mask:
     if not (seeds == 0).any():
         return _enlarged((seeds == 1).astype(np.float32), frame.shape[:2])
     lab = cv2.cvtColor(small.frame, cv2.COLOR_RGB2LAB).astype(np.float64) / 255
-    chance = walk(lab, seeds, beta=1000, mode="cg_j", tol=1e-3, prob_tol=0.02, channel_axis=-1, return_full_prob=True)[0]
+    with warnings.catch_warnings():
+        # Its solver stops a little early; only which side of one half a pixel is on counts here.
+        warnings.filterwarnings("ignore", "The probability range is outside")
+        chance = walk(lab, seeds, beta=1000, mode="cg_j", tol=1e-3, prob_tol=0.02, channel_axis=-1, return_full_prob=True)[0]
     return _enlarged(chance.astype(np.float32), frame.shape[:2])
 
 
