@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
 from vosformer.geometry import FrameSize, Geometry, Placement
 from vosformer.policy import EveryK, Policy
 from vosformer.protocol import Entry, Features, MemoryView, Merging, ObjectMasks, Reading, VOSModel
+from vosformer.testing import moving_squares
+
+flat_clip = moving_squares
 
 
 class NeverEnlarged(Geometry):
@@ -69,29 +70,3 @@ class PerObjectColourModel(ColourModel):
     def read(self, features: Features, memory: MemoryView, sharpness: float = 50.0) -> Reading:
         logits = super().read(features, memory, sharpness).logits
         return Reading(torch.cat([torch.zeros_like(logits[:, :1]), logits[:, 1:] - logits[:, :1]], 1))
-
-
-COLOURS = ((200, 30, 30), (30, 200, 30), (30, 30, 200), (200, 200, 30), (200, 30, 200), (30, 200, 200), (230, 120, 30))
-
-
-def flat_clip(
-    ids: tuple[int, ...], frames: int = 6, size: tuple[int, int] = (129, 193), gone: dict[int, int] | None = None
-) -> tuple[list[Any], list[Any]]:
-    """Coloured squares that move over grey; `gone` maps an id to the frame from which it is missing."""
-    import numpy as np
-
-    high, wide = size[0] // 3, size[1] // 4
-    side = 7 * min(high, wide) // 10
-    images, labels = [], []
-    for t in range(frames):
-        image = np.full((*size, 3), 110, np.uint8)
-        label = np.zeros(size, np.int32)
-        for n, i in enumerate(ids):
-            if gone and t >= gone.get(i, frames):
-                continue
-            row, column = 2 + high * (n // 4), 2 + wide * (n % 4) + t
-            image[row : row + side, column : column + side] = COLOURS[n % len(COLOURS)]
-            label[row : row + side, column : column + side] = i
-        images.append(image)
-        labels.append(label)
-    return images, labels
