@@ -432,6 +432,16 @@ def test_images_and_masks_of_clips_are_videos_and_those_of_pictures_are_not(tmp_
     assert [video.name for video in read_videos("folder", tmp_path / "clips")] == ["c1"]
 
 
+def test_a_folder_of_picture_sets_with_numbered_names_is_no_folder_of_clips(tmp_path: Path) -> None:
+    for name in ("animals", "pets"):
+        for number, (height, width) in enumerate([(20, 30), (30, 20), (25, 25)]):
+            stem = f"{name}-{number:04d}"
+            picture(tmp_path / name / "images" / f"{stem}.jpg", size=(height, width))
+            mask(tmp_path / name / "masks" / f"{stem}.png", np.eye(height, width, dtype=np.uint8))
+    found = {folder.name: layout.name for layout, folder in recognise(tmp_path)}
+    assert found == {"animals": "folder-stills", "pets": "folder-stills"}
+
+
 @pytest.mark.parametrize("name", ["big", "ecssd", "HRSOD", "fss"])
 def test_a_name_alone_makes_no_set(tmp_path: Path, name: str) -> None:
     own_clip(tmp_path / name / "c1")

@@ -219,5 +219,5 @@ COCO = Format(
 )  # fmt: skip
 COCO_POLYGONS = Format(
     "coco-polygons", "COCO JSON with track_id, polygons", read_coco, write_coco_polygons, lambda path, content: False,
-    "coco-polygons.json", holds=_HOLDS, library="pycocotools", checked="pycocotools, datumaro",
+    "coco-polygons.json", holds=_HOLDS, library="pycocotools", checked="pycocotools",
 )  # fmt: skip

@@ -230,21 +230,21 @@ _FLAT = frozenset({"ids", "empty", "shapes"})
 
 MASKS = Format(
     "masks", "indexed PNG a frame, ids to 255", read_label_folder, write_masks, _is_masks, "masks", True,
-    holds=_FLAT | {"colors"}, library="Pillow", checked="datumaro's palette, Pillow",
+    holds=_FLAT | {"colors"}, library="Pillow", checked="",
 )  # fmt: skip
 MASKS16 = Format(
     "masks16", "16-bit PNG a frame, ids to 65535", read_label_folder, write_masks16, _never, "masks16", True,
-    holds=_FLAT, library="OpenCV", checked="Pillow",
+    holds=_FLAT, library="OpenCV", checked="",
 )  # fmt: skip
 OBJECTS = Format(
     "objects", "black and white PNG an object and frame", read_object_folders, write_objects, _is_objects, "objects", True,
-    holds=_FLAT | {"overlap"}, library="OpenCV", checked="Pillow",
+    holds=_FLAT | {"overlap"}, library="OpenCV", checked="",
 )  # fmt: skip
 SAV = Format(
     "sav", "SA-V: VIDEO/001/00000.png", read_object_folders, write_sav, _never, "sav", True,
-    holds=_FLAT | {"overlap"}, library="OpenCV", checked="Pillow",
+    holds=_FLAT | {"overlap"}, library="OpenCV", checked="",
 )  # fmt: skip
 RGBA = Format(
     "rgba", "cut-outs: RGBA PNG an object and frame", read_object_folders, write_rgba, _never, "rgba", True,
-    holds=_FLAT | {"overlap"}, library="OpenCV, Pillow", checked="Pillow", pictures="needed",
+    holds=_FLAT | {"overlap"}, library="OpenCV, Pillow", checked="", pictures="needed",
 )  # fmt: skip

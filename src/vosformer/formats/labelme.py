@@ -188,7 +188,7 @@ _HOLDS = frozenset({"overlap", "ids", "names", "categories", "empty"})
 
 LABELME = Format(
     "labelme", "labelme JSON a frame", read_labelme, write_labelme, _is_labelme, "labelme", True,
-    holds=_HOLDS | {"shapes"}, library="OpenCV", checked="labelme's rasterization (Pillow)", pictures="can",
+    holds=_HOLDS | {"shapes"}, library="OpenCV", checked="", pictures="can",
 )  # fmt: skip
 XANYLABELING = Format(
     "xanylabeling", "X-AnyLabeling JSON a frame, polygons only", read_labelme, write_xanylabeling, lambda path, content: False,

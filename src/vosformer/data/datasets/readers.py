@@ -14,6 +14,7 @@ from vosformer.data.datasets.layout import Found, Problem, Reader
 from vosformer.data.datasets.picture import PICTURES, MaskedPicture
 from vosformer.data.datasets.video import Video
 from vosformer.errors import DataError
+from vosformer.io.images import image_size
 from vosformer.io.order import natural_key
 
 _LOOKED_AT = 1000  # pictures of a folder, to see whether they have masks
@@ -148,10 +149,17 @@ def _clips(folder: Path) -> list[tuple[Path, str]]:
     return [(clip, name) for clip, name in named if name == "frames" or _is_numbered(clip / "images")]
 
 
+_SIZES_LOOKED_AT = 12
+
+
 def _is_numbered(images: Path) -> bool:
-    """Tell frames from mere pictures: their names differ in a number only."""
-    stems = list(_by_stem(images, PICTURES)) if not (images.parent / "parts").is_dir() else []
-    return len(stems) > 1 and len({re.sub(r"[0-9]+$", "", stem) for stem in stems}) == 1 and stems[0][-1:].isdecimal()
+    """Tell frames from mere pictures: their names differ in a number only, and they have one size (a few are looked at)."""
+    pictures = _by_stem(images, PICTURES) if not (images.parent / "parts").is_dir() else {}
+    stems = list(pictures)
+    if len(stems) < 2 or len({re.sub(r"[0-9]+$", "", stem) for stem in stems}) > 1 or not stems[0][-1:].isdecimal():
+        return False
+    some = stems[:: max(1, len(stems) // _SIZES_LOOKED_AT)]
+    return len({image_size(pictures[stem]) for stem in some}) == 1
 
 
 # ---- Readers of pictures ----
