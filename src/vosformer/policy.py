@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple, Protocol
 from vosformer.errors import InputError
 
 
-class Frame(NamedTuple):
+class RememberedFrame(NamedTuple):
     """What a policy knows of a remembered frame.
 
     Attributes:
@@ -24,7 +24,7 @@ class Frame(NamedTuple):
     own: bool = True
 
 
-class Plan(NamedTuple):
+class MemoryUpdate(NamedTuple):
     """What to do when a frame has been written.
 
     Attributes:
@@ -46,7 +46,7 @@ class Policy(Protocol):
         """The most frames that the bank can hold at once; None = no bound."""
         ...
 
-    def plan(self, bank: Sequence[Frame], last: Frame | None, new: Frame) -> Plan:
+    def plan(self, bank: Sequence[RememberedFrame], last: RememberedFrame | None, new: RememberedFrame) -> MemoryUpdate:
         """What to do with `new`, given the frames in the bank (in the order of their arrival) and the last frame."""
         ...
 
@@ -59,7 +59,7 @@ class Policy(Protocol):
         ...
 
 
-def oldest_to_drop(bank: Sequence[Frame], capacity: int) -> tuple[int, ...]:
+def oldest_to_drop(bank: Sequence[RememberedFrame], capacity: int) -> tuple[int, ...]:
     """The positions to let go so that one more frame fits: the oldest predicted ones, then the oldest given ones but the first."""
     excess = len(bank) + 1 - capacity
     if excess <= 0:
@@ -79,10 +79,10 @@ class GivenOnly:
 
     capacity: int | None = 8
 
-    def plan(self, bank: Sequence[Frame], last: Frame | None, new: Frame) -> Plan:
+    def plan(self, bank: Sequence[RememberedFrame], last: RememberedFrame | None, new: RememberedFrame) -> MemoryUpdate:
         if not new.pinned:
-            return Plan()
-        return Plan(oldest_to_drop(bank, self.capacity) if self.capacity else (), "new")
+            return MemoryUpdate()
+        return MemoryUpdate(oldest_to_drop(bank, self.capacity) if self.capacity else (), "new")
 
     def limited(self, capacity: int) -> GivenOnly:
         return replace(self, capacity=min(capacity, self.capacity or capacity))
@@ -101,11 +101,11 @@ class EveryK:
     gap: int = 5
     capacity: int | None = 8
 
-    def plan(self, bank: Sequence[Frame], last: Frame | None, new: Frame) -> Plan:
+    def plan(self, bank: Sequence[RememberedFrame], last: RememberedFrame | None, new: RememberedFrame) -> MemoryUpdate:
         latest = max((frame.number for frame in bank), default=None)
         if not new.pinned and latest is not None and new.number - latest < self.gap:
-            return Plan()
-        return Plan(oldest_to_drop(bank, self.capacity) if self.capacity else (), "new")
+            return MemoryUpdate()
+        return MemoryUpdate(oldest_to_drop(bank, self.capacity) if self.capacity else (), "new")
 
     def limited(self, capacity: int) -> EveryK:
         return replace(self, capacity=min(capacity, self.capacity or capacity))
@@ -124,12 +124,12 @@ class FirstAndPrevious:
 
     capacity: int | None = 1
 
-    def plan(self, bank: Sequence[Frame], last: Frame | None, new: Frame) -> Plan:
+    def plan(self, bank: Sequence[RememberedFrame], last: RememberedFrame | None, new: RememberedFrame) -> MemoryUpdate:
         if not bank:
-            return Plan((), "new", replace_last=False)
+            return MemoryUpdate((), "new", replace_last=False)
         if not (new.pinned and new.own) or self.capacity == 1:
-            return Plan()
-        return Plan(first_in_first_out(bank, self.capacity), "new")
+            return MemoryUpdate()
+        return MemoryUpdate(first_in_first_out(bank, self.capacity), "new")
 
     def limited(self, capacity: int) -> FirstAndPrevious:
         return replace(self, capacity=min(capacity, self.capacity or capacity))
@@ -149,10 +149,10 @@ class Queue:
     gap: int = 5
     capacity: int | None = 3
 
-    def plan(self, bank: Sequence[Frame], last: Frame | None, new: Frame) -> Plan:
+    def plan(self, bank: Sequence[RememberedFrame], last: RememberedFrame | None, new: RememberedFrame) -> MemoryUpdate:
         if bank and (self.capacity == 1 or (not new.pinned and new.number - bank[-1].number < self.gap)):
-            return Plan()
-        return Plan(first_in_first_out(bank, self.capacity), "new", replace_last=False)
+            return MemoryUpdate()
+        return MemoryUpdate(first_in_first_out(bank, self.capacity), "new", replace_last=False)
 
     def limited(self, capacity: int) -> Policy:
         return replace(self, capacity=min(capacity, self.capacity or capacity))
@@ -161,7 +161,7 @@ class Queue:
         return replace(self, gap=self.gap if gap is None else gap, capacity=None)
 
 
-def first_in_first_out(bank: Sequence[Frame], capacity: int | None) -> tuple[int, ...]:
+def first_in_first_out(bank: Sequence[RememberedFrame], capacity: int | None) -> tuple[int, ...]:
     """The positions to let go so that one more frame fits: the oldest ones, but never the first (unless there is no other)."""
     excess = 0 if capacity is None else len(bank) + 1 - capacity
     return tuple(range(1, len(bank)))[:excess] if excess > 0 else ()
@@ -189,9 +189,9 @@ class OneVOSQueue:
         if self.gap < 1 or self.cap < 1:
             raise InputError(f"a OneVOS memory has gap {self.gap} and cap {self.cap}; both must be at least 1")
 
-    def plan(self, bank: Sequence[Frame], last: Frame | None, new: Frame) -> Plan:
+    def plan(self, bank: Sequence[RememberedFrame], last: RememberedFrame | None, new: RememberedFrame) -> MemoryUpdate:
         if last is None or not (not bank or last.pinned or last.number % self.gap == 0):
-            return Plan()
+            return MemoryUpdate()
         dropped: set[int] = set()
         if len(bank) >= self.cap:
             given = sorted((i for i, frame in enumerate(bank) if frame.pinned and frame.number > 0), reverse=True)
@@ -200,7 +200,7 @@ class OneVOSQueue:
         if self.capacity is not None:
             left = [i for i in range(len(bank)) if i not in dropped]
             dropped |= {left[i] for i in oldest_to_drop([bank[i] for i in left], self.capacity)}
-        return Plan(tuple(sorted(dropped)), "last")
+        return MemoryUpdate(tuple(sorted(dropped)), "last")
 
     def limited(self, capacity: int) -> OneVOSQueue:
         return replace(self, capacity=min(capacity, self.capacity or capacity))
@@ -235,9 +235,9 @@ class DynamicTokens:
                 f"a dynamic memory has gap {self.gap}, capacity {self.capacity} and keep {self.keep}; at least 1, 1 and 0 are needed"
             )
 
-    def plan(self, bank: Sequence[Frame], last: Frame | None, new: Frame) -> Plan:
+    def plan(self, bank: Sequence[RememberedFrame], last: RememberedFrame | None, new: RememberedFrame) -> MemoryUpdate:
         enters = last is not None and (not bank or last.pinned or last.number % self.gap == 0)
-        return Plan(bank="last" if enters else None)
+        return MemoryUpdate(bank="last" if enters else None)
 
     def limited(self, capacity: int) -> DynamicTokens:
         return replace(self, capacity=min(capacity, self.capacity or capacity))

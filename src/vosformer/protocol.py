@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from vosformer.errors import InputError
 from vosformer.geometry import Geometry
-from vosformer.policy import Frame, Policy
+from vosformer.policy import Policy, RememberedFrame
 
 Layer = Mapping[str, Tensor]
 """The named tensors of one layer; the names are the system's own, e.g. "k" and "v"."""
@@ -100,12 +100,12 @@ class MemoryView(Protocol):
     """
 
     @property
-    def frames(self) -> Sequence[Frame]:
+    def frames(self) -> Sequence[RememberedFrame]:
         """The frames in the bank, in the order of their arrival."""
         ...
 
     @property
-    def last_frame(self) -> Frame | None:
+    def last_frame(self) -> RememberedFrame | None:
         """The last frame, whether it is in the bank or not."""
         ...
 

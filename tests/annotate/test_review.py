@@ -16,7 +16,7 @@ from vosformer.annotate.records import Measures
 from vosformer.annotate.review import doubts_of, measures_of_results, rank, signs_of, suggest
 from vosformer.cli import main
 from vosformer.errors import InputError
-from vosformer.io import LabelImages, Scores, open_source
+from vosformer.io import LabelImages, ScoresFile, open_source
 
 FRAMES = 60
 CALM = {"score": 0.98, "pixels": 400, "x": 50.0, "y": 50.0, "agreement": math.nan}
@@ -92,7 +92,7 @@ def test_suggestions_are_doubtful_and_far_apart() -> None:
 
 def test_review_of_what_track_wrote(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     images, truth = clip(frames=8, gone={2: 4})
-    sinks = [LabelImages(tmp_path / "masks"), Scores(tmp_path / "scores.csv")]
+    sinks = [LabelImages(tmp_path / "masks"), ScoresFile(tmp_path / "scores.csv")]
     track(open_source(images), {0: truth[0]}, Session(ColourModel(), size=None, dtype="fp32"), sinks)
     assert not np.isnan(measures_of_results(tmp_path).column(1, "x")).any()
     assert main(["review", str(tmp_path)]) == 0

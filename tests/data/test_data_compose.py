@@ -27,7 +27,7 @@ from vosformer.data.synthetic.compose import (
 )
 from vosformer.data.synthetic.motion import Curve, Motion, object_motion, still
 from vosformer.data.synthetic.patches import draw_patch
-from vosformer.data.synthetic.scene import Layer, Light, Scene, StillBackdrop, paste
+from vosformer.data.synthetic.scene import Light, Scene, SceneLayer, StillBackdrop, paste
 from vosformer.errors import DataError
 
 SMALL = ComposeConfig(size=(64, 80), frames=3)
@@ -75,7 +75,7 @@ def test_pasted_masks_are_exact():
     patch = np.zeros((10, 10, 4), np.uint8)
     patch[..., 0] = patch[..., 3] = 255
     motion = Motion(Curve(0.1, 0.05), Curve(), Curve(), Curve(), Curve(), Curve())
-    layer = Layer(lambda time: patch, 3, motion, world=False)
+    layer = SceneLayer(lambda time: patch, 3, motion, world=False)
     for time in range(3):
         image, labels = np.zeros((40, 60, 3), np.uint8), np.zeros((40, 60), np.uint8)
         paste(image, labels, layer, time, np.eye(3))
@@ -92,7 +92,7 @@ def test_upper_layers_win_and_distractors_erase():
         return patch
 
     big, small, cover = square(20, 50), square(10, 100), square(4, 200)
-    layers = tuple(Layer(lambda t, p=p: p, i, still(), world=False) for p, i in ((big, 1), (small, 2), (cover, 0)))
+    layers = tuple(SceneLayer(lambda t, p=p: p, i, still(), world=False) for p, i in ((big, 1), (small, 2), (cover, 0)))
     backdrop = StillBackdrop(np.zeros((40, 40, 3), np.uint8), np.zeros((40, 40), np.uint8), still(), (40, 40), 1.0)
     image, labels = Scene(backdrop, layers, Light(), (40, 40)).render(0, np.random.default_rng(0))
     assert np.bincount(labels.ravel()).tolist() == [1600 - 400 + 16, 300, 84]

@@ -10,7 +10,7 @@ import pytest
 from vosformer.data.synthetic.assets import Assets
 from vosformer.data.synthetic.compose import ComposeConfig, random_scene
 from vosformer.data.synthetic.motion import Bend, Curve, Motion, bending, still
-from vosformer.data.synthetic.scene import Layer, Light, Scene, StillBackdrop, VideoBackdrop, paste, shift, stretch
+from vosformer.data.synthetic.scene import Light, Scene, SceneLayer, StillBackdrop, VideoBackdrop, paste, shift, stretch
 
 SIZE = (60, 80)
 NONE = Curve()
@@ -31,7 +31,7 @@ def pasted(
     time: int = 0, camera: np.ndarray | None = None, motion: Motion | None = None, **layer
 ) -> tuple[np.ndarray, np.ndarray]:
     image, labels = np.zeros((*SIZE, 3), np.uint8), np.zeros(SIZE, np.uint8)
-    thing = Layer(lambda t: square(), 3, motion or still(), **layer)
+    thing = SceneLayer(lambda t: square(), 3, motion or still(), **layer)
     paste(image, labels, thing, time, np.eye(3) if camera is None else camera)
     return image, labels
 

@@ -15,7 +15,7 @@ from vosformer.errors import InputError
 from vosformer.inference.absence import Absence, Absences, parse_absences, read_absences
 from vosformer.inference.session import Session
 from vosformer.inference.tracking import track
-from vosformer.io import LabelImages, ObjectImages, Scores, open_source, read_labels, read_masks, write_bytes
+from vosformer.io import LabelImages, ObjectImages, ScoresFile, open_source, read_labels, read_masks, write_bytes
 from vosformer.io.sinks import indexed_png
 
 FRAMES = 10
@@ -28,7 +28,7 @@ def areas(out: Path, number: int) -> list[bool]:
 
 
 def run(out: Path, masks, **options):
-    sinks = [LabelImages(out / "masks"), ObjectImages(out / "objects"), Scores(out / "scores.csv")]
+    sinks = [LabelImages(out / "masks"), ObjectImages(out / "objects"), ScoresFile(out / "scores.csv")]
     return track(open_source(np.stack(IMAGES)), masks, Session(ColourModel()), sinks, **options)
 
 

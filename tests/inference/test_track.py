@@ -21,7 +21,7 @@ from vosformer.io import (
     Arrays,
     Frame,
     LabelImages,
-    Scores,
+    ScoresFile,
     Sink,
     indexed_png,
     open_source,
@@ -160,7 +160,7 @@ class StopError(Exception):
 
 
 def folders(out: Path) -> list:
-    return [LabelImages(out / "masks"), Scores(out / "scores.csv")]
+    return [LabelImages(out / "masks"), ScoresFile(out / "scores.csv")]
 
 
 @pytest.mark.parametrize("stop_at", [1, 4, 7, 9, 12, 17])
@@ -211,7 +211,7 @@ def test_a_run_goes_on_with_its_own_sinks_and_memory(tmp_path, monkeypatch):
     with pytest.raises(StopError):
         go([LabelImages(str(tmp_path / "masks"))], progress=interrupt_at(7))
     with pytest.raises(InputError, match=r"wrote masks, not masks, scores\.csv"):
-        go([LabelImages(tmp_path / "masks"), Scores(tmp_path / "scores.csv")], resume=True)
+        go([LabelImages(tmp_path / "masks"), ScoresFile(tmp_path / "scores.csv")], resume=True)
     with pytest.raises(InputError, match="other settings"):
         go([LabelImages(tmp_path / "masks")], memory="every-3", resume=True)
     assert go([LabelImages(tmp_path / "masks")], resume=True).frames == 10

@@ -25,7 +25,7 @@ from vosformer.io import (
     LabelImages,
     ObjectImages,
     OverlayVideo,
-    Scores,
+    ScoresFile,
     Sink,
     Stream,
     VideoFile,
@@ -58,7 +58,7 @@ def first_masks(number: int = 8) -> dict[int, np.ndarray]:
 
 def run(clip: Path, out: Path, *, resume: bool = True, progress=None):
     folders: list[Sink] = [LabelImages(out / "masks"), ObjectImages(out / "objects"), CutOuts(out / "rgba")]
-    files: list[Sink] = [CocoRLE(out / "rle.json"), Scores(out / "scores.csv"), OverlayVideo(out / "overlay.mp4")]
+    files: list[Sink] = [CocoRLE(out / "rle.json"), ScoresFile(out / "scores.csv"), OverlayVideo(out / "overlay.mp4")]
     session = Session(ColourModel(), device="cpu", dtype="fp32")
     state = out / ".vosformer"
     with open_source(clip) as source:
@@ -161,7 +161,7 @@ class KillAt(Sink):
 def records(folder: Path, *more: Sink, resume: bool = False) -> None:
     """Track a clip into two files that are put together at the end."""
     images, labels = flat_clip((1, 2), 6, SIZE)
-    sinks = [Scores(folder / "a.csv"), *more, CocoRLE(folder / "b.json")]
+    sinks = [ScoresFile(folder / "a.csv"), *more, CocoRLE(folder / "b.json")]
     session = Session(ColourModel(), device="cpu", dtype="fp32")
     track(open_source(np.stack(images)), {0: labels[0]}, session, sinks, state=folder / "state", resume=resume)
 

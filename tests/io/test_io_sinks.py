@@ -31,7 +31,7 @@ from vosformer.io import (
     LabelImages,
     ObjectImages,
     OverlayVideo,
-    Scores,
+    ScoresFile,
     Sinks,
     VideoFile,
     draw,
@@ -133,7 +133,7 @@ def test_coco_rle_is_read_by_pycocotools(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["csv", "json"])
 def test_scores(tmp_path: Path, kind: str) -> None:
-    with Scores(tmp_path / f"scores.{kind}") as sink:
+    with ScoresFile(tmp_path / f"scores.{kind}") as sink:
         feed(sink, [1, 0], lambda number: number / 4)
     text = (tmp_path / f"scores.{kind}").read_text()
     if kind == "csv":
@@ -145,11 +145,11 @@ def test_scores(tmp_path: Path, kind: str) -> None:
         assert [record["frame"] for record in found] == [0, 1]
         assert found[0]["objects"][0] == {"id": 1, "score": 0.9, "pixels": 100}
     with pytest.raises(OutputError, match=r"\.csv or \.json"):
-        Scores(tmp_path / "scores.txt")
+        ScoresFile(tmp_path / "scores.txt")
 
 
 def test_an_empty_run_leaves_valid_files(tmp_path: Path) -> None:
-    for sink in (CocoRLE(tmp_path / "a.json"), Scores(tmp_path / "b.json"), Scores(tmp_path / "c.csv")):
+    for sink in (CocoRLE(tmp_path / "a.json"), ScoresFile(tmp_path / "b.json"), ScoresFile(tmp_path / "c.csv")):
         sink.close()
     assert json.loads((tmp_path / "a.json").read_text())["annotations"] == []
     assert json.loads((tmp_path / "b.json").read_text()) == []
@@ -191,7 +191,7 @@ def everything(folder: Path) -> Sinks:
         [
             ObjectImages(folder / "objects"),
             CocoRLE(folder / "masks.json"),
-            Scores(folder / "scores.csv"),
+            ScoresFile(folder / "scores.csv"),
             OverlayVideo(folder / "overlay.mp4"),
             CutOutVideo(folder / "cutout.mov"),
         ]

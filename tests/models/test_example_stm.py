@@ -15,7 +15,7 @@ from train_dummy import Squares
 from vosformer import Session, build, registry
 from vosformer.train.batch import Batch
 from vosformer.train.recipes import recipe
-from vosformer.train.rollout import Rollout as Engine
+from vosformer.train.rollout import ClipRollout as Engine
 
 
 @pytest.fixture(autouse=True)

@@ -25,7 +25,7 @@ from vosformer.policy import DynamicTokens, EveryK, OneVOSQueue
 from vosformer.protocol import VOSModel
 from vosformer.train.batch import Batch
 from vosformer.train.recipe import Recipe
-from vosformer.train.rollout import Rollout
+from vosformer.train.rollout import ClipRollout
 
 SWITCHES = [
     {"decouple_current": False, "decouple_memory": False},
@@ -210,9 +210,9 @@ def test_training_adds_the_loss_of_a_fixed_rate(selector: str):
     terms = {}
     for rate in (None, 0.9):
         model = small(selector=selector, rate=rate).train()
-        rolled = Rollout(model, Recipe("test", "test"))(batch, 0)
+        rolled = ClipRollout(model, Recipe("test", "test"))(batch, 0)
         rolled.loss.backward()
-        terms[rate] = float(rolled.terms[Rollout.TERMS.index("auxiliary")])
+        terms[rate] = float(rolled.terms[ClipRollout.TERMS.index("auxiliary")])
         assert all(block.selector.score.weight.grad.abs().sum() > 0 for block in model.blocks)
     assert terms[None] == 0
     assert terms[0.9] > 0

@@ -21,7 +21,7 @@ from vosformer.train.batch import Batch
 from vosformer.train.clip_memory import ClipMemory
 from vosformer.train.losses import segmentation_loss
 from vosformer.train.recipe import Data, Loss, Recipe, Rollout, Run
-from vosformer.train.rollout import Rollout as Engine
+from vosformer.train.rollout import ClipRollout as Engine
 from vosformer.train.rollout import argmax
 
 

@@ -22,7 +22,7 @@ from vosformer.train.batch import Batch
 from vosformer.train.distributed import Processes
 from vosformer.train.recipe import Recipe
 from vosformer.train.recipes import recipe, recipes
-from vosformer.train.rollout import Rollout as Engine
+from vosformer.train.rollout import ClipRollout as Engine
 from vosformer.train.trainer import Trainer
 
 STAGES = {

@@ -31,7 +31,7 @@ from vosformer.encoders.swin import Swin
 from vosformer.errors import InputError, OutputError, VOSError, WeightsError
 from vosformer.models import aot
 from vosformer.weights import build, convert, inspect, load_pretrained_encoder, load_weights, read_weights, save_weights
-from vosformer.weights.matching import _skeleton, compare, fitting_variants
+from vosformer.weights.matching import compare, fitting_variants, skeleton
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 TINY = "test-aot-tiny"
@@ -165,7 +165,7 @@ def test_official_names_come_back(name: str) -> None:
     theirs = official(name)
     for variant in OFFICIAL[name]:
         known = registry.variant(variant)
-        model = _skeleton(known)
+        model = skeleton(known)
         rules, own = adapter(known.system), model.state_dict()
         written = rules.to_official(own, model)
         assert {key: value.shape for key, value in rules.from_official(written, model).items()} == {
@@ -181,7 +181,7 @@ def test_official_names_come_back(name: str) -> None:
 @pytest.mark.parametrize("variant", [v.name for v in registry.variants()])
 def test_every_variant_fits_itself_and_its_official_form(variant: str) -> None:
     known = registry.variant(variant)
-    model = _skeleton(known)
+    model = skeleton(known)
     assert compare(model.state_dict(), model, known.system).good
     assert compare(adapter(known.system).to_official(model.state_dict(), model), model, known.system).good
     assert variant in fitting_variants(model.state_dict())[0]

@@ -27,7 +27,7 @@ from vosformer.evaluation.presets import find_preset
 from vosformer.evaluation.protocols import PROTOCOLS, named_protocol
 from vosformer.evaluation.report import Report
 from vosformer.evaluation.rules import RULES
-from vosformer.evaluation.runner import Progress as Advance
+from vosformer.evaluation.runner import ProgressCallback as Advance
 from vosformer.evaluation.runner import evaluate as score
 from vosformer.evaluation.track_report import TRACK_RULES, TrackReport, evaluate_tracks
 from vosformer.evaluation.vot import VotReport

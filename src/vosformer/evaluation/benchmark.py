@@ -13,7 +13,7 @@ from vosformer.evaluation.protocols import named_protocol
 from vosformer.evaluation.report import Report
 from vosformer.evaluation.run_folder import RunFolder
 from vosformer.evaluation.run_video import Steps, Timing, VideoRunner
-from vosformer.evaluation.runner import Progress, evaluate
+from vosformer.evaluation.runner import ProgressCallback, evaluate
 from vosformer.evaluation.videos import Video, find_videos, scorable, truth_folder
 from vosformer.parallel import Advance, run_all, shard
 
@@ -77,7 +77,7 @@ def benchmark(
     options: Mapping[str, Any] | None = None,
     workers: int = 1,
     part: str | None = None,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
 ) -> BenchmarkResult:
     """Run a benchmark by its official protocol.
 
@@ -131,7 +131,7 @@ def _run_videos(
     videos: list[Video],
     start: Callable[[], Callable[[Video, Advance], None]],
     workers: int,
-    progress: Progress | None,
+    progress: ProgressCallback | None,
 ) -> None:
     """Run the videos that are not done yet; the first error ends it."""
     total = sum(_length(video) for video in videos)

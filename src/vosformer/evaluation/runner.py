@@ -24,7 +24,7 @@ from vosformer.evaluation.report import ObjectScore, Report, Scores, SequenceSco
 from vosformer.evaluation.rules import Rules, named_rules
 from vosformer.io.palette import VOID
 
-Progress = Callable[[int, int], None]
+ProgressCallback = Callable[[int, int], None]
 
 
 def evaluate(
@@ -37,7 +37,7 @@ def evaluate(
     seen: str | Path | Sequence[str] | None = None,
     unseen: str | Path | Sequence[str] | None = None,
     workers: int | None = None,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
 ) -> Report:
     """Score result masks by a benchmark's rules.
 
@@ -160,7 +160,7 @@ def _cores() -> int:
 
 
 def _read_all(
-    plans: Sequence[Plan], rules: Rules, workers: int, progress: Progress | None
+    plans: Sequence[Plan], rules: Rules, workers: int, progress: ProgressCallback | None
 ) -> Iterator[tuple[Plan, list[_Frame]]]:
     """Every sequence with its frames, in order; at most a few tasks are ahead of the one that is waited for."""
     total = sum(len(plan.frames) for plan in plans)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from vosformer.errors import DataError
 from vosformer.evaluation.run_video import Steps
-from vosformer.evaluation.runner import Progress
+from vosformer.evaluation.runner import ProgressCallback
 from vosformer.evaluation.vot import ST2020, VotReport
 from vosformer.evaluation.vot_files import VotVideo, evaluate_vot, read_vot, run_file, run_text
 from vosformer.io import ImageFiles, write_bytes
@@ -26,7 +26,7 @@ def run_vot(
     *,
     options: Mapping[str, Any] | None = None,
     lengths: tuple[int, int] = ST2020,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
 ) -> VotReport:
     """Run a model over the sequences of a workspace, and score it.
 

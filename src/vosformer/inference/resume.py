@@ -20,7 +20,7 @@ from vosformer.io.files import make_folder, remove
 
 
 @dataclass
-class Progress:
+class RunProgress:
     """How far a run has come.
 
     Attributes:
@@ -59,7 +59,7 @@ class RunState:
     def __init__(self, folder: Path, mark: str) -> None:
         self._folder, self._mark = folder, mark
 
-    def load(self, session: Session) -> Progress:
+    def load(self, session: Session) -> RunProgress:
         """The progress of the run before, with its session restored; a fresh one if that run never came to a checkpoint.
 
         Raises:
@@ -67,10 +67,10 @@ class RunState:
         """
         path = self._folder / "run.json"
         if not path.exists():
-            return Progress()
+            return RunProgress()
         try:
             known = json.loads(path.read_text())
-            mark, progress, serial = known["mark"], Progress(**known["progress"]), known["serial"]
+            mark, progress, serial = known["mark"], RunProgress(**known["progress"]), known["serial"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(f"{path}: the run cannot be resumed, its state is broken ({error}); start it anew") from None
         if mark != self._mark:
@@ -92,7 +92,7 @@ class RunState:
         for path in (self._folder / "run.json", *self._folder.glob("session-*"), *self._folder.glob("labels-*")):
             remove(path)
 
-    def save(self, session: Session, progress: Progress) -> None:
+    def save(self, session: Session, progress: RunProgress) -> None:
         """Keep a checkpoint; the one before is removed only when this one is whole."""
         make_folder(self._folder)
         serial = f"{progress.part}-{progress.frames}"
@@ -102,13 +102,13 @@ class RunState:
         write_bytes(self._folder / f"labels-{serial}.npy", buffer.getvalue())
         self._write(progress, serial)
 
-    def finish(self, progress: Progress) -> None:
+    def finish(self, progress: RunProgress) -> None:
         """Note that the run is complete and remove its checkpoints."""
         make_folder(self._folder)
         progress.complete = True
         self._write(progress, "")
 
-    def _write(self, progress: Progress, serial: str) -> None:
+    def _write(self, progress: RunProgress, serial: str) -> None:
         values = asdict(progress)
         values["labels"] = None
         text = json.dumps({"mark": self._mark, "serial": serial, "progress": values}, indent=1)

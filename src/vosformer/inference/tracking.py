@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from vosformer.errors import InputError
 from vosformer.inference.absence import Absence, Absences
 from vosformer.inference.prediction import Prediction
-from vosformer.inference.resume import Progress, RunState, survey
+from vosformer.inference.resume import RunProgress, RunState, survey
 from vosformer.inference.session import Session
 from vosformer.io import BackgroundSink, Frame, MaskFolder, Notes, Prefetch, Sink, Sinks, Source
 
@@ -131,7 +131,7 @@ def track(
     run = None if state is None else RunState(Path(state), mark)
     if resume and (run is None or source.live):
         raise InputError(f"a run can only be resumed if it keeps its state in a folder, and {source.name} can be read again")
-    done = run.load(session) if resume and run is not None else Progress()
+    done = run.load(session) if resume and run is not None else RunProgress()
     report = TrackReport(done.written, list(done.bridged), [Doubt(*doubt) for doubt in done.doubts])
     source.notes.restore(done.notes)
     results = Sinks(sinks)
@@ -140,7 +140,7 @@ def track(
         report.notes = list(source.notes)
         return report
     if done.complete:  # and its results are gone
-        done, report = Progress(), TrackReport()
+        done, report = RunProgress(), TrackReport()
     walk = _Walk(session, given, dict(options or {}), report, source.notes, known)
     sink = BackgroundSink(results)
     with ExitStack() as stack:
@@ -192,7 +192,7 @@ def _exact_ids(masks: Mapping[int, NDArray[Any]] | MaskFolder, given: Mapping[in
     }
 
 
-def _take_over(run: RunState | None, sink: Sink, done: Progress, resume: bool) -> bool:
+def _take_over(run: RunState | None, sink: Sink, done: RunProgress, resume: bool) -> bool:
     """Replace what a former run left, or go on behind it; only once a frame was tracked, so that a mistake loses nothing."""
     if run is not None and done.sinks is None:
         run.forget()
@@ -227,7 +227,7 @@ class _Walk:
         self._open.clear()
         self._ended.clear()
 
-    def resume(self, done: Progress, last: int) -> None:
+    def resume(self, done: RunProgress, last: int) -> None:
         """Go on after frame `last`; the session is where it was."""
         self._labels, self._ended = done.labels, set(done.ended)
         self._open = {doubt.object: at for at, doubt in enumerate(self._report.doubts) if doubt.last == last}
@@ -264,10 +264,10 @@ class _Walk:
             return self._session.step(image, given, ids=sorted(shown | absent), **self._options), absent | self._ended
         return self._session.step(image, given, **self._options), set(self._ended)
 
-    def progress(self, part: int, frames: int, sinks: dict[str, Any]) -> Progress:
+    def progress(self, part: int, frames: int, sinks: dict[str, Any]) -> RunProgress:
         """What a later process needs to go on from here."""
         report = self._report
-        return Progress(
+        return RunProgress(
             part,
             frames,
             report.frames,

@@ -14,7 +14,7 @@ from vosformer.io.notes import Notes
 from vosformer.io.overlay import CutOutVideo, OverlayVideo, draw
 from vosformer.io.pages import PictureFile
 from vosformer.io.palette import DAVIS_PALETTE, colours
-from vosformer.io.records import CocoRLE, Scores
+from vosformer.io.records import CocoRLE, ScoresFile
 from vosformer.io.sinks import CutOuts, LabelImages, ObjectImages, Sink, Sinks, indexed_png
 from vosformer.io.sources import open_source
 from vosformer.io.stills import Arrays, ImageFiles, Stream
@@ -38,7 +38,7 @@ __all__ = [
     "OverlayVideo",
     "PictureFile",
     "Prefetch",
-    "Scores",
+    "ScoresFile",
     "Sink",
     "Sinks",
     "Source",

@@ -184,7 +184,7 @@ def _annotation(at: int, frame: int, number: int, rle: dict[str, Any], score: fl
     return annotation | {"segmentation": rle, "area": int(coco.area(rle)), "bbox": box, "score": score}
 
 
-class Scores(Records):
+class ScoresFile(Records):
     """The presence score of every object at every frame, as CSV or JSON by the path's suffix.
 
     CSV has the columns frame, name, time, id, score, pixels; JSON is a list of the same with the objects nested per frame.

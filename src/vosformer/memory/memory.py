@@ -14,7 +14,7 @@ from torch import Tensor
 from vosformer.errors import InputError
 from vosformer.memory.frame_bank import LayerBank, select_slots
 from vosformer.memory.token_bank import Room, TokenBank
-from vosformer.policy import DynamicTokens, Frame, Policy, oldest_to_drop
+from vosformer.policy import DynamicTokens, Policy, RememberedFrame, oldest_to_drop
 from vosformer.protocol import Entry, Layer
 
 
@@ -26,8 +26,8 @@ class Memory:
 
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
-        self.frames: list[Frame] = []
-        self.last_frame: Frame | None = None
+        self.frames: list[RememberedFrame] = []
+        self.last_frame: RememberedFrame | None = None
         self.token: Tensor | None = None
         self._banks: list[LayerBank | TokenBank] = []
         self._depths: list[int] = []  # of each frame in the bank: how many layers it was written with
@@ -64,13 +64,13 @@ class Memory:
 
         For systems whose `write` does not look at the memory: the old and the new frame are then never held together.
         """
-        plan = self.policy.plan(self.frames, self.last_frame, Frame(number, pinned, own))
+        plan = self.policy.plan(self.frames, self.last_frame, RememberedFrame(number, pinned, own))
         if plan.replace_last and plan.bank != "last":
             self._last, self._last_entry = [], None
 
     def add(self, entry: Entry, number: int, pinned: bool, own: bool = True) -> None:
-        """Take in what frame `number` left behind, as the policy decides; see `Frame` for the rest."""
-        new = Frame(number, pinned, own)
+        """Take in what frame `number` left behind, as the policy decides; see `RememberedFrame` for the rest."""
+        new = RememberedFrame(number, pinned, own)
         self._quota = entry.quota or self._quota
         plan = self.policy.plan(self.frames, self.last_frame, new)
         for position in sorted(plan.drop, reverse=True):
@@ -89,7 +89,7 @@ class Memory:
         room, last = self._room(layer), self.last_frame
         if room is None or last is None:
             return False
-        if self.policy.plan(self.frames, last, Frame(last.number + 1, False)).bank != "last":
+        if self.policy.plan(self.frames, last, RememberedFrame(last.number + 1, False)).bank != "last":
             return False
         held = self._banks[layer].tokens if layer < len(self._banks) else 0
         return held + next(iter(self.last(layer).values())).shape[1] > room.limit
@@ -187,8 +187,8 @@ class Memory:
         if about["by_token"] != memory._by_token:
             raise InputError(f"it was remembered by {'tokens' if about['by_token'] else 'frames'}, which {policy} does not do")
         memory._quota = tuple(about["quota"])
-        memory.frames = [Frame(*frame) for frame in about["frames"]]
-        memory.last_frame = None if about["last_frame"] is None else Frame(*about["last_frame"])
+        memory.frames = [RememberedFrame(*frame) for frame in about["frames"]]
+        memory.last_frame = None if about["last_frame"] is None else RememberedFrame(*about["last_frame"])
         memory.token = tensors.get("token")
         memory._depths = list(about["depths"])
         memory._last = layers("last", about["last"])
@@ -219,7 +219,7 @@ class Memory:
             return None
         return Room(round(self._quota[layer] * policy.capacity), policy.keep, policy.keep_first)
 
-    def _append(self, layers: tuple[Layer, ...], frame: Frame, received: tuple[Layer, ...]) -> None:
+    def _append(self, layers: tuple[Layer, ...], frame: RememberedFrame, received: tuple[Layer, ...]) -> None:
         while len(self._banks) < len(layers):
             self._banks.append(TokenBank() if self._by_token else LayerBank(self.policy.capacity))
         for i, (bank, layer) in enumerate(zip(self._banks, layers, strict=False)):
@@ -242,7 +242,7 @@ class Memory:
             assert isinstance(bank, LayerBank)
             bank.drop(sum(earlier > layer for earlier in self._depths[:position]))
 
-    def _set_last(self, entry: Entry, frame: Frame) -> None:
+    def _set_last(self, entry: Entry, frame: RememberedFrame) -> None:
         recent = entry.recent or ({},) * len(entry.layers)
         fresh = [{**layer, **more} for layer, more in zip(entry.layers, recent, strict=True)]
         # Layers that were not run (AOST at a smaller depth) keep the last frame that they saw.

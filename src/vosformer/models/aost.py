@@ -10,7 +10,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from vosformer.errors import InputError
-from vosformer.models.identity_system import Carry, EncoderName, IdentitySystem, build_encoder, check_sizes
+from vosformer.models.identity_system import EncoderName, IdentityCarry, IdentitySystem, build_encoder, check_sizes
 from vosformer.nn.lstt import LSTT, ScalableLSTTBlock
 from vosformer.protocol import Features, MemoryView, Reading
 from vosformer.registry import Variant, build_from
@@ -112,8 +112,8 @@ class AOST(IdentitySystem):
         carries = self._supervised(self.read(features, memory).carry)
         return [Reading(self.decode(features, carry), carry) for carry in carries]
 
-    def _supervised(self, deepest: Carry) -> list[Carry]:
-        return [Carry(deepest.states[:depth], deepest.outputs[:depth]) for depth in range(1, self.LSTT.depth + 1)]
+    def _supervised(self, deepest: IdentityCarry) -> list[IdentityCarry]:
+        return [IdentityCarry(deepest.states[:depth], deepest.outputs[:depth]) for depth in range(1, self.LSTT.depth + 1)]
 
     def check_options(self, **options: Any) -> None:
         """Check the option ``depth``.

@@ -18,14 +18,14 @@ from vosformer.nn.conv import Conv2d
 from vosformer.nn.fpn import FPN
 from vosformer.nn.identity import IdentityBank
 from vosformer.nn.maps import Grid, per_slot, to_map, to_tokens
-from vosformer.nn.propagation import Past, Stack, State
+from vosformer.nn.propagation import Past, Stack, StackState
 from vosformer.policy import EveryK, GivenOnly
 from vosformer.protocol import Entry, Features, Layer, MemoryView, ObjectMasks, Reading, VOSModel
 
 EncoderName = Literal["mobilenet_v2", "resnet50", "swin_base", "convvit_base", "convvit_tiny", "tiny"]
 
 
-class Carry(NamedTuple):
+class IdentityCarry(NamedTuple):
     """What `write` and `decode` may use again of a reading.
 
     Attributes:
@@ -33,7 +33,7 @@ class Carry(NamedTuple):
         outputs: [S,N,C] of each layer that was run, as the decoder wants them.
     """
 
-    states: tuple[State, ...]
+    states: tuple[StackState, ...]
     outputs: tuple[Tensor, ...]
 
 
@@ -159,7 +159,7 @@ class IdentitySystem(VOSModel):
         if not known:
             raise InputError("nothing is remembered yet: the first frame must be written with given masks")
 
-        def past(layer: int, state: State) -> Past:
+        def past(layer: int, state: StackState) -> Past:
             return Past(memory.bank(layer), self._last_frames(memory.last(layer)))
 
         carry = self._propagate(features, known["k"].shape[0], depth, past, True)
@@ -185,7 +185,7 @@ class IdentitySystem(VOSModel):
         if reading is None:
             raise InputError("predicted masks can only be written with the reading of their frame")
         identity = self.embed(masks)
-        states: tuple[State, ...] = reading.carry.states
+        states: tuple[StackState, ...] = reading.carry.states
         layers = tuple(self.LSTT.block(i).remember(state, identity) for i, state in enumerate(states))
         if self.local_frames <= 1 or memory is None:
             return Entry(layers)
@@ -206,13 +206,13 @@ class IdentitySystem(VOSModel):
             identity = self.id_norm(identity)
         return identity
 
-    def decode(self, features: Features, carry: Carry) -> Tensor:
+    def decode(self, features: Features, carry: IdentityCarry) -> Tensor:
         """Logits [S,1+K,h,w] at stride 4 from what was propagated."""
         x = to_map(self._decoder_input(features, carry.outputs), _grid(features))
         logits: Tensor = self.decoder(x, features.pyramid, len(carry.outputs) - 1)
         return logits
 
-    def _supervised(self, deepest: Carry) -> list[Carry]:
+    def _supervised(self, deepest: IdentityCarry) -> list[IdentityCarry]:
         """List what is decoded in training: the deepest layer's, or (AOST) that of every depth."""
         return [deepest]
 
@@ -221,16 +221,18 @@ class IdentitySystem(VOSModel):
         start = per_slot(to_tokens(features.pyramid[3]), outputs[0].shape[0])
         return torch.cat([start, *outputs], 2)
 
-    def _propagate(self, features: Features, slots: int, depth: int, past: Callable[[int, State], Past], finish: bool) -> Carry:
+    def _propagate(
+        self, features: Features, slots: int, depth: int, past: Callable[[int, StackState], Past], finish: bool
+    ) -> IdentityCarry:
         grid = _grid(features)
         streams, states = self.LSTT(to_tokens(features.pyramid[3]), slots, grid, depth, past, finish)
-        return Carry(tuple(states), self.LSTT.normalise(streams, grid) if finish else ())
+        return IdentityCarry(tuple(states), self.LSTT.normalise(streams, grid) if finish else ())
 
-    def _refer(self, features: Features, masks: ObjectMasks, finish: bool) -> tuple[Entry, Carry]:
+    def _refer(self, features: Features, masks: ObjectMasks, finish: bool) -> tuple[Entry, IdentityCarry]:
         identity = self.embed(masks)
         layers: list[Layer] = []
 
-        def past(layer: int, state: State) -> Past:
+        def past(layer: int, state: StackState) -> Past:
             own = self.LSTT.block(layer).remember(state, identity)
             layers.append(own)
             return Past(own, (own,))

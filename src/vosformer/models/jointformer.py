@@ -27,7 +27,7 @@ from vosformer.nn.parts import Gatherer, in_parts
 from vosformer.nn.sensory import SensoryMemory
 from vosformer.nn.stm_decoder import CBAMDecoder, DeconvPyramid, Skips
 from vosformer.nn.topk import attend_topk
-from vosformer.nn.vit_blocks import EPS, Block, PatchEmbed, Projected, initialise, make_blocks, resize_positions, sine_table
+from vosformer.nn.vit_blocks import EPS, PatchEmbed, Projected, ViTBlock, initialise, make_blocks, resize_positions, sine_table
 from vosformer.policy import FirstAndPrevious, Policy
 from vosformer.protocol import Entry, Features, Layer, MemoryView, Merging, ObjectMasks, Reading, VOSModel
 from vosformer.registry import Variant, build_from
@@ -287,7 +287,7 @@ class JointFormer(VOSModel):
         x = embed(x) + self._place(grid)
         token = embed(token) + self.positions[:, :1]
         for block in self.enhance_blocks:
-            x = gated(cast(Block, block), x, token)
+            x = gated(cast(ViTBlock, block), x, token)
         out: Tensor = self.norm(x)
         return out
 
@@ -371,8 +371,8 @@ class JointFormer(VOSModel):
     def _place(self, grid: Grid) -> Tensor:
         return resize_positions(self.positions[:, 1:], grid)
 
-    def _block(self, index: int) -> Block:
-        return cast(Block, self.blocks[index])
+    def _block(self, index: int) -> ViTBlock:
+        return cast(ViTBlock, self.blocks[index])
 
     @property
     def _middle(self) -> tuple[int, ...]:

@@ -110,7 +110,7 @@ class Seen(NamedTuple):
 Probe = Callable[[Seen], None]
 
 
-class Carry(NamedTuple):
+class OneVOSCarry(NamedTuple):
     """What `write` of a frame passes on of its reading.
 
     Attributes:
@@ -253,7 +253,7 @@ class OneVOS(VOSModel):
                 x = block.finish(x, attended)
         return tuple(layers), tuple(recent)
 
-    def _propagate(self, features: Features, memory: MemoryView, probe: Probe | None) -> tuple[Tensor, Carry]:
+    def _propagate(self, features: Features, memory: MemoryView, probe: Probe | None) -> tuple[Tensor, OneVOSCarry]:
         """The current stream through all blocks."""
         start = memory.last(0)
         if not start:
@@ -289,7 +289,7 @@ class OneVOS(VOSModel):
             if probe is not None:
                 probe(Seen(i, block.heads, grid, q, keys, gate, lengths, reference, memory))
             x = block.finish(x, attend_gated(q, keys, values, gate, block.heads))
-        return x, Carry(tuple(previous), tuple(received))
+        return x, OneVOSCarry(tuple(previous), tuple(received))
 
     def _couple(
         self, block: HybridBlock, stream: tuple[Tensor, Tensor], bank: Layer, k: Tensor, v: Tensor
@@ -311,13 +311,13 @@ class OneVOS(VOSModel):
         """The selected tokens of a layer; in training all, with their gates."""
         return {**layer, "gate": gate} if self.training else take(layer, gate, ragged)
 
-    def _carry(self, features: Features, reading: Reading | None, memory: MemoryView | None) -> Carry:
+    def _carry(self, features: Features, reading: Reading | None, memory: MemoryView | None) -> OneVOSCarry:
         if reading is not None:
-            carry: Carry = reading.carry
+            carry: OneVOSCarry = reading.carry
             return carry
         if (self.coupled or self.config.selector == "dts-t") and memory is not None and memory.last(0):
             return self._propagate(features, memory, None)[1]
-        return Carry((), ())
+        return OneVOSCarry((), ())
 
     def _quota(self, tokens: int) -> tuple[float, ...]:
         """r_l N of each layer (Eq. 8), the tokens of a frame that a layer's memory makes room for."""

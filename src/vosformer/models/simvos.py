@@ -23,7 +23,7 @@ from vosformer.nn.conv import Conv2d
 from vosformer.nn.maps import Grid, per_slot, to_map, to_tokens
 from vosformer.nn.parts import Gatherer, in_parts
 from vosformer.nn.stm_decoder import DeconvPyramid, STMDecoder
-from vosformer.nn.vit_blocks import EPS, Block, PatchEmbed, Projected, initialise, make_blocks, resize_positions, sine_table
+from vosformer.nn.vit_blocks import EPS, PatchEmbed, Projected, ViTBlock, initialise, make_blocks, resize_positions, sine_table
 from vosformer.policy import FirstAndPrevious, Policy
 from vosformer.protocol import Entry, Features, Layer, MemoryView, Merging, ObjectMasks, Reading, VOSModel
 from vosformer.registry import Variant, build_from
@@ -199,8 +199,8 @@ class SimVOS(VOSModel):
         pairs = zip((self.refine_front, self.refine_back), masks, strict=True)
         return torch.cat([module(x, mask, grid, self.config.suppress) for module, mask in pairs if module is not None], 1)
 
-    def _block(self, index: int) -> Block:
-        return cast(Block, self.blocks[index])
+    def _block(self, index: int) -> ViTBlock:
+        return cast(ViTBlock, self.blocks[index])
 
 
 def token_masks(masks: ObjectMasks, grid: Grid, samples: int) -> tuple[Tensor, Tensor]:

@@ -14,7 +14,7 @@ from vosformer.nn.drop import DropPath
 from vosformer.nn.linear import TokenLinear
 from vosformer.nn.lstt import RelativeBias
 from vosformer.nn.maps import Grid, to_map, to_tokens
-from vosformer.nn.propagation import Block, Past, Stack, State, Stream, initialise
+from vosformer.nn.propagation import Block, Past, Stack, StackState, Stream, initialise
 from vosformer.protocol import Layer
 
 Maps = Literal["visual", "both"]
@@ -187,7 +187,7 @@ class GPM(Block):
         self.drop_path = DropPath(drop_path)
         initialise(self)
 
-    def prepare(self, stream: Stream, grid: Grid) -> tuple[Stream, State]:
+    def prepare(self, stream: Stream, grid: Grid) -> tuple[Stream, StackState]:
         y = self.norm1(stream[0])
         q = self.linear_QV(y, "none", slice(0, self.matching))
         state = {"k": q, "v": self.linear_QV(y, "silu", slice(self.matching, None)), "gate": self.linear_U(y, "silu")}
@@ -198,12 +198,12 @@ class GPM(Block):
             state["k"] = q + self.linear_ID_QK(z)
         return stream, {**state, "id_gate": self.linear_ID_U(z, "silu"), "z": z}
 
-    def remember(self, state: State, identity: Tensor) -> Layer:
+    def remember(self, state: StackState, identity: Tensor) -> Layer:
         """Keys are the queries; the values are those of the visual stream, then those of the ID stream."""
         told = identity if self.first else torch.cat([state["z"], identity], 2)
         return {"k": state["k"], "v": torch.cat([state["v"], self.linear_ID_V(told, "silu")], 2)}
 
-    def propagate(self, stream: Stream, state: State, past: Past, grid: Grid) -> Stream:
+    def propagate(self, stream: Stream, state: StackState, past: Past, grid: Grid) -> Stream:
         gates = (state["gate"], state.get("id_gate"))
         found = self.long_term_attn(gates, state["k"], [past.long], grid)
         if self.short_term_attn is not None:
@@ -245,14 +245,14 @@ class CoupledGPM(Block):
         self.drop_path = DropPath(drop_path)
         initialise(self)
 
-    def prepare(self, stream: Stream, grid: Grid) -> tuple[Stream, State]:
+    def prepare(self, stream: Stream, grid: Grid) -> tuple[Stream, StackState]:
         y = self.norm1(stream[0])
         return stream, {"k": self.linear_Q(y), "y": y, "gate": self.linear_U(y, "silu")}
 
-    def remember(self, state: State, identity: Tensor) -> Layer:
+    def remember(self, state: StackState, identity: Tensor) -> Layer:
         return {"k": state["k"], "v": self.linear_V(state["y"] + identity, "silu")}
 
-    def propagate(self, stream: Stream, state: State, past: Past, grid: Grid) -> Stream:
+    def propagate(self, stream: Stream, state: StackState, past: Past, grid: Grid) -> Stream:
         x = stream[0] + self.long_term_attn([state["gate"]], state["k"], [past.long], grid)
         if self.short_term_attn is not None:
             x = x + self.short_term_attn([state["gate"]], state["k"], past.short, grid)

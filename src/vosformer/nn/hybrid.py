@@ -9,7 +9,7 @@ from torch import Tensor
 
 from vosformer.nn.linear import TokenLinear
 from vosformer.nn.token_selector import TokenSelector
-from vosformer.nn.vit_blocks import Attention, Block
+from vosformer.nn.vit_blocks import Attention, ViTBlock
 from vosformer.protocol import Layer
 
 IdentityForm = Literal["gated", "added", "none"]
@@ -50,7 +50,7 @@ def marked_keys(layer: Layer) -> Tensor:
     return marked
 
 
-class HybridBlock(Block):
+class HybridBlock(ViTBlock):
     """A pre-norm transformer block with mask embedding and, if wanted, a Dynamic Token Selector.
 
     Args:

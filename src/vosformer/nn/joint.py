@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from vosformer.nn.attention import attend
-from vosformer.nn.vit_blocks import Block
+from vosformer.nn.vit_blocks import ViTBlock
 from vosformer.protocol import Layer
 
 
@@ -26,7 +26,7 @@ def absorb(
     of the last block, and without a token everything after the last block of `keep`.
 
     Args:
-        blocks: of type `Block`.
+        blocks: of type `ViTBlock`.
         token: [S,1,C], or None: the frame is alone.
         x: [S,N,C] the frame's tokens.
         keep: indices of the blocks whose keys and values of the frame are wanted.
@@ -39,7 +39,7 @@ def absorb(
     last = max(keep, default=-1) if token is None else len(blocks) - 1
     y = x if token is None else torch.cat([token, x], 1)
     for i in range(last + 1):
-        block = cast(Block, blocks[i])
+        block = cast(ViTBlock, blocks[i])
         if i < last:
             q, k, v = block.project(y)
             attended = attend(q[:, lead:], k[:, lead:], v[:, lead:], block.heads)
@@ -55,7 +55,7 @@ def absorb(
     return token
 
 
-def gated(block: Block, x: Tensor, token: Tensor) -> Tensor:
+def gated(block: ViTBlock, x: Tensor, token: Tensor) -> Tensor:
     """A block in which tokens attend to a single one, with a sigmoid in place of the softmax (JointFormer Eq. 4).
 
     Per head the score is ``q k'`` with one k for all places, and the output is v times the sigmoid of it. So the projections of
@@ -75,7 +75,7 @@ def gated(block: Block, x: Tensor, token: Tensor) -> Tensor:
     return block.add(x, gates(block, x, token) @ values + block.attn.proj.bias)
 
 
-def gates(block: Block, x: Tensor, token: Tensor) -> Tensor:
+def gates(block: ViTBlock, x: Tensor, token: Tensor) -> Tensor:
     """Compute the sigmoids of `gated`: how much each token takes from the single one, [S,N,heads] in (0,1).
 
     Args:

@@ -16,7 +16,7 @@ from vosformer.nn.drop import DropPath
 from vosformer.nn.linear import TokenLinear
 from vosformer.nn.maps import Grid, to_map, to_tokens
 from vosformer.nn.positions import sine_positions
-from vosformer.nn.propagation import Block, Past, Stack, State, Stream, initialise
+from vosformer.nn.propagation import Block, Past, Stack, StackState, Stream, initialise
 from vosformer.protocol import Layer
 
 
@@ -142,20 +142,20 @@ class LSTTBlock(Block):
         self.linear_Q = TokenLinear(channels, channels)
         self.linear_V = TokenLinear(channels, channels)
 
-    def _match(self, y: Tensor) -> State:
+    def _match(self, y: Tensor) -> StackState:
         return {"y": y, "k": self.linear_Q(y)}
 
-    def prepare(self, stream: Stream, grid: Grid) -> tuple[Stream, State]:
+    def prepare(self, stream: Stream, grid: Grid) -> tuple[Stream, StackState]:
         (x,) = stream
         positions = sine_positions(grid, x.shape[2], x.device, x.dtype)
         x = x + self.drop_path(self.self_attn(self.norm1(x), positions))
         return (x,), self._match(self.norm2(x))
 
-    def remember(self, state: State, identity: Tensor) -> Layer:
+    def remember(self, state: StackState, identity: Tensor) -> Layer:
         """Keys are the queries (siamese matching); the ID embedding is added before the projection of the values."""
         return {"k": state["k"], "v": self.linear_V(state["y"] + identity)}
 
-    def propagate(self, stream: Stream, state: State, past: Past, grid: Grid) -> Stream:
+    def propagate(self, stream: Stream, state: StackState, past: Past, grid: Grid) -> Stream:
         (x,) = stream
         x = x + self.long_term_attn(state["k"], past.long)
         if self.short_term_attn is not None:
@@ -184,15 +184,15 @@ class ScalableLSTTBlock(LSTTBlock):
         outputs = self._gates + channels * self._values
         self.linear_ID_KV = TokenLinear(channels, outputs) if outputs else None
 
-    def _match(self, y: Tensor) -> State:
+    def _match(self, y: Tensor) -> StackState:
         k, v = self.linear_QV(y).chunk(2, 2)
         return {"k": k, "v": v}
 
-    def remember(self, state: State, identity: Tensor) -> Layer:
+    def remember(self, state: StackState, identity: Tensor) -> Layer:
         """K' = K (1 + tanh g), V' = V + E W_id."""
         return self.mark(state, identity, self.linear_ID_KV)
 
-    def mark(self, state: State, identity: Tensor, weights: nn.Module | None) -> Layer:
+    def mark(self, state: StackState, identity: Tensor, weights: nn.Module | None) -> Layer:
         """The same with the weights of a layer (`linear_ID_KV`) that uses this block."""
         k, v = state["k"], state["v"]
         if weights is None:
@@ -217,13 +217,13 @@ class _Layer(Block):
         object.__setattr__(self, "_block", block)
         object.__setattr__(self, "_weights", weights)
 
-    def prepare(self, stream: Stream, grid: Grid) -> tuple[Stream, State]:
+    def prepare(self, stream: Stream, grid: Grid) -> tuple[Stream, StackState]:
         return self._block.prepare(stream, grid)
 
-    def remember(self, state: State, identity: Tensor) -> Layer:
+    def remember(self, state: StackState, identity: Tensor) -> Layer:
         return self._block.mark(state, identity, self._weights)
 
-    def propagate(self, stream: Stream, state: State, past: Past, grid: Grid) -> Stream:
+    def propagate(self, stream: Stream, state: StackState, past: Past, grid: Grid) -> Stream:
         return self._block.propagate(stream, state, past, grid)
 
 

@@ -19,7 +19,7 @@ from vosformer.protocol import Layer
 Stream = tuple[Tensor, ...]
 """The tokens [S,N,C] that flow through the blocks: one in AOT, visual and ID ones in DeAOT."""
 
-State = dict[str, Tensor]
+StackState = dict[str, Tensor]
 """What a block keeps of the frame that is being read, [S,N,C] by name: enough for `Block.remember`."""
 
 
@@ -39,15 +39,15 @@ class Block(nn.Module, ABC):
     """One layer of hierarchical propagation."""
 
     @abstractmethod
-    def prepare(self, stream: Stream, grid: Grid) -> tuple[Stream, State]:
+    def prepare(self, stream: Stream, grid: Grid) -> tuple[Stream, StackState]:
         """What does not need the past. Returns the stream so far, and the state."""
 
     @abstractmethod
-    def remember(self, state: State, identity: Tensor) -> Layer:
+    def remember(self, state: StackState, identity: Tensor) -> Layer:
         """What the memory keeps of a frame: "k" and "v" [S,N,C], from its state and its ID embedding E [S,N,C]."""
 
     @abstractmethod
-    def propagate(self, stream: Stream, state: State, past: Past, grid: Grid) -> Stream:
+    def propagate(self, stream: Stream, state: StackState, past: Past, grid: Grid) -> Stream:
         """Bring the past into the stream."""
 
 
@@ -74,8 +74,8 @@ class Stack(nn.Module, ABC):
         return self.layer if self.shared else cast(Block, self.layers[index])
 
     def forward(
-        self, start: Tensor, slots: int, grid: Grid, depth: int, past: Callable[[int, State], Past], finish: bool = True
-    ) -> tuple[list[Stream], list[State]]:
+        self, start: Tensor, slots: int, grid: Grid, depth: int, past: Callable[[int, StackState], Past], finish: bool = True
+    ) -> tuple[list[Stream], list[StackState]]:
         """Run the first layers.
 
         Args:
@@ -91,7 +91,7 @@ class Stack(nn.Module, ABC):
         """
         stream: Stream = (start,)
         streams: list[Stream] = []
-        states: list[State] = []
+        states: list[StackState] = []
         for index in range(depth):
             block = self.block(index)
             stream, state = block.prepare(stream, grid)

@@ -69,7 +69,7 @@ class Mlp(nn.Module):
         return y
 
 
-class Block(nn.Module):
+class ViTBlock(nn.Module):
     """A pre-norm transformer block: ``x += proj(attention(norm1(x)))``, then ``x += mlp(norm2(x))``.
 
     Args:
@@ -124,7 +124,7 @@ class Block(nn.Module):
 
 def make_blocks(count: int, width: int, heads: int, ratio: int = 4, drop_path: float = 0.0) -> nn.ModuleList:
     """`count` blocks whose rate of stochastic depth grows evenly from 0 to `drop_path`."""
-    return nn.ModuleList([Block(width, heads, ratio, drop_path * i / max(count - 1, 1)) for i in range(count)])
+    return nn.ModuleList([ViTBlock(width, heads, ratio, drop_path * i / max(count - 1, 1)) for i in range(count)])
 
 
 def resize_positions(table: Tensor, grid: Grid, by_scale: bool = False) -> Tensor:

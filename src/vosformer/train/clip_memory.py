@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from vosformer.memory import Memory
-from vosformer.policy import Frame, Plan
+from vosformer.policy import MemoryUpdate, RememberedFrame
 from vosformer.protocol import Entry, Layer, VOSModel
 from vosformer.train.batch import generator
 from vosformer.train.recipe import Recipe
@@ -20,8 +20,8 @@ class ChosenFrames:
 
     capacity: int | None = None
 
-    def plan(self, bank: Sequence[Frame], last: Frame | None, new: Frame) -> Plan:
-        return Plan((), "new" if new.pinned else None)
+    def plan(self, bank: Sequence[RememberedFrame], last: RememberedFrame | None, new: RememberedFrame) -> MemoryUpdate:
+        return MemoryUpdate((), "new" if new.pinned else None)
 
     def limited(self, capacity: int) -> ChosenFrames:
         return self

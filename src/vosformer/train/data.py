@@ -28,7 +28,7 @@ from vosformer.data.synthetic.compose import (
 from vosformer.data.types import Clip, ClipDataset
 from vosformer.errors import DataError, InputError
 from vosformer.io.notes import Notes
-from vosformer.train.recipe import Data, Recipe, Source
+from vosformer.train.recipe import Data, DataSource, Recipe
 
 PROCEDURAL = "composed"
 """As `--data`: composed video out of textures and shapes alone, which needs no file."""
@@ -75,7 +75,7 @@ def training_clips(recipe: Recipe, roots: Sequence[str], notes: Notes | None = N
     """
     data = recipe.data
     if list(roots) == [PROCEDURAL]:
-        return _composed(recipe, Source("composed", gap_max=5), Assets())
+        return _composed(recipe, DataSource("composed", gap_max=5), Assets())
     if PROCEDURAL in roots:
         raise InputError(
             f"--data {' '.join(roots)}: {PROCEDURAL!r} is composed video that needs no files, and cannot be joined"
@@ -169,7 +169,7 @@ def _selection(data: Data) -> Selection:
     return Selection(data.max_objects, pixels, data.merge, data.ignored, vanishing=data.pipeline == "jointformer-bl30k")
 
 
-def _curriculum(recipe: Recipe, source: Source) -> Curriculum:
+def _curriculum(recipe: Recipe, source: DataSource) -> Curriculum:
     """Largest gaps by clip number."""
     steps = recipe.data.gap_curriculum or ((0, source.gap_max),)
     return Curriculum(tuple((step * recipe.run.batch, max(1, gap // source.gap_divisor)) for step, gap in steps))
@@ -184,7 +184,7 @@ _COMPOSED: dict[str, Callable[[Assets, ComposeConfig, int], ComposedDataset]] = 
 }
 
 
-def _composed(recipe: Recipe, source: Source, assets: Assets, number: int = 0) -> ClipDataset:
+def _composed(recipe: Recipe, source: DataSource, assets: Assets, number: int = 0) -> ClipDataset:
     data = recipe.data
     config = ComposeConfig(
         data.size, data.frames, _curriculum(recipe, source), window=data.window, max_objects=data.max_objects

@@ -9,7 +9,7 @@ from typing import Any, TypeVar, get_type_hints
 
 from vosformer.errors import InputError
 from vosformer.options import closest, typed
-from vosformer.train.recipe import Recipe, Source
+from vosformer.train.recipe import DataSource, Recipe
 
 T = TypeVar("T")
 
@@ -47,18 +47,18 @@ def _set(part: T, key: str, text: str, whole: str) -> T:
 
 
 def _value(hint: Any, text: str, name: str) -> Any:
-    if hint == tuple[Source, ...]:
+    if hint == tuple[DataSource, ...]:
         return tuple(_source(item, name) for item in text.split(","))
     if hint == tuple[tuple[str, Any], ...]:  # the system's own options, which its builder checks
         return tuple(_option(item, name) for item in text.split(",") if item)
     return typed(hint, text, name)
 
 
-def _source(text: str, name: str) -> Source:
+def _source(text: str, name: str) -> DataSource:
     parts = text.strip().split(":")
     if len(parts) > 4:
         raise InputError(f"{name}: {text!r} is not KIND[:REPEAT[:GAP[:DIVISOR]]]")
-    return Source(parts[0], *(typed(int, part, name) for part in parts[1:]))
+    return DataSource(parts[0], *(typed(int, part, name) for part in parts[1:]))
 
 
 def _option(text: str, name: str) -> tuple[str, Any]:

@@ -20,7 +20,7 @@ Memories = Literal["policy", "random"]
 
 
 @dataclass(frozen=True)
-class Source:
+class DataSource:
     """One data set of a recipe.
 
     Attributes:
@@ -80,7 +80,7 @@ class Data:
         plain_from: step from which frames are no longer rotated and sheared (JointFormer's last steps); None: never.
     """
 
-    sources: tuple[Source, ...] = (Source("composed", gap_max=5),)
+    sources: tuple[DataSource, ...] = (DataSource("composed", gap_max=5),)
     frames: int = 5
     crop: int = 465
     width: int | None = None

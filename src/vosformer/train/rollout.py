@@ -41,7 +41,7 @@ class Rolled(NamedTuple):
     labels: Tensor | None
 
 
-class Rollout(nn.Module):
+class ClipRollout(nn.Module):
     """A model together with how it is trained; `forward` is what distributed engines wrap.
 
     Args:

@@ -23,7 +23,7 @@ from vosformer.protocol import VOSModel
 from vosformer.train.clicks import ClickTraining
 from vosformer.train.data import PROCEDURAL, training_clips
 from vosformer.train.recipe import Recipe
-from vosformer.train.rollout import Rollout
+from vosformer.train.rollout import ClipRollout
 from vosformer.train.start import fitted, resolved, starting_model, weights_in
 from vosformer.weights.saving import save_weights
 
@@ -124,6 +124,6 @@ def _save_clicks(network: nn.Module, recipe: Recipe, path: Path, about: dict[str
 
 
 _TASKS = {
-    "video": Task(resolved, starting_model, _fit_video, training_clips, Rollout, _save_video),
+    "video": Task(resolved, starting_model, _fit_video, training_clips, ClipRollout, _save_video),
     "clicks": Task(_resolve_clicks, _build_clicks, _fit_clicks, _click_crops, _click_engine, _save_clicks),
 }

@@ -21,7 +21,7 @@ _TINY_PX = 10
 
 
 @dataclass(frozen=True)
-class Report:
+class FolderReport:
     """What one data set holds.
 
     Attributes:
@@ -54,7 +54,7 @@ class _Part:
     problems: tuple[Problem, ...]
 
 
-def check(root: Path, jobs: int = 4) -> tuple[Report, ...]:
+def check(root: Path, jobs: int = 4) -> tuple[FolderReport, ...]:
     """Recognise the data sets in a folder and read every file of theirs to its end.
 
     Args:
@@ -75,7 +75,7 @@ def check(root: Path, jobs: int = 4) -> tuple[Report, ...]:
     return tuple(check_set(layout, folder, jobs) for layout, folder in places)
 
 
-def check_set(layout: Layout, folder: Path, jobs: int = 4) -> Report:
+def check_set(layout: Layout, folder: Path, jobs: int = 4) -> FolderReport:
     """Read every file of one data set."""
     found = layout.read(folder, None)
     with ThreadPoolExecutor(jobs) as pool:
@@ -84,7 +84,9 @@ def check_set(layout: Layout, folder: Path, jobs: int = 4) -> Report:
     if not parts and not problems:
         problems.append(Problem(folder, f"nothing in it; expected {layout.expected}"))
     frames = sum(len(video) for video in found.videos) + len(found.stills)
-    return Report(layout.name, layout.kind, folder, len(parts), frames, sum(part.objects for part in parts), tuple(problems))
+    return FolderReport(
+        layout.name, layout.kind, folder, len(parts), frames, sum(part.objects for part in parts), tuple(problems)
+    )
 
 
 def _check_video(video: Video) -> _Part:

@@ -17,10 +17,10 @@ from vosformer.data.synthetic.motion import Bend, Curve, bending, camera_motion,
 from vosformer.data.synthetic.patches import choose, constant, draw_patch, own_object, twin
 from vosformer.data.synthetic.scene import (
     CutVideo,
-    Layer,
     Light,
     Patch,
     Scene,
+    SceneLayer,
     Size,
     StillBackdrop,
     VideoBackdrop,
@@ -212,7 +212,7 @@ def random_scene(rng: np.random.Generator, assets: Assets, config: ComposeConfig
     if sure:
         centred = object_motion(rng, 0.0, 0.0, 0.3 * config.motion)
         side = round(0.4 * min(config.size))
-        layers.append(Layer(constant(shape(rng, side)), min(254, taken + len(layers) + 1), centred, world=False))
+        layers.append(SceneLayer(constant(shape(rng, side)), min(254, taken + len(layers) + 1), centred, world=False))
     return Scene(backdrop, tuple(layers), _light(rng, config.light), config.size)
 
 
@@ -340,11 +340,11 @@ def _largest(labels: Labels) -> int:
 
 def _layers(
     rng: np.random.Generator, assets: Assets, config: ComposeConfig, first_id: int, made: list[Patch | CutVideo]
-) -> list[Layer]:
+) -> list[SceneLayer]:
     """Labelled objects and unlabelled things, in random order of depth; look-alikes are copies of one in `made`, or of each other."""
     objects = int(rng.choice(len(config.objects), p=config.objects))
     distractors = int(rng.choice(len(config.distractors), p=config.distractors))
-    layers: list[Layer] = []
+    layers: list[SceneLayer] = []
     for number in range(objects + distractors):
         wanted = number < objects
         again = bool(made) and rng.random() < (config.look_alike if wanted else 0.5)
@@ -359,7 +359,7 @@ def _layers(
         made.append(source)
         x, y = (float(rng.uniform(-0.45, 0.45)) * extent / min(config.size) for extent in config.size[::-1])
         layers.append(
-            Layer(
+            SceneLayer(
                 source if isinstance(source, CutVideo) else constant(source),
                 min(254, first_id + number) if wanted else 0,
                 object_motion(rng, x, y, config.motion),

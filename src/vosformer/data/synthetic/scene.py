@@ -116,7 +116,7 @@ class CutVideo:
 
 
 @dataclass(frozen=True)
-class Layer:
+class SceneLayer:
     """Something pasted on the backdrop.
 
     Attributes:
@@ -187,7 +187,7 @@ class Scene:
     """A backdrop, layers from bottom to top, and the light."""
 
     backdrop: Backdrop
-    layers: tuple[Layer, ...]
+    layers: tuple[SceneLayer, ...]
     light: Light
     size: Size
 
@@ -201,7 +201,7 @@ class Scene:
         return self.light(image, time, rng), labels
 
 
-def paste(image: Image, labels: Labels, layer: Layer, time: int, camera: Matrix) -> None:
+def paste(image: Image, labels: Labels, layer: SceneLayer, time: int, camera: Matrix) -> None:
     """Paste a layer as it is at `time`, in place."""
     patch = layer.patch(time)
     if patch is None:
@@ -277,7 +277,7 @@ def stretch(x: float, y: float | None = None) -> Matrix:
     return np.diag([x, x if y is None else y, 1.0])
 
 
-def _sample(patch: Patch, inverse: Matrix, box: tuple[int, int, int, int], layer: Layer, time: int) -> NDArray[np.float32]:
+def _sample(patch: Patch, inverse: Matrix, box: tuple[int, int, int, int], layer: SceneLayer, time: int) -> NDArray[np.float32]:
     """Premultiplied RGBA float32 of the part of the canvas inside `box`."""
     top, bottom, left, right = box
     solid = patch.astype(np.float32)
@@ -298,7 +298,7 @@ def _sample(patch: Patch, inverse: Matrix, box: tuple[int, int, int, int], layer
     return np.asarray(cv2.remap(solid, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=0))
 
 
-def _smear(layer: Layer, time: int, camera: Matrix, size: Size, patch: Size) -> NDArray[np.float32] | None:
+def _smear(layer: SceneLayer, time: int, camera: Matrix, size: Size, patch: Size) -> NDArray[np.float32] | None:
     """The line kernel of the layer's motion blur, or None where it would be shorter than 3 pixels."""
     if not layer.shutter:
         return None

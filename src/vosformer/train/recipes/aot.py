@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from vosformer.train.recipe import Data, Loss, Model, Optim, Recipe, Rollout, Run, Source
+from vosformer.train.recipe import Data, DataSource, Loss, Model, Optim, Recipe, Rollout, Run
 
-STILLS = tuple(Source(name) for name in ("coco", "ecssd", "msra10k", "pascal-s", "voc2012"))
-YOUTUBE = Source("youtube2019", gap_max=3)
-DAVIS = Source("davis2017", repeat=5, gap_max=12)
+STILLS = tuple(DataSource(name) for name in ("coco", "ecssd", "msra10k", "pascal-s", "voc2012"))
+YOUTUBE = DataSource("youtube2019", gap_max=3)
+DAVIS = DataSource("davis2017", repeat=5, gap_max=12)
 
 _PRE = Recipe(
     name="aot-pre",

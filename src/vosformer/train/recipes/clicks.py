@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vosformer.train.recipe import Clicks, Data, Model, Optim, Recipe, Run, Source
+from vosformer.train.recipe import Clicks, Data, DataSource, Model, Optim, Recipe, Run
 
 CLICKS = Recipe(
     name="clicks",
@@ -10,7 +10,7 @@ CLICKS = Recipe(
     task="clicks",
     model=Model("clicks"),
     data=Data(
-        (Source("videos", repeat=22), Source("stills", repeat=60), Source("composed", repeat=18)),
+        (DataSource("videos", repeat=22), DataSource("stills", repeat=60), DataSource("composed", repeat=18)),
         frames=1,
         crop=256,
         max_objects=1,

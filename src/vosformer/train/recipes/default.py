@@ -5,7 +5,7 @@ One row a stage, with every number that is not the same in all of them: no row t
 
 from __future__ import annotations
 
-from vosformer.train.recipe import Data, Loss, Model, Optim, Recipe, Rollout, Run, Source
+from vosformer.train.recipe import Data, DataSource, Loss, Model, Optim, Recipe, Rollout, Run
 
 _ENCODER = (r"^encoder\.",)
 
@@ -43,7 +43,7 @@ def _stage(
         ema: decay of the moving average of the weights.
         truth_until: step until which the memory gets the true masks, and all pixels and the first frame's own decoding count, too.
     """
-    sources = tuple(Source(kind, repeat=share, gap_max=gap) for kind, (share, gap) in clips.items())
+    sources = tuple(DataSource(kind, repeat=share, gap_max=gap) for kind, (share, gap) in clips.items())
     return Recipe(
         name=name,
         paper=paper,
@@ -69,7 +69,7 @@ FINETUNE = Recipe(
     name="finetune",
     paper="a short training on one's own clips from finished weights: low rates, own masks throughout",
     model=Model("default"),
-    data=Data((Source("folder", gap_max=5),), frames=5, crop=305, pipeline="deaot"),
+    data=Data((DataSource("folder", gap_max=5),), frames=5, crop=305, pipeline="deaot"),
     optim=Optim(
         lr=5e-5,
         lr_min=5e-6,

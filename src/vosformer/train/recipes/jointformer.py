@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from vosformer.train.recipe import Data, Loss, Model, Optim, Recipe, Rollout, Run, Source
+from vosformer.train.recipe import Data, DataSource, Loss, Model, Optim, Recipe, Rollout, Run
 
-_DAVIS = Source("davis2017", repeat=5)
-_YOUTUBE = Source("youtube2019", gap_divisor=5)
+_DAVIS = DataSource("davis2017", repeat=5)
+_YOUTUBE = DataSource("youtube2019", gap_divisor=5)
 
 _STATIC = Recipe(
     name="jointformer-static",
@@ -15,12 +15,12 @@ _STATIC = Recipe(
     model=Model("jointformer-b"),
     data=Data(
         (
-            Source("fss1000"),
-            Source("duts-tr"),
-            Source("duts-te"),
-            Source("ecssd"),
-            Source("big", repeat=5),
-            Source("hrsod", repeat=5),
+            DataSource("fss1000"),
+            DataSource("duts-tr"),
+            DataSource("duts-te"),
+            DataSource("ecssd"),
+            DataSource("big", repeat=5),
+            DataSource("hrsod", repeat=5),
         ),
         frames=3,
         crop=384,
@@ -68,7 +68,7 @@ _BL30K = replace(
     paper="JointFormer Sec. 4.1, optional pre-training on BL30K",
     data=replace(
         _MAIN.data,
-        sources=(Source("bl30k"),),
+        sources=(DataSource("bl30k"),),
         pipeline="jointformer-bl30k",
         gap_curriculum=((0, 5), (30_000, 10), (90_000, 15), (240_000, 5)),
         plain_from=None,
@@ -78,13 +78,13 @@ _BL30K = replace(
 )
 
 
-def _other(name: str, sources: tuple[Source, ...], paper: str) -> Recipe:
+def _other(name: str, sources: tuple[DataSource, ...], paper: str) -> Recipe:
     """The settings of the main training on another set."""
     return replace(_MAIN, name=name, paper=paper, data=replace(_MAIN.data, sources=sources))
 
 
 def _finetune(
-    name: str, source: Source, paper: str, steps: int, plain: int, falls: int, loss: tuple[int, int], ignored: float = 1.0
+    name: str, source: DataSource, paper: str, steps: int, plain: int, falls: int, loss: tuple[int, int], ignored: float = 1.0
 ) -> Recipe:
     """A short stage after the main training."""
     curriculum = tuple((round(share * plain), gap) for share, gap in ((0.0, 5), (0.1, 10), (0.3, 15), (0.9, 5)))
@@ -104,10 +104,10 @@ RECIPES = (
     _STATIC,
     _BL30K,
     _MAIN,
-    _other("jointformer-mose", (Source("mose"),), "JointFormer Sec. 4.2.2: MOSE with the settings of the main training"),
+    _other("jointformer-mose", (DataSource("mose"),), "JointFormer Sec. 4.2.2: MOSE with the settings of the main training"),
     _finetune(
         "jointformer-vost",
-        Source("vost", gap_divisor=5),
+        DataSource("vost", gap_divisor=5),
         "JointFormer Sec. 4.2.2: 40,000 steps on VOST after the main training",
         steps=40_000,
         plain=30_000,
@@ -117,12 +117,12 @@ RECIPES = (
     ),
     _finetune(
         "jointformer-lvos",
-        Source("lvos", gap_divisor=5),
+        DataSource("lvos", gap_divisor=5),
         "JointFormer Sec. 4.2.2: 10,000 steps on LVOS after the main training",
         steps=10_000,
         plain=5_000,
         falls=3_000,
         loss=(1_000, 2_500),
     ),
-    _other("jointformer-visor", (Source("visor"),), "JointFormer Sec. 4.2.2: VISOR with the settings of the main training"),
+    _other("jointformer-visor", (DataSource("visor"),), "JointFormer Sec. 4.2.2: VISOR with the settings of the main training"),
 )

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from vosformer.train.recipe import Data, Loss, Model, Optim, Recipe, Rollout, Run, Source
+from vosformer.train.recipe import Data, DataSource, Loss, Model, Optim, Recipe, Rollout, Run
 from vosformer.train.recipes.aot import STILLS
 
-_VIDEOS = (Source("youtube2019", gap_max=3), Source("davis2017", repeat=5, gap_max=12))
+_VIDEOS = (DataSource("youtube2019", gap_max=3), DataSource("davis2017", repeat=5, gap_max=12))
 
 _PRE = Recipe(
     name="onevos-pre",
@@ -51,7 +51,7 @@ _MOSE = replace(
     _MAIN,
     name="onevos-mose",
     paper="OneVOS Sec. 4.1, main training with MOSE besides (the model marked *)",
-    data=replace(_MAIN.data, sources=(*_VIDEOS, Source("mose", gap_max=3))),
+    data=replace(_MAIN.data, sources=(*_VIDEOS, DataSource("mose", gap_max=3))),
 )
 
 _DTS = replace(
@@ -73,7 +73,7 @@ _MOSE_ONLY = replace(
     name="onevos-mose-finetune",
     paper="OneVOS Table 1, the model for MOSE: MOSE alone after the main training (released mose.py: 5e-5 to 5e-6)",
     model=Model("onevos-b", start="onevos-main"),
-    data=replace(_MAIN.data, sources=(Source("mose", gap_max=3),)),
+    data=replace(_MAIN.data, sources=(DataSource("mose", gap_max=3),)),
     optim=replace(_MAIN.optim, lr=5e-5, lr_min=5e-6),
 )
 

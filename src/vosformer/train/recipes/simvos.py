@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from vosformer.train.recipe import Data, Loss, Model, Optim, Recipe, Rollout, Run, Source
+from vosformer.train.recipe import Data, DataSource, Loss, Model, Optim, Recipe, Rollout, Run
 
 _MAIN = Recipe(
     name="simvos-main",
@@ -16,7 +16,7 @@ _MAIN = Recipe(
     model=Model("simvos-bs"),
     data=Data(
         # Two frames that are less than 10 apart: at YouTube's 6 labelled frames a second, the next one.
-        (Source("davis2017", repeat=5, gap_max=10), Source("youtube2019", gap_max=2)),
+        (DataSource("davis2017", repeat=5, gap_max=10), DataSource("youtube2019", gap_max=2)),
         frames=2,
         crop=384,
         pipeline="simvos",
@@ -43,7 +43,7 @@ _YOUTUBE = replace(
     _MAIN,
     name="simvos-youtube",
     paper="SimVOS Sec. 4, the training on YouTube-VOS 2019 alone for its evaluation there",
-    data=replace(_MAIN.data, sources=(Source("youtube2019", gap_max=2),)),
+    data=replace(_MAIN.data, sources=(DataSource("youtube2019", gap_max=2),)),
 )
 
 RECIPES = (_MAIN, _YOUTUBE)
