@@ -20,7 +20,7 @@ from vosformer.io import image_folder, indexed_png, read_labels, write_bytes
 
 
 def carry(labels: np.ndarray, last: np.ndarray, now: np.ndarray, flow: cv2.DISOpticalFlow) -> np.ndarray:
-    """The labels [H,W] of `last` moved to `now`; both uint8 grey [H,W]."""
+    """The labels [H,W] of `last` moved to `now`; both uint8 gray [H,W]."""
     back = flow.calc(now, last, None)
     rows, columns = np.mgrid[: labels.shape[0], : labels.shape[1]].astype(np.float32)
     moved = cv2.remap(

@@ -31,7 +31,7 @@ Masks = NDArray[np.uint8]
 
 
 def plain_boundary(mask: Masks) -> Masks:
-    """Where a mask differs from its right, lower and lower right neighbours."""
+    """Where a mask differs from its right, lower and lower right neighbors."""
     right, below, diagonal = np.zeros_like(mask), np.zeros_like(mask), np.zeros_like(mask)
     right[:, :-1] = mask[:, 1:]
     below[:-1] = mask[1:]

@@ -1,7 +1,7 @@
 """From source frames to the network's input and back, with the exact inverse kept.
 
 Two ways exist in the six systems: AOT, AOST, DeAOT and OneVOS *resize* to a size that the stride divides (plus 1 where corners are
-aligned); SimVOS and JointFormer scale to a short side and *pad* with zeros after normalisation. How large frames are made is either
+aligned); SimVOS and JointFormer scale to a short side and *pad* with zeros after normalization. How large frames are made is either
 the system's own rule, that of its released code, or what the user asks for.
 """
 
@@ -127,18 +127,18 @@ class Geometry:
         return factor if self.long is None else min(factor, self.long / long)
 
     def image(self, frame: NDArray[np.uint8], placement: Placement) -> Tensor:
-        """Convert uint8 RGB [height,width,3] to float32 [1,3,H,W], normalised with ImageNet's mean and deviation."""
+        """Convert uint8 RGB [height,width,3] to float32 [1,3,H,W], normalized with ImageNet's mean and deviation."""
         values: NDArray[np.float32] = np.ascontiguousarray(frame).astype(np.float32)
         resize = placement.inner != placement.source
         if resize and self.resample == "opencv-cubic":
             values = np.asarray(cv2.resize(values, placement.inner[::-1], interpolation=cv2.INTER_CUBIC), np.float32)
-        image = _normalise(torch.from_numpy(values))
+        image = _normalize(torch.from_numpy(values))
         if resize and self.resample != "opencv-cubic":
             image = F.interpolate(image, placement.inner, mode=self.resample, align_corners=False)
         return pad(image, placement)
 
     def labels(self, labels: Tensor, placement: Placement) -> Tensor:
-        """Integer labels [height,width] at source size -> [H,W] at the network's, by nearest neighbour, padded with 0."""
+        """Integer labels [height,width] at source size -> [H,W] at the network's, by nearest neighbor, padded with 0."""
         if placement.inner != placement.source:
             rows = nearest(placement.source[0], placement.inner[0], labels.device)
             columns = nearest(placement.source[1], placement.inner[1], labels.device)
@@ -176,5 +176,5 @@ def crop(values: Tensor, placement: Placement) -> Tensor:
     return values[..., top : top + height, left : left + width]
 
 
-def _normalise(pixels: Tensor) -> Tensor:
+def _normalize(pixels: Tensor) -> Tensor:
     return (pixels / 255).sub_(torch.tensor(MEAN, device="cpu")).div_(torch.tensor(STD, device="cpu")).permute(2, 0, 1)[None]

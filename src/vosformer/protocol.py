@@ -29,7 +29,7 @@ class Features(NamedTuple):
     """One frame without any mask in it: computed once and shared by every object.
 
     Attributes:
-        image: [B,3,H,W], normalised.
+        image: [B,3,H,W], normalized.
         pyramid: tensors whose first dimension is B, private to the model: `read` and `write` of the same model get them back.
     """
 
@@ -191,7 +191,7 @@ class VOSModel(nn.Module, ABC):
 
     @abstractmethod
     def encode(self, image: Tensor) -> Features:
-        """Make features that no mask has touched of normalised images [B,3,H,W]."""
+        """Make features that no mask has touched of normalized images [B,3,H,W]."""
 
     @abstractmethod
     def read(self, features: Features, memory: MemoryView) -> Reading:

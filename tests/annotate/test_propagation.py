@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from annotation import clip, iou, open_workspace
-from dummy_models import ColourModel
+from dummy_models import ColorModel
 
 from vosformer import Session, track
 from vosformer.annotate.project import Project
@@ -50,7 +50,7 @@ def test_forward_is_what_track_does_with_the_given_masks(workspace: Workspace, t
     propagate(workspace, plan_propagation(workspace.project, "forward", 0))
     source = open_source(images)
     masks = read_masks(workspace.project.folder / "given", source)
-    track(source, masks, Session(ColourModel(), size=None, dtype="fp32"), [LabelImages(tmp_path / "masks")])
+    track(source, masks, Session(ColorModel(), size=None, dtype="fp32"), [LabelImages(tmp_path / "masks")])
     for n in range(len(images)):
         mine = (workspace.project.folder / "masks" / f"{n:05d}.png").read_bytes()
         assert mine == (tmp_path / "masks" / f"{n:05d}.png").read_bytes(), n
@@ -135,7 +135,7 @@ def test_stopped_it_keeps_what_it_did(workspace: Workspace) -> None:
     give(workspace, 0, clip()[1][0])
     project = workspace.project
     run = Propagation(
-        project, Session(ColourModel(), size=None), plan_propagation(project, "forward", 0), project.folder / "work"
+        project, Session(ColorModel(), size=None), plan_propagation(project, "forward", 0), project.folder / "work"
     )
     frames: list[int] = []
     with project.begin("test") as action:
@@ -163,7 +163,7 @@ def test_frames_that_do_not_decode_are_bridged(tmp_path: Path) -> None:
     frames[3] = None  # type: ignore[call-overload]
     workspace = Workspace(
         Project(tmp_path, open_source(frames)),
-        lambda: Session(ColourModel(), size=None),
+        lambda: Session(ColorModel(), size=None),
     )
     give(workspace, 0, truth[0])
     workspace.propagate(plan_propagation(workspace.project, "forward", 0), "test")

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from annotation import clip
-from dummy_models import ColourModel
+from dummy_models import ColorModel
 
 from vosformer import Session, track
 from vosformer.annotate.records import Measures
@@ -93,7 +93,7 @@ def test_suggestions_are_doubtful_and_far_apart() -> None:
 def test_review_of_what_track_wrote(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     images, truth = clip(frames=8, gone={2: 4})
     sinks = [LabelImages(tmp_path / "masks"), ScoresFile(tmp_path / "scores.csv")]
-    track(open_source(images), {0: truth[0]}, Session(ColourModel(), size=None, dtype="fp32"), sinks)
+    track(open_source(images), {0: truth[0]}, Session(ColorModel(), size=None, dtype="fp32"), sinks)
     assert not np.isnan(measures_of_results(tmp_path).column(1, "x")).any()
     assert main(["review", str(tmp_path)]) == 0
     written = json.loads((tmp_path / "review.json").read_text())

@@ -112,7 +112,7 @@ def test_old_objects_are_not_mixed_with_new_ones(clip, weights, capsys):
         assert len(list((clip / "out" / f"{name}.old-1").rglob("*.png"))) == 10
 
 
-def test_a_frame_that_is_marked_in_colours_can_be_tracked(clip, weights, capsys):
+def test_a_frame_that_is_marked_in_colors_can_be_tracked(clip, weights, capsys):
     assert main(["frame", str(clip / "frames"), "-n", "2", "-o", str(clip / "shown.png")]) == 0
     with Image.open(clip / "shown.png") as shown, Image.open(clip / "frames/00002.png") as frame:
         assert np.array_equal(shown, frame)

@@ -95,7 +95,7 @@ def test_a_list_says_frame_direction_and_names(clips: Path, options: list[str]) 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("video,mask,colour\na,b,c\n", "row 1: there is no column 'colour'"),
+        ("video,mask,color\na,b,c\n", "row 1: there is no column 'color'"),
         ("video,mask\na,\n", "row 1 has no mask"),
         ("video,mask,frame\na,b,x\n", "frame is 'x', expected a whole number"),
         ("video,mask,direction\na,b,up\n", "direction is 'up', expected one of"),

@@ -22,7 +22,7 @@ from vosformer.data.augmentation.geometric import (
     thin_plate,
     warp,
 )
-from vosformer.data.augmentation.photometric import Jitter, JitterValues, blur, greyscale
+from vosformer.data.augmentation.photometric import Jitter, JitterValues, blur, grayscale
 
 VIDEO = [augment.AOT_VIDEO, augment.DEAOT_VIDEO, augment.ONEVOS_VIDEO, augment.SIMVOS_VIDEO, augment.JOINTFORMER_VIDEO]
 STILL = [augment.AOT_STILL, augment.DEAOT_STILL, augment.ONEVOS_STILL, augment.JOINTFORMER_STILL]
@@ -55,13 +55,13 @@ def test_constants_of_aot_and_onevos():
     assert augment.ONEVOS_VIDEO.scale == (0.7, 1.3)
 
 
-_STILL_COLOURS = replace(augment.DEAOT_STILL.looks, jitter=Jitter(0, 0, 0, 0, 0.8))
+_STILL_COLORS = replace(augment.DEAOT_STILL.looks, jitter=Jitter(0, 0, 0, 0, 0.8))
 _PARTS = [
     (augment.AOT_VIDEO, {"flip": 0.0}),
     (augment.AOT_VIDEO, {"scale": (1.0, 1.0)}),
     (augment.ONEVOS_VIDEO, {"scale": (1.0, 1.0)}),
-    (augment.DEAOT_VIDEO, {"looks": _STILL_COLOURS}),
-    (augment.DEAOT_VIDEO, {"looks": replace(augment.DEAOT_VIDEO.looks, grey=0.0)}),
+    (augment.DEAOT_VIDEO, {"looks": _STILL_COLORS}),
+    (augment.DEAOT_VIDEO, {"looks": replace(augment.DEAOT_VIDEO.looks, gray=0.0)}),
     (augment.DEAOT_VIDEO, {"looks": replace(augment.DEAOT_VIDEO.looks, blur=0.0)}),
     *((pipeline, {part: 0.0}) for pipeline in (augment.AOT_STILL, augment.DEAOT_STILL) for part in ("flip", "frame_flip")),
     (augment.AOT_STILL, {"affine": Affine()}),
@@ -71,7 +71,7 @@ _PARTS = [
         for pipeline in (augment.SIMVOS_VIDEO, augment.JOINTFORMER_VIDEO, augment.JOINTFORMER_STILL)
         for off in (
             {"flip": 0.0},
-            {"grey": 0.0},
+            {"gray": 0.0},
             {"affine": Affine()},
             {"jitter": Jitter(0, 0, 0, 0)},
             {"frame_jitter": Jitter(0, 0, 0, 0)},
@@ -101,7 +101,7 @@ def test_every_part_of_a_pipeline_does_something(pipeline, off):
 
 def test_constants_of_deaot():
     """aot-family.md sec. 11, v2."""
-    looks = augment.Looks(Jitter(0.4, 0.4, 0.2, 0.1, 0.8), grey=0.2, blur=0.3, blur_radius=(0.1, 2))
+    looks = augment.Looks(Jitter(0.4, 0.4, 0.2, 0.1, 0.8), gray=0.2, blur=0.3, blur_radius=(0.1, 2))
     assert augment.DEAOT_VIDEO.looks == augment.DEAOT_STILL.looks == looks
     assert augment.DEAOT_STILL.affine == augment.AOT_STILL.affine
 
@@ -109,7 +109,7 @@ def test_constants_of_deaot():
 def test_constants_of_simvos_and_jointformer():
     """vit-family.md sec. 1 and 2."""
     sim, joint, still = augment.SIMVOS_VIDEO, augment.JOINTFORMER_VIDEO, augment.JOINTFORMER_STILL
-    assert (sim.crop, sim.flip, sim.area, sim.aspect, sim.grey, sim.way) == (
+    assert (sim.crop, sim.flip, sim.area, sim.aspect, sim.gray, sim.way) == (
         384,
         0.5,
         (0.36, 1.0),
@@ -141,13 +141,13 @@ def test_plates_of_jointformer_come_after_the_crop():
 
 @pytest.mark.parametrize("pipeline", VIDEO)
 def test_video_pipelines_keep_labels_on_their_pixels(pipeline):
-    """Where the label is 1 or 2 the red channel says so (colours are left alone here), but for interpolation at edges."""
+    """Where the label is 1 or 2 the red channel says so (colors are left alone here), but for interpolation at edges."""
     from dataclasses import replace
 
     plain = (
         {"looks": augment.Looks()}
         if hasattr(pipeline, "looks")
-        else {"jitter": Jitter(), "frame_jitter": Jitter(), "grey": 0.0}
+        else {"jitter": Jitter(), "frame_jitter": Jitter(), "gray": 0.0}
     )
     pipeline = replace(pipeline, crop=100, **plain)
     if hasattr(pipeline, "short_edge"):
@@ -200,7 +200,7 @@ def test_balanced_crop_shows_an_object():
     assert found[1] > found[0] + 15
 
 
-def test_small_frames_are_padded_with_the_mean_colour():
+def test_small_frames_are_padded_with_the_mean_color():
     image, labels = np.full((10, 20, 3), 7, np.uint8), np.ones((10, 20), np.uint8)
     for offset, (top, left) in (((0.0, 0.0), (0, 0)), ((0.999, 0.999), (22, 12)), ((0.5, 0.5), (11, 6))):
         picture, ids = pad_to(image, labels, 32, offset)
@@ -210,7 +210,7 @@ def test_small_frames_are_padded_with_the_mean_colour():
         assert (picture[ids == 1] == 7).all()
 
 
-def test_affine_turns_scales_and_shifts_about_the_centre():
+def test_affine_turns_scales_and_shifts_about_the_center():
     class Fixed:
         def __init__(self, *values):
             self.values = list(values)
@@ -218,7 +218,7 @@ def test_affine_turns_scales_and_shifts_about_the_centre():
         def uniform(self, low, high):
             return self.values.pop(0)
 
-    # A quarter turn maps the right of the centre to below it.
+    # A quarter turn maps the right of the center to below it.
     matrix = Affine(degrees=90).draw(Fixed(90, 0, 0, 1, 0), (11, 11))
     np.testing.assert_allclose(matrix @ [8, 5, 1], [5, 8], atol=1e-9)
     matrix = Affine(shift=0.5, scale=(1, 2)).draw(Fixed(0, 0.2, -0.1, 2, 0), (21, 11))
@@ -280,11 +280,11 @@ def test_thin_plates_bend_a_little_and_invent_no_labels(seed):
 def test_a_plate_goes_through_its_points_and_is_a_plane_where_they_lie_in_one(seed):
     rng = np.random.default_rng(seed)
     lattice = np.stack(np.meshgrid(np.linspace(0, 1, 4), np.linspace(0, 1, 4)), -1).reshape(-1, 2)
-    centres = lattice + rng.uniform(-0.1, 0.1, lattice.shape)
+    centers = lattice + rng.uniform(-0.1, 0.1, lattice.shape)
     values = rng.normal(size=(16, 3))
-    np.testing.assert_allclose(interpolate_plate(centres, values, centres), values, atol=1e-8)
+    np.testing.assert_allclose(interpolate_plate(centers, values, centers), values, atol=1e-8)
     plane, at = rng.normal(size=(2, 1)), rng.uniform(-1, 2, (5, 7, 2))
-    np.testing.assert_allclose(interpolate_plate(centres, centres @ plane, at), at @ plane, atol=1e-8)
+    np.testing.assert_allclose(interpolate_plate(centers, centers @ plane, at), at @ plane, atol=1e-8)
 
 
 def test_resize_takes_labels_from_the_nearest_pixel():
@@ -311,13 +311,13 @@ def test_jitter_operations():
     image = np.array([[[200, 100, 50], [10, 20, 30]]], np.uint8)
     np.testing.assert_array_equal(JitterValues(0.5, 1, 1, 0, (0, 1, 2, 3))(image), image // 2)
     np.testing.assert_array_equal(JitterValues(2, 1, 1, 0, (0, 1, 2, 3))(image)[0, 0], [255, 200, 100])
-    grey = JitterValues(1, 1, 0, 0, (0, 1, 2, 3))(image)
-    assert abs(grey[0, 0].astype(int) - 124).max() <= 1  # 0.299 R + 0.587 G + 0.114 B
+    gray = JitterValues(1, 1, 0, 0, (0, 1, 2, 3))(image)
+    assert abs(gray[0, 0].astype(int) - 124).max() <= 1  # 0.299 R + 0.587 G + 0.114 B
     flat = JitterValues(1, 0, 1, 0, (0, 1, 2, 3))(image)
     assert len(np.unique(flat)) == 1
     turned = JitterValues(1, 1, 1, 1 / 3, (0, 1, 2, 3))(np.array([[[255, 0, 0]]], np.uint8))
     assert abs(turned[0, 0].astype(int) - [0, 255, 0]).max() <= 8
-    assert (greyscale(image)[..., 0] == greyscale(image)[..., 2]).all()
+    assert (grayscale(image)[..., 0] == grayscale(image)[..., 2]).all()
     point = np.zeros((21, 21, 3), np.uint8)
     point[10, 10] = 255
     assert blur(point, 2.0)[10, 10, 0] < 15

@@ -202,7 +202,7 @@ def test_crowds_hold_more_objects_and_smaller_ones():
 
 
 class RedSquare:
-    """A picture of one red square on grey."""
+    """A picture of one red square on gray."""
 
     name = "red square"
 
@@ -295,7 +295,7 @@ def test_bars_are_long_and_thin():
 
 
 def test_asked_for_assets_that_are_not_there():
-    with pytest.raises(DataError, match="no labelled video"):
+    with pytest.raises(DataError, match="no labeled video"):
         clips_of_videos(Assets(), ComposeConfig((32, 32), 2))
     with pytest.raises(DataError, match="no picture with masks"):
         clips_of_stills(Assets(), ComposeConfig((32, 32), 2))

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from data_folders import SIZE, clip, coco, davis, folders, grey, mask, picture, squares, youtube
+from data_folders import SIZE, clip, coco, davis, folders, gray, mask, picture, squares, youtube
 from PIL import Image
 
 from vosformer.cli.data import check as check_command
 from vosformer.data.datasets.catalogue import LAYOUTS
 from vosformer.data.datasets.check import check
-from vosformer.data.datasets.find import read_stills, read_videos, recognise
+from vosformer.data.datasets.find import read_stills, read_videos, recognize
 from vosformer.data.datasets.media import read_image, read_labels, read_sprite
 from vosformer.errors import DataError
 from vosformer.io.images import read_image as read_frame
@@ -42,10 +42,10 @@ def test_videos_are_found_below_the_root_and_read(name, tmp_path):
     assert image.shape == (24, 32, 3)
     np.testing.assert_array_equal(labels, squares(time=2))
     assert read_videos(name, tmp_path / place) == videos
-    assert [layout.name for layout, _ in recognise(tmp_path)] == [name]
+    assert [layout.name for layout, _ in recognize(tmp_path)] == [name]
 
 
-def test_strides_of_sets_with_six_labelled_frames_a_second(tmp_path):
+def test_strides_of_sets_with_six_labeled_frames_a_second(tmp_path):
     youtube(tmp_path / "YouTube/train")
     assert {video.stride for video in read_videos("youtube2019", tmp_path)} == {5}
     davis(tmp_path / "DAVIS")
@@ -112,7 +112,7 @@ def test_vipseg_things_are_numbered_through_the_video(tmp_path):
         picture(root / "imgs/v" / f"{time}.jpg")
         values = np.zeros((24, 32), np.uint16)
         values[:4], values[5:9], values[10:14] = 17, 12501 if time else 0, 6102
-        grey(root / "panomasks/v" / f"{time}.png", values)
+        gray(root / "panomasks/v" / f"{time}.png", values)
     (root / "train.txt").write_text("v\n")
     video = read_videos("vipseg", tmp_path)[0]
     first, later = video.labels(0), video.labels(2)
@@ -134,14 +134,14 @@ def test_own_clips(folders_of, tmp_path):
     assert (video.name, len(video)) == ("a", 4)
 
 
-def test_masks_painted_in_the_colours_of_the_palette(tmp_path):
+def test_masks_painted_in_the_colors_of_the_palette(tmp_path):
     ids = squares((1, 7, 255))
-    path = grey(tmp_path / "mask.png", DAVIS_PALETTE[ids])
+    path = gray(tmp_path / "mask.png", DAVIS_PALETTE[ids])
     assert np.array_equal(read_labels(path), ids)
     see_through = np.dstack([DAVIS_PALETTE[ids], np.full(SIZE, 255, np.uint8)])
-    assert np.array_equal(read_labels(grey(path, see_through)), ids)
-    grey(path, np.where(ids[..., None] == 7, np.array([255, 255, 254], np.uint8), DAVIS_PALETTE[ids]))
-    with pytest.raises(DataError, match="1 of its colours are not in the DAVIS palette"):
+    assert np.array_equal(read_labels(gray(path, see_through)), ids)
+    gray(path, np.where(ids[..., None] == 7, np.array([255, 255, 254], np.uint8), DAVIS_PALETTE[ids]))
+    with pytest.raises(DataError, match="1 of its colors are not in the DAVIS palette"):
         read_labels(path)
 
 
@@ -175,7 +175,7 @@ def test_saliency_sets(name, tmp_path):
     image, label = STILL_SETS[name]
     for stem in ("x1", "x2"):
         picture(tmp_path / image.format(stem))
-        grey(tmp_path / label.format(stem), squares((255,)))
+        gray(tmp_path / label.format(stem), squares((255,)))
     stills = read_stills(name, tmp_path)
     assert len(stills) == 2
     np.testing.assert_array_equal(stills[0].load()[1], squares((1,)))
@@ -210,7 +210,7 @@ def test_a_missing_set_is_one_sentence_with_its_layout(tmp_path):
         read_videos("imagenet", tmp_path)
     with pytest.raises(DataError, match="holds stills, but videos"):
         read_videos("coco", tmp_path)
-    with pytest.raises(DataError, match="no data set was recognised"):
+    with pytest.raises(DataError, match="no data set was recognized"):
         check(tmp_path)
     with pytest.raises(DataError, match="no such folder"):
         check(tmp_path / "nothing")
@@ -243,13 +243,13 @@ def size_mismatch(root):
     return "error", "Annotations/480p/dog/00003.png", "24 x 30 pixels, its frame 00003.jpg is 24 x 32"
 
 
-def colour_mask(root):
+def color_mask(root):
     picture(root / "Annotations/480p/dog/00000.png")
-    return "error", "Annotations/480p/dog/00000.png", "colour picture"
+    return "error", "Annotations/480p/dog/00000.png", "color picture"
 
 
 def labels_above_255(root):
-    grey(root / "Annotations/480p/dog/00000.png", np.full((24, 32), 300, np.uint16))
+    gray(root / "Annotations/480p/dog/00000.png", np.full((24, 32), 300, np.uint16))
     return "error", "Annotations/480p/dog/00000.png", "label 300"
 
 
@@ -309,7 +309,7 @@ DEFECTS = [
     broken_frame,
     empty_file,
     size_mismatch,
-    colour_mask,
+    color_mask,
     labels_above_255,
     empty_first_mask,
     id_vanishes,
@@ -395,27 +395,27 @@ def test_reading_single_files(tmp_path):
         read_image(tmp_path / "text.png")
     clear = np.zeros((4, 4, 4), np.uint8)
     with pytest.raises(DataError, match="nothing of this sprite is visible"):
-        read_sprite(grey(tmp_path / "clear.png", clear))
+        read_sprite(gray(tmp_path / "clear.png", clear))
     clear[1:3, 2, 3], clear[..., 0] = 255, 9
-    assert read_sprite(grey(tmp_path / "dot.png", clear)).tolist() == [[[9, 0, 0, 255]]] * 2
+    assert read_sprite(gray(tmp_path / "dot.png", clear)).tolist() == [[[9, 0, 0, 255]]] * 2
     Image.fromarray(np.eye(3) > 0).save(tmp_path / "bits.png")
     np.testing.assert_array_equal(read_labels(tmp_path / "bits.png"), np.eye(3))
     same = np.repeat(squares()[..., None], 3, 2)
-    np.testing.assert_array_equal(read_labels(grey(tmp_path / "grey.png", same)), squares())
+    np.testing.assert_array_equal(read_labels(gray(tmp_path / "gray.png", same)), squares())
 
 
-def own_clip(root: Path, frames: str = "frames", labelled: int = 4) -> None:
+def own_clip(root: Path, frames: str = "frames", labeled: int = 4) -> None:
     clip(root / frames, root / "masks", 4)
-    for path in sorted((root / "masks").iterdir())[labelled:]:
+    for path in sorted((root / "masks").iterdir())[labeled:]:
         path.unlink()
 
 
-def test_a_video_with_a_single_labelled_frame_is_said(tmp_path: Path) -> None:
-    own_clip(tmp_path / "c1", labelled=1)
+def test_a_video_with_a_single_labeled_frame_is_said(tmp_path: Path) -> None:
+    own_clip(tmp_path / "c1", labeled=1)
     own_clip(tmp_path / "c2")
     (report,) = check(tmp_path)
     assert (report.layout, report.clips) == ("folder", 2)
-    assert [problem.text.split(",")[0] for problem in report.problems] == ["this video has a single labelled frame"]
+    assert [problem.text.split(",")[0] for problem in report.problems] == ["this video has a single labeled frame"]
     assert "c1" in str(report.problems[0].path)
     assert not report.errors
 
@@ -427,7 +427,7 @@ def test_images_and_masks_of_clips_are_videos_and_those_of_pictures_are_not(tmp_
     for number, name in enumerate(("cat", "dog", "emu", "fox")):
         for path in (tmp_path / "stills").glob(f"*/{number:05d}.*"):
             path.rename(path.with_stem(name))
-    found = {folder.name: layout.name for layout, folder in recognise(tmp_path)}
+    found = {folder.name: layout.name for layout, folder in recognize(tmp_path)}
     assert found == {"clips": "folder", "parallel": "folder", "stills": "folder-stills"}
     assert [video.name for video in read_videos("folder", tmp_path / "clips")] == ["c1"]
 
@@ -438,15 +438,15 @@ def test_a_folder_of_picture_sets_with_numbered_names_is_no_folder_of_clips(tmp_
             stem = f"{name}-{number:04d}"
             picture(tmp_path / name / "images" / f"{stem}.jpg", size=(height, width))
             mask(tmp_path / name / "masks" / f"{stem}.png", np.eye(height, width, dtype=np.uint8))
-    found = {folder.name: layout.name for layout, folder in recognise(tmp_path)}
+    found = {folder.name: layout.name for layout, folder in recognize(tmp_path)}
     assert found == {"animals": "folder-stills", "pets": "folder-stills"}
 
 
 @pytest.mark.parametrize("name", ["big", "ecssd", "HRSOD", "fss"])
 def test_a_name_alone_makes_no_set(tmp_path: Path, name: str) -> None:
     own_clip(tmp_path / name / "c1")
-    assert [(layout.name, folder.name) for layout, folder in recognise(tmp_path)] == [("folder", name)]
-    assert [(layout.name, folder.name) for layout, folder in recognise(tmp_path / name)] == [("folder", name)]
+    assert [(layout.name, folder.name) for layout, folder in recognize(tmp_path)] == [("folder", name)]
+    assert [(layout.name, folder.name) for layout, folder in recognize(tmp_path / name)] == [("folder", name)]
 
 
 def test_sets_are_found_at_any_depth(tmp_path: Path) -> None:
@@ -454,7 +454,7 @@ def test_sets_are_found_at_any_depth(tmp_path: Path) -> None:
     davis(tmp_path / "b" / "c" / "d" / "DAVIS")
     own_clip(tmp_path / "b" / "mine" / "c1")
     (tmp_path / "b" / "loop").symlink_to(tmp_path)
-    found = {layout.name: folder.relative_to(tmp_path).as_posix() for layout, folder in recognise(tmp_path)}
+    found = {layout.name: folder.relative_to(tmp_path).as_posix() for layout, folder in recognize(tmp_path)}
     assert found.pop("davis2017") == "b/c/d/DAVIS"
     assert found == {"ecssd": "a/stills/ECSSD", "folder": "b/mine"}
     assert len(read_stills("ecssd", tmp_path)) == 4

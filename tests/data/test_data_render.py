@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from data_folders import clip, davis, grey, mask, picture, squares
+from data_folders import clip, davis, gray, mask, picture, squares
 from PIL import Image
 
 from vosformer.cli.data import compose, parse_size
@@ -65,7 +65,7 @@ def test_assets_of_every_kind_are_found(tmp_path):
     picture(tmp_path / "pictures/images/a.jpg")
     mask(tmp_path / "pictures/masks/a.png", squares())
     clip(tmp_path / "mine/walk/frames", tmp_path / "mine/walk/masks")
-    grey(tmp_path / "sprites/dot.png", np.full((8, 8, 4), 200, np.uint8))
+    gray(tmp_path / "sprites/dot.png", np.full((8, 8, 4), 200, np.uint8))
     assets = find_assets(tmp_path)
     assert sorted(video.name for video in assets.videos) == ["composed-000", "walk"]
     assert [still.image.name for still in assets.stills] == ["a.jpg"]

@@ -36,13 +36,13 @@ def pasted(
     return image, labels
 
 
-def centre(labels: np.ndarray) -> list[float]:
-    """(x, y) of what is labelled."""
+def center(labels: np.ndarray) -> list[float]:
+    """(x, y) of what is labeled."""
     return [float(places.mean()) for places in np.nonzero(labels)[::-1]]
 
 
 def backdrop(camera: Motion) -> StillBackdrop:
-    """Grey, with an object of 10 x 10 pixels in the middle."""
+    """Gray, with an object of 10 x 10 pixels in the middle."""
     picture, labels = np.full((*SIZE, 3), 90, np.uint8), np.zeros(SIZE, np.uint8)
     picture[25:35, 35:45], labels[25:35, 35:45] = 220, 1
     return StillBackdrop(picture, labels, camera, SIZE, 1.0)
@@ -51,9 +51,9 @@ def backdrop(camera: Motion) -> StillBackdrop:
 def test_the_camera_moves_the_backdrop_its_labels_and_what_is_in_the_world():
     pan = moving(x=Curve(0, 0.1))  # a tenth of the short side a frame
     image, labels, camera = backdrop(pan).frame(2)
-    assert centre(labels == 1) == [39.5 + 12, 29.5]
+    assert center(labels == 1) == [39.5 + 12, 29.5]
     np.testing.assert_array_equal(labels == 1, image[..., 0] > 155)
-    world, screen = (centre(pasted(2, camera, world=way)[1]) for way in (True, False))
+    world, screen = (center(pasted(2, camera, world=way)[1]) for way in (True, False))
     assert world == [screen[0] + 12, screen[1]]
 
 
@@ -86,7 +86,7 @@ def test_deformation_bends_picture_and_mask_alike_and_goes_on_over_time():
 def test_a_bend_moves_its_points_as_they_sway():
     sway = np.array([[0.1, 0.0], [0.0, 0.05], [0.02, 0.03]])
     bend = Bend(np.array([[0.1, 0.2], [0.8, 0.3], [0.4, 0.9]]), sway, np.full((3, 2), 20.0), np.zeros((3, 2)))
-    x, y = (np.asarray(axis, np.float32)[None] for axis in ((bend.centres * [80, 60]).T))
+    x, y = (np.asarray(axis, np.float32)[None] for axis in ((bend.centers * [80, 60]).T))
     np.testing.assert_allclose(bend.offsets(5, x, y, (60, 80))[0], sway * 80, atol=0.1)  # a quarter of the period: the farthest
     np.testing.assert_allclose(bend.offsets(10, x, y, (60, 80)), 0, atol=1e-4)
     assert bend.reach == pytest.approx(0.1)
@@ -163,7 +163,7 @@ def test_light_changes_over_time():
 
 
 class Numbers:
-    """A video of 4 frames whose grey value tells which one it is."""
+    """A video of 4 frames whose gray value tells which one it is."""
 
     def __len__(self) -> int:
         return 4
@@ -187,7 +187,7 @@ def test_random_scenes_have_all_of_it_now_and_then():
         "wobble": np.mean([layer.wobble[0] > 0 for layer in layers]),
         "shutter": np.mean([layer.shutter > 0 for layer in layers]),
         "world": np.mean([layer.world for layer in layers]),
-        "unlabelled": np.mean([layer.label == 0 for layer in layers]),
+        "unlabeled": np.mean([layer.label == 0 for layer in layers]),
         "waving exposure": np.mean([bool(scene.light.exposure.waves) for scene in scenes]),
         "gamma": np.mean([scene.light.gamma != 1 for scene in scenes]),
         "ramp": np.mean([scene.light.ramp[0] > 0 for scene in scenes]),
@@ -198,7 +198,7 @@ def test_random_scenes_have_all_of_it_now_and_then():
         "wobble": 0.6,
         "shutter": 0.5,
         "world": 0.7,
-        "unlabelled": 0.3,
+        "unlabeled": 0.3,
         "waving exposure": 0.3,
         "gamma": 0.3,
         "ramp": 0.3,

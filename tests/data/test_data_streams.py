@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from data_folders import davis, grey, picture, squares, youtube
+from data_folders import davis, gray, picture, squares, youtube
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -83,7 +83,7 @@ def test_pair_sampling(seed, length, max_gap):
 
 
 def test_pair_sampling_gaps_of_simvos():
-    """DAVIS: 1..9; YouTube-VOS, where the largest jump is 10 // 5 = 2: always the next labelled frame."""
+    """DAVIS: 1..9; YouTube-VOS, where the largest jump is 10 // 5 = 2: always the next labeled frame."""
     gaps = {abs(np.diff(PairSampling()(np.random.default_rng(s), full(80), 10))[0]) for s in range(300)}
     assert gaps == set(range(1, 10))
     assert {abs(np.diff(PairSampling()(np.random.default_rng(s), full(80), 2))[0]) for s in range(50)} == {1}
@@ -138,7 +138,7 @@ def root(tmp_path):
     youtube(tmp_path / "YouTube/train")
     for name in ("a", "b", "c"):
         picture(tmp_path / f"ECSSD/images/{name}.jpg")
-        grey(tmp_path / f"ECSSD/ground_truth_mask/{name}.png", squares((255,)))
+        gray(tmp_path / f"ECSSD/ground_truth_mask/{name}.png", squares((255,)))
     return tmp_path
 
 
@@ -214,7 +214,7 @@ def test_gaps_follow_the_curriculum(root):
 
 def test_a_set_without_any_object_is_an_error(tmp_path):
     picture(tmp_path / "ECSSD/images/a.jpg")
-    grey(tmp_path / "ECSSD/ground_truth_mask/a.png", squares(()))
+    gray(tmp_path / "ECSSD/ground_truth_mask/a.png", squares(()))
     stream = StillClips(read_stills("ecssd", tmp_path), replace(augment.AOT_STILL, crop=32), Selection(merge=1.0), 2)
     with pytest.raises(DataError, match=r"show no object, the last .*a.jpg"):
         stream[0]
@@ -231,7 +231,7 @@ def test_streams_start_at_zero_and_need_data():
 
     with pytest.raises(IndexError, match="start at 0"):
         Empty()[-1]
-    with pytest.raises(DataError, match="no labelled picture"):
+    with pytest.raises(DataError, match="no labeled picture"):
         StillClips([], None, None, 2)
     with pytest.raises(DataError, match="no video"):
         VideoClips([], None, None, None)

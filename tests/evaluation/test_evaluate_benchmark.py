@@ -34,14 +34,14 @@ def frame_labels(t, ids, seed=0):
     return labels
 
 
-def write(root, images, masks, name, ids_at, labelled=None, seed=0, size=SIZE):
-    """Frames whose red channel is the truth (frame number in green), and masks of the frames `labelled`."""
+def write(root, images, masks, name, ids_at, labeled=None, seed=0, size=SIZE):
+    """Frames whose red channel is the truth (frame number in green), and masks of the frames `labeled`."""
     (root / images / name).mkdir(parents=True)
     (root / masks / name).mkdir(parents=True)
     for t, ids in ids_at.items():
         labels = frame_labels(t, ids, seed)[: size[0], : size[1]]
         Image.fromarray(np.dstack([labels, np.full_like(labels, t), labels * 0])).save(root / images / name / f"{t:05d}.png")
-        if labelled is None or t in labelled:
+        if labeled is None or t in labeled:
             Image.fromarray(labels).save(root / masks / name / f"{t:05d}.png")
 
 
@@ -108,8 +108,8 @@ def test_another_split(davis, tmp_path):
 def _youtube(root):
     seen = {t: (1,) if t < 10 else (1, 4) for t in range(5, 22)}
     every = dict.fromkeys(range(5), ()) | seen
-    write(root, "valid/JPEGImages", "valid/Annotations", "v", {t: every[t] for t in range(0, 21, 5)}, labelled={5, 10})
-    write(root, "valid_all_frames/JPEGImages", "unused", "v", every, labelled=set())
+    write(root, "valid/JPEGImages", "valid/Annotations", "v", {t: every[t] for t in range(0, 21, 5)}, labeled={5, 10})
+    write(root, "valid_all_frames/JPEGImages", "unused", "v", every, labeled=set())
     objects = {"1": ["00005", "00010", "00015"], "4": ["00010", "00015"]}
     entries = {i: {"category": "x", "frames": frames} for i, frames in objects.items()}
     (root / "valid" / "meta.json").write_text(json.dumps({"videos": {"v": {"objects": entries}}}))
@@ -229,8 +229,8 @@ def test_own_clips_may_lie_as_for_training(tmp_path):
 
 def test_own_clips_are_scored_where_they_have_true_masks(tmp_path):
     root = tmp_path / "mine"
-    for name, labelled in (("none", [0]), ("two", [0, 3]), ("all", None)):
-        write(root, "images", "masks", name, dict.fromkeys(range(5), (7,)), labelled=labelled)
+    for name, labeled in (("none", [0]), ("two", [0, 3]), ("all", None)):
+        write(root, "images", "masks", name, dict.fromkeys(range(5), (7,)), labeled=labeled)
     report = run("folder", root, tmp_path / "out")[1].report
     assert [sequence.name for sequence in report.sequences] == ["all", "two"]
     assert report.jf == 1
@@ -365,7 +365,7 @@ def test_frames_in_full_resolution(davis, tmp_path):
 
 def test_frames_at_twice_the_rate(tmp_path):
     root = tmp_path / "vost"
-    write(root, "JPEGImages_10fps", "unused", "v", dict.fromkeys(range(9), (1,)), labelled=set())
+    write(root, "JPEGImages_10fps", "unused", "v", dict.fromkeys(range(9), (1,)), labeled=set())
     write(root, "JPEGImages", "Annotations", "v", dict.fromkeys(range(0, 9, 2), (1,)))
     (root / "ImageSets").mkdir()
     (root / "ImageSets" / "val.txt").write_text("v\n")

@@ -1,4 +1,4 @@
-"""Any labelled video -> any format -> the same labelled video, wherever the format can hold it."""
+"""Any labeled video -> any format -> the same labeled video, wherever the format can hold it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from vosformer.errors import InputError, OutputError
-from vosformer.formats import FORMATS, LabelledFrame, LabelledVideo, Mask, ObjectInfo, read, recognize, write
+from vosformer.formats import FORMATS, LabeledFrame, LabeledVideo, Mask, ObjectInfo, read, recognize, write
 from vosformer.formats.polygons import edge_rings, fill_edges, one_ring
 from vosformer.io import open_source
 
@@ -27,7 +27,7 @@ names = st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs", "Zl
 
 
 @st.composite
-def videos(draw: st.DrawFn) -> LabelledVideo:
+def videos(draw: st.DrawFn) -> LabeledVideo:
     """A few small frames with overlapping masks of any shape, gaps between frames, frames without objects."""
     height, width = draw(st.integers(1, 8)), draw(st.integers(1, 8))
     ids = draw(st.lists(st.integers(1, 255), min_size=1, max_size=3, unique=True))
@@ -37,25 +37,25 @@ def videos(draw: st.DrawFn) -> LabelledVideo:
         present = [i for i in ids if draw(st.booleans())]
         masks = {i: draw(arrays(bool, (height, width))) for i in present}
         scores = {i: draw(st.sampled_from([0.25, 1.0])) for i, mask in masks.items() if mask.any()}
-        frames.append(LabelledFrame(number, f"{number:05d}", {i: Mask.of(m) for i, m in masks.items() if m.any()}, scores))
+        frames.append(LabeledFrame(number, f"{number:05d}", {i: Mask.of(m) for i, m in masks.items() if m.any()}, scores))
     color = st.none() | st.tuples(*[st.integers(0, 255)] * 3)
     objects = [ObjectInfo(i, draw(names), draw(st.sampled_from(["", "dog", "red <car> & co"])), draw(color)) for i in ids]
     fps = draw(st.sampled_from([None, Fraction(25), Fraction(24000, 1001)]))
-    return LabelledVideo.of("clip", frames, objects, (height, width), fps=fps, length=draw(st.integers(7, 9)))
+    return LabeledVideo.of("clip", frames, objects, (height, width), fps=fps, length=draw(st.integers(7, 9)))
 
 
-def pixels(video: LabelledVideo) -> dict[int, dict[int, list[list[bool]]]]:
+def pixels(video: LabeledVideo) -> dict[int, dict[int, list[list[bool]]]]:
     return {f.number: {i: m.pixels().tolist() for i, m in sorted(f.masks.items()) if m.area} for f in video.frames}
 
 
-def flat(video: LabelledVideo) -> dict[int, list[list[int]]]:
+def flat(video: LabeledVideo) -> dict[int, list[list[int]]]:
     return {f.number: f.labels(video.height, video.width).tolist() for f in video.frames}
 
 
 @pytest.mark.parametrize("name", [name for name in WRITTEN if name not in ("yolo", "xanylabeling", "rgba")])
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(video=videos())
-def test_what_a_format_holds_comes_back(name: str, video: LabelledVideo) -> None:
+def test_what_a_format_holds_comes_back(name: str, video: LabeledVideo) -> None:
     form = FORMATS[name]
     if "empty" not in form.holds and not any(frame.masks for frame in video.frames):
         return
@@ -93,10 +93,10 @@ def test_what_a_format_holds_comes_back(name: str, video: LabelledVideo) -> None
 
 @settings(max_examples=15, deadline=None)
 @given(video=videos())
-def test_yolo_holds_simple_shapes_of_categories(video: LabelledVideo) -> None:
+def test_yolo_holds_simple_shapes_of_categories(video: LabeledVideo) -> None:
     """A part without holes comes back exactly; where parts are joined, only by a bridge of one pixel; the notes say so."""
     objects = {i: item._replace(category=f"kind {i}") for i, item in video.objects.items()}
-    video = LabelledVideo(**{**video.__dict__, "objects": objects})
+    video = LabeledVideo(**{**video.__dict__, "objects": objects})
     with TemporaryDirectory() as folder:
         notes = " ".join(write(video, Path(folder) / "y", "yolo"))
         found = read(Path(folder) / "y", size=(video.height, video.width))
@@ -130,12 +130,12 @@ def test_run_lengths_are_read_and_checked(mask: np.ndarray) -> None:
         Mask.of_rle({"size": [mask.shape[0] + 1, mask.shape[1]], "counts": known.counts})
 
 
-def disks() -> LabelledVideo:
+def disks() -> LabeledVideo:
     y, x = np.mgrid[:40, :60]
     ring = (np.hypot(y - 20, x - 20) < 12) & (np.hypot(y - 20, x - 20) > 5)
     boxes = (abs(y - 20) < 4) & ((abs(x - 40) < 4) | (abs(x - 54) < 3))
-    frames = [LabelledFrame(n, f"{n:05d}", {1: Mask.of(np.roll(ring, n, 1)), 7: Mask.of(boxes)}) for n in range(3)]
-    return LabelledVideo.of("clip", frames, [ObjectInfo(7, "boxes", "box", (1, 2, 3))], fps=Fraction(30))
+    frames = [LabeledFrame(n, f"{n:05d}", {1: Mask.of(np.roll(ring, n, 1)), 7: Mask.of(boxes)}) for n in range(3)]
+    return LabeledVideo.of("clip", frames, [ObjectInfo(7, "boxes", "box", (1, 2, 3))], fps=Fraction(30))
 
 
 @pytest.mark.parametrize("name", WRITTEN)
@@ -164,7 +164,7 @@ def test_what_is_there_is_not_overwritten(tmp_path: Path) -> None:
 def test_a_failed_write_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(disks(), tmp_path / "objects", "objects")
     before = sorted(p.name for p in tmp_path.rglob("*"))
-    large = LabelledVideo.of("clip", [LabelledFrame(0, "00000", {1000: Mask.of(np.ones((4, 4)))})])
+    large = LabeledVideo.of("clip", [LabeledFrame(0, "00000", {1000: Mask.of(np.ones((4, 4)))})])
     with pytest.raises(OutputError, match="999"):
         write(large, tmp_path / "objects", "mots-png", overwrite=True)
     assert sorted(p.name for p in tmp_path.rglob("*")) == before

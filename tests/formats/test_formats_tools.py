@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from vosformer.formats import LabelledFrame, LabelledVideo, Mask, ObjectInfo, read, write
+from vosformer.formats import LabeledFrame, LabeledVideo, Mask, ObjectInfo, read, write
 from vosformer.formats.cvat import decode_mask, encode_mask
 from vosformer.formats.labelstudio import decode_rle, encode_rle
 from vosformer.io import open_source
@@ -22,7 +22,7 @@ MASKS = arrays(bool, st.tuples(st.integers(1, 12), st.integers(1, 12)))
 
 
 @pytest.fixture
-def video() -> LabelledVideo:
+def video() -> LabeledVideo:
     """A ring (with a hole) and a disk that moves, on 3 frames; the disk is gone in the last one."""
     y, x = np.mgrid[:H, :W]
     ring = (np.hypot(y - 20, x - 18) < 12) & (np.hypot(y - 20, x - 18) > 5)
@@ -31,9 +31,9 @@ def video() -> LabelledVideo:
         masks = {3: Mask.of(ring)}
         if number < 2:
             masks[7] = Mask.of(np.hypot(y - 20, x - 40 - 3 * number) < 8)
-        frames.append(LabelledFrame(number, f"{number:05d}", masks))
+        frames.append(LabeledFrame(number, f"{number:05d}", masks))
     objects = [ObjectInfo(3, "the ring", "ring", (250, 0, 9)), ObjectInfo(7, "", "disk")]
-    return LabelledVideo.of("clip", frames, objects, fps=Fraction(30))
+    return LabeledVideo.of("clip", frames, objects, fps=Fraction(30))
 
 
 def source() -> object:
@@ -41,7 +41,7 @@ def source() -> object:
     return open_source(rng.integers(0, 255, (3, H, W, 3), np.uint8))
 
 
-def test_pycocotools_loads_coco(video: LabelledVideo, tmp_path: Path) -> None:
+def test_pycocotools_loads_coco(video: LabeledVideo, tmp_path: Path) -> None:
     from pycocotools.coco import COCO
 
     for name in ("coco", "coco-polygons"):
@@ -74,7 +74,7 @@ def test_label_studio_sdk_reads_our_brush_and_we_read_its(mask: np.ndarray) -> N
     assert np.array_equal(decode_rle([int(v) for v in brush.mask2rle(mask.astype(np.uint8) * 255)], *mask.shape), mask)
 
 
-def test_label_studio_accepts_tasks_for_the_configuration(video: LabelledVideo, tmp_path: Path) -> None:
+def test_label_studio_accepts_tasks_for_the_configuration(video: LabeledVideo, tmp_path: Path) -> None:
     label_interface = pytest.importorskip("label_studio_sdk.label_interface", reason="label-studio-sdk is not installed")
     write(video, tmp_path / "ls", "labelstudio")
     interface = label_interface.LabelInterface((tmp_path / "ls" / "config.xml").read_text())
@@ -84,7 +84,7 @@ def test_label_studio_accepts_tasks_for_the_configuration(video: LabelledVideo, 
 
 
 @pytest.mark.parametrize(("name", "form"), [("cvat-images", "cvat"), ("coco", "coco_instances"), ("datumaro", "datumaro")])
-def test_datumaro_finds_the_same_masks(name: str, form: str, video: LabelledVideo, tmp_path: Path) -> None:
+def test_datumaro_finds_the_same_masks(name: str, form: str, video: LabeledVideo, tmp_path: Path) -> None:
     dm = pytest.importorskip("datumaro", reason="datumaro is not installed")
     images = source()
     if name == "datumaro":
@@ -111,7 +111,7 @@ def test_datumaro_finds_the_same_masks(name: str, form: str, video: LabelledVide
             assert names[ann.label] == video.objects[i].category
 
 
-def test_datumaro_reads_cvat_video_tracks(video: LabelledVideo, tmp_path: Path) -> None:
+def test_datumaro_reads_cvat_video_tracks(video: LabeledVideo, tmp_path: Path) -> None:
     dm = pytest.importorskip("datumaro", reason="datumaro is not installed")
     write(video, tmp_path / "annotations.xml", "cvat-video")
     dataset = dm.Dataset.import_from(str(tmp_path), "cvat")
@@ -125,7 +125,7 @@ def test_datumaro_reads_cvat_video_tracks(video: LabelledVideo, tmp_path: Path) 
         assert mask == video.frames[number].masks[int(ann.attributes["track_id"])]
 
 
-def test_datumaro_reads_mots(video: LabelledVideo, tmp_path: Path) -> None:
+def test_datumaro_reads_mots(video: LabeledVideo, tmp_path: Path) -> None:
     dm = pytest.importorskip("datumaro", reason="datumaro is not installed")
     write(video, tmp_path / "train", "mots-png", pictures=source())
     dataset = dm.Dataset.import_from(str(tmp_path), "mots")
@@ -135,7 +135,7 @@ def test_datumaro_reads_mots(video: LabelledVideo, tmp_path: Path) -> None:
         assert {i: m.tolist() for i, m in found.items()} == {i: m.pixels().tolist() for i, m in frame.masks.items()}
 
 
-def test_supervision_loads_coco_and_yolo(video: LabelledVideo, tmp_path: Path) -> None:
+def test_supervision_loads_coco_and_yolo(video: LabeledVideo, tmp_path: Path) -> None:
     sv = pytest.importorskip("supervision", reason="supervision is not installed")
     root = tmp_path / "yolo"
     write(video, root, "yolo", pictures=source())
@@ -172,11 +172,11 @@ def trackeval_settings(folder: Path, **more: object) -> dict[str, object]:
     return {**names, "PRINT_CONFIG": False, **more}
 
 
-def test_trackeval_scores_mots_as_perfect(video: LabelledVideo, tmp_path: Path) -> None:
+def test_trackeval_scores_mots_as_perfect(video: LabeledVideo, tmp_path: Path) -> None:
     """The truth as its own result: HOTA 1 through trackeval's reader of KITTI MOTS text."""
     trackeval = pytest.importorskip("trackeval", reason="trackeval is not installed")
     objects = {i: item._replace(category="car" if i == 3 else "pedestrian") for i, item in video.objects.items()}
-    video = LabelledVideo(**{**video.__dict__, "objects": objects})
+    video = LabeledVideo(**{**video.__dict__, "objects": objects})
     for folder in ("gt/label_02", "trackers/ours/data"):
         (tmp_path / folder).mkdir(parents=True)
         write(video, tmp_path / folder / "0000.txt", "mots-txt")
@@ -188,7 +188,7 @@ def test_trackeval_scores_mots_as_perfect(video: LabelledVideo, tmp_path: Path) 
         assert int(np.max(found["HOTA_TP"])) == (3 if kind == "car" else 2)
 
 
-def test_trackeval_reads_youtube_vis(video: LabelledVideo, tmp_path: Path) -> None:
+def test_trackeval_reads_youtube_vis(video: LabeledVideo, tmp_path: Path) -> None:
     trackeval = pytest.importorskip("trackeval", reason="trackeval is not installed")
     (tmp_path / "gt" / "youtube_vis_train_sub_split").mkdir(parents=True)
     data = tmp_path / "trackers" / "youtube_vis_train_sub_split" / "ours" / "data"
@@ -208,7 +208,7 @@ def test_trackeval_reads_youtube_vis(video: LabelledVideo, tmp_path: Path) -> No
         assert found == [[mask.pixels().tolist() for mask in frame.masks.values()] for frame in video.frames]
 
 
-def test_ultralytics_and_labelme_rasterize_our_polygons_as_we_do(video: LabelledVideo, tmp_path: Path) -> None:
+def test_ultralytics_and_labelme_rasterize_our_polygons_as_we_do(video: LabeledVideo, tmp_path: Path) -> None:
     """labelme's and Ultralytics' way of filling, written down here: Pillow's polygon, OpenCV's after cutting to whole pixels."""
     import cv2
     from PIL import Image, ImageDraw
@@ -227,7 +227,7 @@ def test_ultralytics_and_labelme_rasterize_our_polygons_as_we_do(video: Labelled
     assert np.array_equal(pixels > 0, disk)
 
 
-def test_what_supervision_writes_is_read(video: LabelledVideo, tmp_path: Path) -> None:
+def test_what_supervision_writes_is_read(video: LabeledVideo, tmp_path: Path) -> None:
     """A data set that supervision saves as COCO and YOLO comes back with the same masks."""
     sv = pytest.importorskip("supervision", reason="supervision is not installed")
     write(video, tmp_path / "coco.json", "coco")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from dummy_models import ColourModel, flat_clip
+from dummy_models import ColorModel, flat_clip
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -29,7 +29,7 @@ def areas(out: Path, number: int) -> list[bool]:
 
 def run(out: Path, masks, **options):
     sinks = [LabelImages(out / "masks"), ObjectImages(out / "objects"), ScoresFile(out / "scores.csv")]
-    return track(open_source(np.stack(IMAGES)), masks, Session(ColourModel()), sinks, **options)
+    return track(open_source(np.stack(IMAGES)), masks, Session(ColorModel()), sinks, **options)
 
 
 def mask_folder(path: Path, masks: dict[int, np.ndarray]) -> Path:
@@ -50,7 +50,7 @@ def test_an_object_is_absent_where_the_user_says_so(tmp_path: Path) -> None:
 def test_an_object_that_really_left_comes_back_after_its_absence(tmp_path: Path) -> None:
     gone = flat_clip((1,), FRAMES, (65, 97))[0]
     images = [gone[n] if 4 <= n <= 6 else IMAGES[n] for n in range(FRAMES)]
-    session, folder = Session(ColourModel()), LabelImages(tmp_path)
+    session, folder = Session(ColorModel()), LabelImages(tmp_path)
     track(open_source(np.stack(images)), {0: LABELS[0]}, session, [folder], absent=parse_absences(["2:4-6"]))
     assert areas(tmp_path, 2) == [n not in (4, 5, 6) for n in range(10)]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from dummy_models import ColourModel, PerObjectColourModel, flat_clip
+from dummy_models import ColorModel, PerObjectColorModel, flat_clip
 from pycocotools import mask as coco
 
 from vosformer.errors import InputError
@@ -28,12 +28,12 @@ class Collect(Sink):
 
 
 def predictor(model=None) -> VideoPredictor:
-    return VideoPredictor(Session(model or ColourModel(), device="cpu", dtype="fp32"))
+    return VideoPredictor(Session(model or ColorModel(), device="cpu", dtype="fp32"))
 
 
 def tracked(images, masks, direction, model=None) -> dict[int, np.ndarray]:
     sink = Collect()
-    track(Arrays(images), masks, Session(model or ColourModel(), device="cpu", dtype="fp32"), [sink], direction=direction)
+    track(Arrays(images), masks, Session(model or ColorModel(), device="cpu", dtype="fp32"), [sink], direction=direction)
     return sink.labels
 
 
@@ -43,7 +43,7 @@ def as_labels(ids, logits) -> np.ndarray:
     return sum(i * (logits[n, 0] > 0).numpy().astype(np.int32) for n, i in enumerate(ids))
 
 
-@pytest.mark.parametrize("model", [ColourModel, PerObjectColourModel])
+@pytest.mark.parametrize("model", [ColorModel, PerObjectColorModel])
 def test_propagation_gives_the_masks_of_track(model):
     images, labels = flat_clip((1, 7), 6)
     video = predictor(model())
@@ -150,7 +150,7 @@ def test_what_does_not_fit_is_told():
 @pytest.mark.parametrize("settings", [{}, {"scales": (1.0, 1.25), "flip": True}])
 def test_margins_are_above_zero_exactly_where_the_label_is(settings):
     images, labels = flat_clip((3, 5, 9), 3)
-    session = Session(ColourModel(), device="cpu", dtype="fp32", **settings)
+    session = Session(ColorModel(), device="cpu", dtype="fp32", **settings)
     for n, image in enumerate(images):
         prediction = session.step(image, labels[0] if n == 0 else None)
         margins = prediction.margins()
@@ -161,7 +161,7 @@ def test_margins_are_above_zero_exactly_where_the_label_is(settings):
 
 def test_boxes_and_coco():
     images, labels = flat_clip((3, 5), 2)
-    prediction = Session(ColourModel(), device="cpu", dtype="fp32").step(images[0], labels[0])
+    prediction = Session(ColorModel(), device="cpu", dtype="fp32").step(images[0], labels[0])
     rows, columns = np.nonzero(labels[0] == 5)
     assert prediction.boxes()[5] == (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
     for annotation in prediction.to_coco(image_id=4, category_id=2):
@@ -173,7 +173,7 @@ def test_boxes_and_coco():
 def test_supervision():
     supervision = pytest.importorskip("supervision", reason="the package supervision is not installed")
     images, labels = flat_clip((3, 5), 2)
-    prediction = Session(ColourModel(), device="cpu", dtype="fp32").step(images[0], labels[0])
+    prediction = Session(ColorModel(), device="cpu", dtype="fp32").step(images[0], labels[0])
     found = prediction.to_supervision()
     assert isinstance(found, supervision.Detections)
     assert found.tracker_id.tolist() == [3, 5]

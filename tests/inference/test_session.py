@@ -1,4 +1,4 @@
-"""What a session promises, seen with models that match colours (`dummy_models.py`)."""
+"""What a session promises, seen with models that match colors (`dummy_models.py`)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from dummy_models import ColourModel, PerObjectColourModel, flat_clip
+from dummy_models import ColorModel, PerObjectColorModel, flat_clip
 
 from vosformer.errors import DeviceError, InputError, OutputError
 from vosformer.geometry import MEAN, STD, Geometry, crop
@@ -16,7 +16,7 @@ from vosformer.inference.session import Session
 from vosformer.policy import EveryK
 from vosformer.registry import variant
 
-MODELS = [ColourModel, PerObjectColourModel]
+MODELS = [ColorModel, PerObjectColorModel]
 
 
 def session(model: type, **settings) -> Session:
@@ -81,7 +81,7 @@ def test_later_objects_and_more_than_a_slot_holds(model):
     out = s.step(images[3])
     for i in ids:
         # Object 3 joins the slot of 1 and 2, whose memory of frame 0 holds it as background: its edges waver.
-        joins = model is ColourModel and i == 3
+        joins = model is ColorModel and i == 3
         assert iou(out.labels == i, labels[3] == i) > (0.65 if joins else 0.8), i
 
 
@@ -131,7 +131,7 @@ def test_a_correction_wins_and_changes_what_follows(model):
 
 def test_an_absent_object_can_be_declared():
     images, labels = flat_clip((1, 2))
-    s = session(ColourModel)
+    s = session(ColorModel)
     s.step(images[0], labels[0])
     out = s.step(images[1], np.zeros_like(labels[0]), ids=(2,))
     assert not (out.labels == 2).any()
@@ -164,10 +164,10 @@ def test_states_branch_save_and_restore(model, tmp_path):
 )
 def test_states_of_another_model_or_setting_are_refused(tmp_path, other, odd):
     images, labels = flat_clip((1,), 2)
-    first = session(ColourModel)
+    first = session(ColorModel)
     first.step(images[0], labels[0])
     first.save(tmp_path / "state.safetensors")
-    second = session(PerObjectColourModel if odd == "model" else ColourModel, **other)
+    second = session(PerObjectColorModel if odd == "model" else ColorModel, **other)
     with pytest.raises(InputError, match=rf"state.safetensors is of a session of another {odd}"):
         second.load(tmp_path / "state.safetensors")
     with pytest.raises(InputError, match=f"the state is of a session of another {odd}"):
@@ -185,7 +185,7 @@ def test_other_weights_are_another_model():
 
 
 def test_a_broken_state_file_is_refused(tmp_path):
-    s = session(ColourModel)
+    s = session(ColorModel)
     for content in (b"", b"hello", b"\x08\0\0\0\0\0\0\0{}      "):
         (tmp_path / "x").write_bytes(content)
         with pytest.raises(InputError, match="x: "):
@@ -208,28 +208,28 @@ def test_views_are_averaged(model):
 
 def test_memory_stays_within_its_bound():
     images, labels = flat_clip((1, 2), frames=30)
-    s = session(ColourModel, memory="paper")
+    s = session(ColorModel, memory="paper")
     s.step(images[0], labels[0])
     one = s.memory_bytes
     for image in images[1:]:
         s.step(image)
     assert s.memory_bytes > 5 * one
-    bounded = session(ColourModel, memory="paper", max_memory_mb=3.5 * one / 1e6)
+    bounded = session(ColorModel, memory="paper", max_memory_mb=3.5 * one / 1e6)
     bounded.step(images[0], labels[0])
     for image in images[1:]:
         out = bounded.step(image)
         assert bounded.memory_bytes <= 3.5 * one
     assert iou(out.labels == 1, labels[-1] == 1) > 0.8
     with pytest.raises(InputError, match="one remembered frame takes"):
-        session(ColourModel, max_memory_mb=0.001).step(images[0], labels[0])
+        session(ColorModel, max_memory_mb=0.001).step(images[0], labels[0])
 
 
 def test_a_bound_that_later_objects_make_narrow():
     images, labels = flat_clip((1,), 12)
-    usual = session(PerObjectColourModel, memory="paper")
+    usual = session(PerObjectColorModel, memory="paper")
     usual.step(images[0], labels[0])
     one = usual.memory_bytes
-    bounded = session(PerObjectColourModel, memory=EveryK(1, 8), max_memory_mb=8.5 * one / 1e6)
+    bounded = session(PerObjectColorModel, memory=EveryK(1, 8), max_memory_mb=8.5 * one / 1e6)
     for number, image in enumerate(images[:10]):
         bounded.step(image, labels[0] if number == 0 else None)
     assert bounded.memory_bytes == 8 * one
@@ -243,7 +243,7 @@ def test_a_bound_that_later_objects_make_narrow():
 
 def test_states_move_between_devices(tmp_path):
     images, labels = flat_clip((1, 2), 6)
-    s = session(ColourModel)
+    s = session(ColorModel)
     for number, image in enumerate(images[:4]):
         s.step(image, labels[0] if number == 0 else None)
     state = s.state
@@ -251,7 +251,7 @@ def test_states_move_between_devices(tmp_path):
     held = [tensor for cohort in there.views[0] for tensor in cohort.memory.export()[0].values()]
     assert held
     assert all(tensor.is_meta for tensor in held)
-    other = session(ColourModel)
+    other = session(ColorModel)
     other.state = state
     assert all(np.array_equal(other.step(image).labels, s.step(image).labels) for image in images[4:])
 
@@ -286,23 +286,23 @@ def test_predictions_can_be_sent_to_other_processes(model):
 
 def test_ids_that_say_nothing():
     images, labels = flat_clip((1, 2))
-    s = session(ColourModel)
+    s = session(ColorModel)
     s.step(images[0], labels[0])
     with pytest.raises(InputError, match="without labels"):
         s.step(images[1], ids=[1])
     with pytest.raises(InputError, match="whole numbers"):
         s.step(images[1], labels[1], ids=[1.5, 2.0])
     with pytest.raises(InputError, match="scales are"):
-        session(ColourModel, scales=["1"])
+        session(ColorModel, scales=["1"])
     with pytest.raises(InputError, match="memory is 5"):
-        session(ColourModel, memory=5)
+        session(ColorModel, memory=5)
 
 
 def test_objects_that_the_bound_has_no_room_for_change_nothing():
     images, labels = flat_clip((1,), 4)
-    usual = session(PerObjectColourModel)
+    usual = session(PerObjectColorModel)
     usual.step(images[0], labels[0])
-    bounded = session(PerObjectColourModel, max_memory_mb=1.5 * usual.memory_bytes / 1e6)
+    bounded = session(PerObjectColorModel, max_memory_mb=1.5 * usual.memory_bytes / 1e6)
     bounded.step(images[0], labels[0])
     many = labels[1].copy()
     many.ravel()[:30] = np.arange(10, 40)
@@ -315,12 +315,12 @@ def test_objects_that_the_bound_has_no_room_for_change_nothing():
 @pytest.mark.parametrize("bound", [0, -1.0, float("inf"), float("nan")])
 def test_bounds_that_are_none(bound):
     with pytest.raises(InputError, match="max_memory_mb"):
-        session(ColourModel, max_memory_mb=bound)
+        session(ColorModel, max_memory_mb=bound)
 
 
 def test_the_default_memory_is_flat():
     images, labels = flat_clip((1,), frames=60)
-    s = session(ColourModel)
+    s = session(ColorModel)
     s.step(images[0], labels[0])
     sizes = [s.step(image) and s.memory_bytes for image in images[1:]]
     assert len(set(sizes[20:])) == 1
@@ -348,7 +348,7 @@ def test_strips_equal_the_whole(monkeypatch):
     results = []
     for values in (1 << 30, 1 << 9):
         monkeypatch.setattr(prediction, "_STRIP_VALUES", values)
-        s = session(ColourModel)
+        s = session(ColorModel)
         s.step(images[0], labels[0])
         out = s.step(images[1])
         results.append((out.labels, out.probability(4)))
@@ -382,12 +382,12 @@ def test_resampling_is_bilinear_interpolation(align_corners):
 )
 def test_bad_input_is_refused(frame, labels, message):
     with pytest.raises(InputError, match=message):
-        session(ColourModel).step(frame, labels)
+        session(ColorModel).step(frame, labels)
 
 
 def test_other_mistakes_are_refused_and_change_nothing():
     images, labels = flat_clip((1, 2))
-    s = session(ColourModel)
+    s = session(ColorModel)
     s.step(images[0], labels[0])
     twin = s.state
     with pytest.raises(InputError, match="reset"):
@@ -402,25 +402,25 @@ def test_other_mistakes_are_refused_and_change_nothing():
     s.state = twin
     assert np.array_equal(s.step(images[1]).labels, a)
     with pytest.raises(DeviceError, match="GPUs"):
-        Session(ColourModel(), device="cuda:77")
+        Session(ColorModel(), device="cuda:77")
     for device in ("abacus", None):
         with pytest.raises(DeviceError, match="no device"):
-            Session(ColourModel(), device=device)
+            Session(ColorModel(), device=device)
     with pytest.raises(InputError, match="max_memory_mb is '3'"):
-        session(ColourModel, max_memory_mb="3")
+        session(ColorModel, max_memory_mb="3")
     with pytest.raises(DeviceError, match="fp16"):
-        Session(ColourModel(), device="cpu", dtype="fp16")
+        Session(ColorModel(), device="cpu", dtype="fp16")
     for memory in ("elephant", "every-0", "queue-3-every-5"):
         with pytest.raises(InputError, match=r"no memory policy.*given-only or every-K"):
-            session(ColourModel, memory=memory)
+            session(ColorModel, memory=memory)
     with pytest.raises(InputError, match="scales"):
-        session(ColourModel, scales=())
+        session(ColorModel, scales=())
 
 
 def test_half_the_future_does_not_matter():
     """The prefix property: what comes later changes nothing before."""
     images, labels = flat_clip((1, 2))
-    long, short = session(ColourModel), session(ColourModel)
+    long, short = session(ColorModel), session(ColorModel)
     a = [long.step(image, labels[0] if t == 0 else None).labels for t, image in enumerate(images)]
     b = [short.step(image, labels[0] if t == 0 else None).labels for t, image in enumerate(images[:3])]
     assert all(np.array_equal(x, y) for x, y in zip(a, b, strict=False))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from dummy_models import ColourModel, PerObjectColourModel
+from dummy_models import ColorModel, PerObjectColorModel
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -37,7 +37,7 @@ def paint(rng: np.random.Generator, size: tuple[int, int], ids: list[int]) -> np
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(st.sampled_from([ColourModel, PerObjectColourModel]), SIZES, IDS, ORDERS, st.integers(0, 2**20))
+@given(st.sampled_from([ColorModel, PerObjectColorModel]), SIZES, IDS, ORDERS, st.integers(0, 2**20))
 def test_any_order_of_events(model, size, first, orders, seed):
     rng = np.random.default_rng(seed)
     session = Session(model(), device="cpu", dtype="fp32", size=48)

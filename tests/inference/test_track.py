@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from dummy_models import ColourModel, flat_clip
+from dummy_models import ColorModel, flat_clip
 
 from vosformer.errors import InputError, OutputError
 from vosformer.inference import tracking
@@ -54,7 +54,7 @@ class Collect(Sink):
 
 
 def session() -> Session:
-    return Session(ColourModel(), device="cpu", dtype="fp32")
+    return Session(ColorModel(), device="cpu", dtype="fp32")
 
 
 def run(masks, frames=10, **options):
@@ -197,7 +197,7 @@ def test_a_stopped_run_resumes_to_the_same_result(tmp_path, monkeypatch, stop_at
 def test_sinks_that_are_none_are_refused(sinks):
     images, labels = flat_clip((1,), frames=2)
     with pytest.raises(InputError, match=r"sinks are .*expected a list of sinks"):
-        track(Arrays(images), {0: labels[0]}, Session(ColourModel(), device="cpu", dtype="fp32"), sinks)
+        track(Arrays(images), {0: labels[0]}, Session(ColorModel(), device="cpu", dtype="fp32"), sinks)
 
 
 def test_a_run_goes_on_with_its_own_sinks_and_memory(tmp_path, monkeypatch):
@@ -205,7 +205,7 @@ def test_a_run_goes_on_with_its_own_sinks_and_memory(tmp_path, monkeypatch):
     images, labels = flat_clip((1,), 10)
 
     def go(sinks, memory="default", **more):
-        following = Session(ColourModel(), device="cpu", dtype="fp32", memory=memory)
+        following = Session(ColorModel(), device="cpu", dtype="fp32", memory=memory)
         return track(Arrays(images), {0: labels[0]}, following, sinks, state=str(tmp_path / "state"), **more)
 
     with pytest.raises(StopError):
@@ -285,7 +285,7 @@ def test_resuming_a_finished_run_makes_what_is_missing_again(tmp_path):
 def test_a_session_of_another_model_does_not_go_on_with_a_run(tmp_path):
     images, labels = flat_clip((1,), 4)
     track(Arrays(images), {0: labels[0]}, session(), [], state=tmp_path)
-    other = Session(ColourModel(), device="cpu", dtype="fp32", size=48)
+    other = Session(ColorModel(), device="cpu", dtype="fp32", size=48)
     with pytest.raises(InputError, match="other settings"):
         track(Arrays(images), {0: labels[0]}, other, [], state=tmp_path, resume=True)
 
@@ -335,7 +335,7 @@ def test_what_was_written_stays_when_a_sink_fails(tmp_path):
 CHILD = """
 import sys, time
 from pathlib import Path
-from dummy_models import ColourModel, flat_clip
+from dummy_models import ColorModel, flat_clip
 from vosformer.io import Arrays, LabelImages, Scores
 from vosformer.inference import tracking
 from vosformer.inference.session import Session
@@ -343,7 +343,7 @@ from vosformer.inference import tracking
 tracking.CHECKPOINT_FRAMES = 4
 out = Path(sys.argv[1])
 images, labels = flat_clip((1, 2), 30)
-session = Session(ColourModel(), device="cpu", dtype="fp32")
+session = Session(ColorModel(), device="cpu", dtype="fp32")
 slow = float(sys.argv[2])
 tracking.track(Arrays(images), {0: labels[0]}, session, [LabelImages(out / "masks"), Scores(out / "scores.csv")],
     state=out / "state", resume=True, progress=lambda done, total: (print(done, flush=True), time.sleep(slow)))

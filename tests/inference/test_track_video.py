@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from dummy_models import ColourModel, flat_clip
+from dummy_models import ColorModel, flat_clip
 from io_videos import encode, packets, spoil
 
 from vosformer.errors import InputError
@@ -59,7 +59,7 @@ def first_masks(number: int = 8) -> dict[int, np.ndarray]:
 def run(clip: Path, out: Path, *, resume: bool = True, progress=None):
     folders: list[Sink] = [LabelImages(out / "masks"), ObjectImages(out / "objects"), CutOuts(out / "rgba")]
     files: list[Sink] = [CocoRLE(out / "rle.json"), ScoresFile(out / "scores.csv"), OverlayVideo(out / "overlay.mp4")]
-    session = Session(ColourModel(), device="cpu", dtype="fp32")
+    session = Session(ColorModel(), device="cpu", dtype="fp32")
     state = out / ".vosformer"
     with open_source(clip) as source:
         return track(
@@ -162,7 +162,7 @@ def records(folder: Path, *more: Sink, resume: bool = False) -> None:
     """Track a clip into two files that are put together at the end."""
     images, labels = flat_clip((1, 2), 6, SIZE)
     sinks = [ScoresFile(folder / "a.csv"), *more, CocoRLE(folder / "b.json")]
-    session = Session(ColourModel(), device="cpu", dtype="fp32")
+    session = Session(ColorModel(), device="cpu", dtype="fp32")
     track(open_source(np.stack(images)), {0: labels[0]}, session, sinks, state=folder / "state", resume=resume)
 
 
@@ -209,7 +209,7 @@ def test_a_new_run_is_not_mixed_with_a_former_one(tmp_path: Path, monkeypatch: p
 
 def test_what_comes_only_once_cannot_be_resumed(tmp_path: Path) -> None:
     images, labels = flat_clip((1,), 3, SIZE)
-    session = Session(ColourModel(), device="cpu", dtype="fp32")
+    session = Session(ColorModel(), device="cpu", dtype="fp32")
     with pytest.raises(InputError, match="can be read again"):
         track(Stream(images), {0: labels[0]}, session, [], state=tmp_path, resume=True)
 
@@ -221,7 +221,7 @@ def test_no_thread_is_left_when_a_run_breaks_off() -> None:
         if done == 3:
             raise KeyboardInterrupt
 
-    session = Session(ColourModel(), device="cpu", dtype="fp32")
+    session = Session(ColorModel(), device="cpu", dtype="fp32")
     with pytest.raises(KeyboardInterrupt) as caught:
         track(open_source(np.stack(images)), {0: labels[0]}, session, [], progress=stop)
     assert caught.value is not None
@@ -233,7 +233,7 @@ def test_a_camera_drops_frames_instead_of_lagging(tmp_path: Path) -> None:
         real_time = True
 
     images, labels = flat_clip((1,), 40, SIZE)
-    session = Session(ColourModel(), device="cpu", dtype="fp32")
+    session = Session(ColorModel(), device="cpu", dtype="fp32")
     done = []
     track(
         Camera(images),

@@ -71,10 +71,10 @@ def seeds(folder: Path) -> list[tuple[Path, Callable[[Path], None]]]:
     found += [(CASES / name, frames_of) for name in ("earlier.ts", "cut.ts", "change.ts", "two.mkv", "cut_off.mp4")]
     (folder / "list.txt").write_text("a.png\na.png\n")
     (folder / "indexed.png").write_bytes(indexed_png(LABELS))
-    Image.fromarray(LABELS).save(folder / "grey.png")
+    Image.fromarray(LABELS).save(folder / "gray.png")
     np.save(folder / "m.npy", LABELS)
     np.savez_compressed(folder / "m.npz", LABELS)
-    found += [(folder / name, labels_of) for name in ("indexed.png", "grey.png", "a.png", "a.tif", "a.gif", "m.npy", "m.npz")]
+    found += [(folder / name, labels_of) for name in ("indexed.png", "gray.png", "a.png", "a.tif", "a.gif", "m.npy", "m.npz")]
     (folder / "legend.json").write_text(json.dumps({"1": [255, 0, 0], "2": "#00ff00"}))
     (folder / "absent.json").write_text(json.dumps({"1": [[2, 5]], "2": "7-"}))
     found += [(folder / "legend.json", read_legend), (folder / "absent.json", read_absences)]

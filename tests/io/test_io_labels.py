@@ -12,7 +12,7 @@ from PIL import Image
 
 from vosformer.errors import InputError
 from vosformer.io import DAVIS_PALETTE, check_size, indexed_png, open_source, read_labels, read_mask_folder, read_masks
-from vosformer.io.palette import colours
+from vosformer.io.palette import colors
 
 LABELS = np.zeros((40, 60), np.int32)
 LABELS[5:20, 5:20] = 1
@@ -32,11 +32,11 @@ def disc(smooth: bool, value: int = 255) -> np.ndarray:
 
 
 def test_the_davis_palette() -> None:
-    # The first and last colours as they stand in the files of DAVIS.
+    # The first and last colors as they stand in the files of DAVIS.
     assert DAVIS_PALETTE[:6].tolist() == [[0, 0, 0], [128, 0, 0], [0, 128, 0], [128, 128, 0], [0, 0, 128], [128, 0, 128]]
     assert DAVIS_PALETTE[255].tolist() == [224, 224, 192]
     assert len(np.unique(DAVIS_PALETTE, axis=0)) == 256
-    assert np.array_equal(colours(np.array([1, 256, 511])), DAVIS_PALETTE[[1, 1, 1]])
+    assert np.array_equal(colors(np.array([1, 256, 511])), DAVIS_PALETTE[[1, 1, 1]])
 
 
 def test_an_indexed_png_keeps_its_palette(tmp_path: Path) -> None:
@@ -59,18 +59,18 @@ def test_indexed_pngs_of_few_bits(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-def test_grey_label_maps(tmp_path: Path, dtype: type) -> None:
+def test_gray_label_maps(tmp_path: Path, dtype: type) -> None:
     labels = LABELS * (400 if dtype == np.uint16 else 7)
     found = read_labels(save(tmp_path / "m.png", labels.astype(dtype)))
     assert np.array_equal(found.labels, labels)
     assert found.palette is None
 
 
-@pytest.mark.parametrize("kind", ["grey", "grey16", "bool", "rgb", "rgba", "indexed"])
+@pytest.mark.parametrize("kind", ["gray", "gray16", "bool", "rgb", "rgba", "indexed"])
 def test_black_and_white_is_object_1(tmp_path: Path, kind: str) -> None:
     white = np.where(LABELS > 0, 255, 0).astype(np.uint8)
     path = tmp_path / "m.png"
-    if kind == "grey16":
+    if kind == "gray16":
         save(path, white.astype(np.uint16) * 257)
     elif kind == "bool":
         Image.fromarray(white).convert("1").save(path)
@@ -91,7 +91,7 @@ def test_id_255_of_the_davis_palette_stays_255(tmp_path: Path) -> None:
     assert read_labels(path).ids == (255,)
 
 
-def test_colours_of_the_davis_palette_are_ids(tmp_path: Path) -> None:
+def test_colors_of_the_davis_palette_are_ids(tmp_path: Path) -> None:
     assert np.array_equal(read_labels(save(tmp_path / "m.png", DAVIS_PALETTE[LABELS])).labels, LABELS)
 
 
@@ -131,7 +131,7 @@ def test_soft_masks_are_refused_with_their_values(tmp_path: Path) -> None:
     assert read_labels(save(path, disc(smooth=False))).ids == (1,)
 
 
-def test_a_single_grey_of_a_smoothed_edge_is_refused(tmp_path: Path) -> None:
+def test_a_single_gray_of_a_smoothed_edge_is_refused(tmp_path: Path) -> None:
     mask = disc(smooth=False)
     edge = cv2.dilate(mask, np.ones((3, 3), np.uint8)) != mask
     with pytest.raises(InputError, match="3 values"):
@@ -233,11 +233,11 @@ def test_gradients_are_refused(tmp_path: Path) -> None:
         read_labels(save(tmp_path / "m.png", ramp))
 
 
-def test_foreign_colours_and_soft_alpha_are_refused(tmp_path: Path) -> None:
-    colour = np.zeros((9, 9, 3), np.uint8)
-    colour[3:6, 3:6] = (255, 0, 0)
+def test_foreign_colors_and_soft_alpha_are_refused(tmp_path: Path) -> None:
+    color = np.zeros((9, 9, 3), np.uint8)
+    color[3:6, 3:6] = (255, 0, 0)
     with pytest.raises(InputError, match=r"2 colors .*\(255, 0, 0\) on 9 pixels.* 1 of them are not in the DAVIS palette"):
-        read_labels(save(tmp_path / "m.png", colour))
+        read_labels(save(tmp_path / "m.png", color))
     with pytest.raises(InputError, match="transparency"):
         read_labels(save(tmp_path / "m.png", np.dstack([np.full((9, 9, 3), 255, np.uint8), np.full((9, 9), 100, np.uint8)])))
 

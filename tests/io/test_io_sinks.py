@@ -156,7 +156,7 @@ def test_an_empty_run_leaves_valid_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [(64, 96), (65, 97)])
-def test_cut_out_video_has_soft_alpha_and_true_colours(tmp_path: Path, size: tuple[int, int]) -> None:
+def test_cut_out_video_has_soft_alpha_and_true_colors(tmp_path: Path, size: tuple[int, int]) -> None:
     ramp = np.zeros(size, np.float32)
     ramp[:, 40:60] = np.linspace(0, 1, 20)
     ramp[:, 60:] = 1

@@ -67,12 +67,12 @@ def test_a_folder_with_any_names_and_kinds(tmp_path: Path) -> None:
 
 
 def test_every_pixel_kind_becomes_rgb(tmp_path: Path) -> None:
-    grey = PIXELS[:, :, 0]
+    gray = PIXELS[:, :, 0]
     assert np.array_equal(read_image(save(tmp_path / "rgb.png")), PIXELS)
-    assert np.array_equal(read_image(save(tmp_path / "grey.png", grey)), grey[:, :, None].repeat(3, 2))
-    wide = grey.astype(np.uint16) * 257
-    cv2.imwrite(str(tmp_path / "grey16.png"), wide)
-    assert np.array_equal(read_image(tmp_path / "grey16.png"), grey[:, :, None].repeat(3, 2))
+    assert np.array_equal(read_image(save(tmp_path / "gray.png", gray)), gray[:, :, None].repeat(3, 2))
+    wide = gray.astype(np.uint16) * 257
+    cv2.imwrite(str(tmp_path / "gray16.png"), wide)
+    assert np.array_equal(read_image(tmp_path / "gray16.png"), gray[:, :, None].repeat(3, 2))
     for kind in ("png", "tiff"):
         cv2.imwrite(str(tmp_path / f"rgb16.{kind}"), PIXELS[:, :, ::-1].astype(np.uint16) * 257)
         assert np.array_equal(read_image(tmp_path / f"rgb16.{kind}"), PIXELS)
@@ -80,14 +80,14 @@ def test_every_pixel_kind_becomes_rgb(tmp_path: Path) -> None:
     assert np.array_equal(
         read_image(save(tmp_path / "rgba.png", alpha)), np.where(np.arange(20)[None, :, None] < 10, PIXELS, 0)
     )
-    Image.fromarray(grey).convert("1").save(tmp_path / "one.png")
+    Image.fromarray(gray).convert("1").save(tmp_path / "one.png")
     assert set(np.unique(read_image(tmp_path / "one.png"))) == {0, 255}
     Image.fromarray(PIXELS).convert("P", palette=Image.Palette.ADAPTIVE).save(tmp_path / "p.png")
     assert np.abs(read_image(tmp_path / "p.png").astype(int) - PIXELS).mean() < 30
-    Image.fromarray((grey / 255).astype(np.float32)).save(tmp_path / "f.tiff")
-    assert np.array_equal(read_image(tmp_path / "f.tiff")[:, :, 0], grey)
-    Image.fromarray((grey * 9.0 - 5).astype(np.float32)).save(tmp_path / "f.tiff")
-    stretched = (grey.astype(float) - grey.min()) / np.ptp(grey) * 255
+    Image.fromarray((gray / 255).astype(np.float32)).save(tmp_path / "f.tiff")
+    assert np.array_equal(read_image(tmp_path / "f.tiff")[:, :, 0], gray)
+    Image.fromarray((gray * 9.0 - 5).astype(np.float32)).save(tmp_path / "f.tiff")
+    stretched = (gray.astype(float) - gray.min()) / np.ptp(gray) * 255
     assert np.abs(read_image(tmp_path / "f.tiff")[:, :, 0] - stretched).max() <= 2
 
 
@@ -146,11 +146,11 @@ def test_a_list_of_images(tmp_path: Path) -> None:
         open_source([*paths, tmp_path / "c.png"])
 
 
-@pytest.mark.parametrize("kind", ["array", "list", "grey", "uint16"])
+@pytest.mark.parametrize("kind", ["array", "list", "gray", "uint16"])
 def test_arrays(kind: str) -> None:
     clip = RNG.integers(0, 256, (6, 9, 11, 3)).astype(np.uint8)
-    given = {"array": clip, "list": list(clip), "grey": clip[..., 0], "uint16": clip.astype(np.uint16) * 257}[kind]
-    wanted = clip[..., :1].repeat(3, -1) if kind == "grey" else clip
+    given = {"array": clip, "list": list(clip), "gray": clip[..., 0], "uint16": clip.astype(np.uint16) * 257}[kind]
+    wanted = clip[..., :1].repeat(3, -1) if kind == "gray" else clip
     assert open_source(given, fps=29.97).fps == Fraction(2997, 100)
     with pytest.raises(InputError, match="fps is 0"):
         open_source(given, fps=0)

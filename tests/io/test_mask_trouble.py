@@ -36,7 +36,7 @@ def test_void_of_the_case_is_left_out_with_a_note() -> None:
     assert "taken for void" in found.notes[0]
 
 
-@pytest.mark.parametrize("kind", ["indexed", "own palette", "grey", "painted", "tiff"])
+@pytest.mark.parametrize("kind", ["indexed", "own palette", "gray", "painted", "tiff"])
 def test_void_in_every_kind_of_label_map(tmp_path: Path, kind: str) -> None:
     path = tmp_path / ("m.tif" if kind == "tiff" else "m.png")
     if kind == "indexed":
@@ -106,8 +106,8 @@ def test_colors_of_a_single_mask_are_numbered_with_a_note(tmp_path: Path) -> Non
     masks = read_masks(save(tmp_path / "m.png", RED_GREEN), source)
     assert np.array_equal(masks[0].labels, LABELS)
     assert "1 = (255, 0, 0), 2 = (0, 255, 0), background = (0, 0, 0)" in masks.notes[0]
-    grey_ground = np.where((LABELS == 0)[..., None], np.uint8(90), RED_GREEN)
-    assert np.array_equal(read_masks(save(tmp_path / "m.png", grey_ground), source)[0].labels, LABELS)
+    gray_ground = np.where((LABELS == 0)[..., None], np.uint8(90), RED_GREEN)
+    assert np.array_equal(read_masks(save(tmp_path / "m.png", gray_ground), source)[0].labels, LABELS)
     with pytest.raises(InputError, match=r"not in the DAVIS palette.*legend\.json"):
         read_labels(tmp_path / "m.png")
 

@@ -20,7 +20,7 @@ from vosformer.io.order import in_order
 RNG = np.random.default_rng(0)
 
 
-def grey_picture(number: int) -> np.ndarray:
+def gray_picture(number: int) -> np.ndarray:
     """As `picture`, without color, and from black to white."""
     image = picture(number)[..., 1].copy()
     image[:2, :2], image[:2, 2:4] = 0, 255
@@ -75,19 +75,19 @@ def test_dpx_and_exr(tmp_path: Path) -> None:
     assert np.abs(read_image(tmp_path / "a.exr") - ramp * 255).max() < 2
 
 
-@pytest.mark.parametrize("kind", ["float", "16 bits", "grey float"])
+@pytest.mark.parametrize("kind", ["float", "16 bits", "gray float"])
 def test_tiff_of_other_depths(tmp_path: Path, kind: str) -> None:
     for n in range(3):
         values = picture(n)[..., ::-1]
         if kind == "16 bits":
             values = values.astype(np.uint16) * 257
         else:
-            values = (values if kind == "float" else grey_picture(n)).astype(np.float32) / 255
+            values = (values if kind == "float" else gray_picture(n)).astype(np.float32) / 255
         cv2.imwrite(str(tmp_path / f"{n}.tif"), values)
     source = open_source(tmp_path)
     assert [number_of(frame.image) for frame in source] == [0, 1, 2]
     assert (
-        np.abs(source.read(1).image.astype(int) - (picture(1) if kind != "grey float" else grey_picture(1)[..., None])).max()
+        np.abs(source.read(1).image.astype(int) - (picture(1) if kind != "gray float" else gray_picture(1)[..., None])).max()
         <= 1
     )
 
@@ -192,7 +192,7 @@ def test_pictures_that_belong_to_another_are_no_frames(tmp_path: Path) -> None:
 @pytest.mark.parametrize("colors", [False, True])
 def test_stacks_of_every_depth(tmp_path: Path, dtype: type, colors: bool) -> None:
     scale = {np.uint8: 1, np.uint16: 257, np.float32: 1 / 255}[dtype]
-    pages = [(picture(n) if colors else grey_picture(n)).astype(np.float64) * scale for n in range(5)]
+    pages = [(picture(n) if colors else gray_picture(n)).astype(np.float64) * scale for n in range(5)]
     cv2.imwritemulti(
         str(tmp_path / "a.tif"), [np.rint(p).astype(dtype) if dtype != np.float32 else p.astype(dtype) for p in pages]
     )

@@ -191,7 +191,7 @@ def test_pixels_that_are_not_square_stay_so(tmp_path: Path, kind: str, rotation:
         assert VideoFile(tmp_path / sink.name).pixel_aspect == aspect
 
 
-def grey_clip(path: Path, top: int, low: int, high: int, form: str) -> Path:
+def gray_clip(path: Path, top: int, low: int, high: int, form: str) -> Path:
     """A ramp that moves, from `low` to `high` of 0 to `top`."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("ffv1", rate=25)
@@ -222,7 +222,7 @@ def grey_clip(path: Path, top: int, low: int, high: int, form: str) -> Path:
     ],
 )
 def test_values_that_fill_a_part_of_their_range_are_stretched(tmp_path: Path, form: str, top: int, low: int, high: int) -> None:
-    source = open_source(grey_clip(tmp_path / "a.mkv", top, low, high, form))
+    source = open_source(gray_clip(tmp_path / "a.mkv", top, low, high, form))
     image = source.read(0).image
     assert np.abs(image[0, :, 0].astype(float) - np.linspace(0, 255, 64)).max() < 4
     assert np.array_equal(np.roll(image, 8, 1), source.read(2).image)
@@ -238,7 +238,7 @@ def test_values_that_fill_a_part_of_their_range_are_stretched(tmp_path: Path, fo
 
 @pytest.mark.parametrize("form", ["gray16le", "gray10le", "gbrp12le"])
 def test_values_that_fill_their_range_keep_their_scale(tmp_path: Path, form: str) -> None:
-    source = open_source(grey_clip(tmp_path / "a.mkv", 65535, 6000, 60000, form))
+    source = open_source(gray_clip(tmp_path / "a.mkv", 65535, 6000, 60000, form))
     assert np.abs(source.read(0).image[0, :, 0] - np.linspace(6000, 60000, 64) / 257).max() < 2
     assert not list(source.notes)
 

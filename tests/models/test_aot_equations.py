@@ -66,7 +66,7 @@ def multi_head(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
     return torch.cat([corr(a, b) @ c for a, b, c in parts], 1)
 
 
-def neighbours(p: int, window: int) -> list[tuple[int, int]]:
+def neighbors(p: int, window: int) -> list[tuple[int, int]]:
     """N(p): the places of the window around p, with the index of their offset."""
     y, x = divmod(p, GRID.width)
     reach = window // 2
@@ -86,7 +86,7 @@ def short_term(
     for p in range(N):
         scores, carried = [], []
         for k, v in zip(keys, values, strict=True):
-            for place, offset in neighbours(p, window):
+            for place, offset in neighbors(p, window):
                 scores.append(q[p] @ k[place] / math.sqrt(q.shape[1]) + weight[offset] @ q[p] + bias[offset])
                 carried.append(v[place] if told is None else v[place] + told[:, offset])
         out.append(torch.stack(scores).softmax(0) @ torch.stack(carried))
@@ -296,7 +296,7 @@ def window_map(gp: GatedPropagation, q: Tensor, k: Tensor, heads: int, window: i
         a, b = heads_of(q, heads)[h], heads_of(k, heads)[h]
         out = torch.zeros(N, N, dtype=q.dtype)
         for p in range(N):
-            near = neighbours(p, window)
+            near = neighbors(p, window)
             scores = [a[p] @ b[place] / math.sqrt(d) + weight[h][o] @ a[p] + bias[h][o] for place, o in near]
             for (place, _), share in zip(near, torch.stack(scores).softmax(0), strict=True):
                 out[p, place] = share

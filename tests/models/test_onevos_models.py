@@ -177,7 +177,7 @@ def test_selecting_nothing_and_everything(ratio: float):
         assert all(torch.isfinite(each).all() for each in logits)
 
 
-def test_training_records_ratios_and_a_fixed_rate_can_be_learnt():
+def test_training_records_ratios_and_a_fixed_rate_can_be_learned():
     model = small(selector="dts").train()
     memory = Memory(DynamicTokens(1, None))
     with torch.no_grad():
@@ -187,16 +187,16 @@ def test_training_records_ratios_and_a_fixed_rate_can_be_learnt():
     # Four frames without a single token, momentum 0.01 each.
     assert [float(block.selector.ratio) for block in model.backbone.blocks3] == pytest.approx([0.99**4] * 3)
     model = small(selector="dts", rate=0.5).train()
-    optimiser = torch.optim.Adam([p for n, p in model.named_parameters() if "selector" in n], 0.05)
+    optimizer = torch.optim.Adam([p for n, p in model.named_parameters() if "selector" in n], 0.05)
     features, shares = model.encode(images(1)[0]), []
     torch.manual_seed(0)
     for _ in range(15):
         entry = model.write(features, masks(0, True), None)
         loss = model.entry_loss(entry) / 2
         torch.testing.assert_close(loss, rate_loss([layer["gate"] for layer in entry.layers], 0.5))
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward(retain_graph=True)
-        optimiser.step()
+        optimizer.step()
         shares.append(float(loss.detach()))
     assert small(selector="dts").train().entry_loss(entry) is None
     assert np.mean(shares[-5:]) < min(0.5 * np.mean(shares[:3]), 0.05)

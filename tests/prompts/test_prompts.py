@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from dummy_models import ColourModel, flat_clip
+from dummy_models import ColorModel, flat_clip
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -227,7 +227,7 @@ def test_objects_that_meet_go_to_the_later_one_and_it_is_said():
 
 
 def session() -> vosformer.Session:
-    return vosformer.Session(ColourModel(), device="cpu", dtype="fp32", size=None)
+    return vosformer.Session(ColorModel(), device="cpu", dtype="fp32", size=None)
 
 
 @pytest.fixture

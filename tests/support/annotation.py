@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from dummy_models import ColourModel, flat_clip
+from dummy_models import ColorModel, flat_clip
 
 from vosformer import Session
 from vosformer.annotate.project import Project
@@ -22,7 +22,7 @@ def clip(
 
 def open_workspace(folder: Path, images: np.ndarray) -> Workspace:
     project = Project(folder, open_source(images))
-    return Workspace(project, lambda: Session(ColourModel(), size=None, dtype="fp32"))
+    return Workspace(project, lambda: Session(ColorModel(), size=None, dtype="fp32"))
 
 
 def iou(one: np.ndarray, other: np.ndarray) -> float:

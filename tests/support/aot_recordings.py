@@ -75,7 +75,7 @@ def _texture(y: NDArray[np.int64], x: NDArray[np.int64], kind: int) -> NDArray[n
     return np.stack(channels, -1)
 
 
-# id: shape, centre y and x, half height and width, velocity y and x, in hundredths of the frame
+# id: shape, center y and x, half height and width, velocity y and x, in hundredths of the frame
 _THREE = {1: ("box", 35, 30, 20, 14, 2, 4), 2: ("ellipse", 60, 68, 22, 16, -3, -2), 3: ("box", 22, 75, 12, 10, 3, -3)}
 _TWELVE = {
     i: (
@@ -253,7 +253,7 @@ class Replay:
         return found | {f"{name}_ch0": x[0, 0] for name, x in maps.items()}
 
     def _outputs(self, when: str, reading: Reading, raw: list[Tensor]) -> dict[str, Tensor]:
-        """The outputs of the layers by name. A shared stack normalises its last output only; it may have been recorded alone."""
+        """The outputs of the layers by name. A shared stack normalizes its last output only; it may have been recorded alone."""
         outputs = reading.carry.outputs
         if not self.model.LSTT.shared:
             return {f"{when}_lstt{i}": output for i, output in enumerate(outputs)}

@@ -33,7 +33,7 @@ def mask(path: Path, labels: np.ndarray) -> Path:
     return path
 
 
-def grey(path: Path, values: np.ndarray) -> Path:
+def gray(path: Path, values: np.ndarray) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(values).save(path)
     return path

@@ -1,4 +1,4 @@
-"""Models without weights that really track: they match colours. What a session must do can be seen exactly with them."""
+"""Models without weights that really track: they match colors. What a session must do can be seen exactly with them."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class NeverEnlarged(Geometry):
         return super().place(height, width, None if small else size, scale)
 
 
-class ColourModel(VOSModel):
-    """Every pixel of stride 4 looks up, among all remembered pixels, whose colour it has."""
+class ColorModel(VOSModel):
+    """Every pixel of stride 4 looks up, among all remembered pixels, whose color it has."""
 
     geometry: Geometry = NeverEnlarged()
     policy: Policy = EveryK(2, None)
@@ -40,23 +40,23 @@ class ColourModel(VOSModel):
         return values[..., first::4, first::4]
 
     def read(self, features: Features, memory: MemoryView, sharpness: float = 50.0) -> Reading:
-        colours = features.pyramid[0].flatten(2).transpose(1, 2).float()
+        colors = features.pyramid[0].flatten(2).transpose(1, 2).float()
         known = {**memory.last(0)}
         for name, tensor in memory.bank(0).items():
             known[name] = torch.cat([known[name], tensor], 1)
-        near = (-sharpness * torch.cdist(colours, known["colour"].float())).softmax(-1)
+        near = (-sharpness * torch.cdist(colors, known["color"].float())).softmax(-1)
         masks = (near @ known["mask"].float()).transpose(1, 2).unflatten(2, features.pyramid[0].shape[-2:])
         return Reading(masks.clamp(1e-6, 1).log())
 
     def write(self, features: Features, masks: ObjectMasks, reading: Reading | None, memory: MemoryView | None) -> Entry:
-        colours = features.pyramid[0].flatten(2).transpose(1, 2)
+        colors = features.pyramid[0].flatten(2).transpose(1, 2)
         planes = torch.cat([1 - masks.own.sum(1, keepdim=True), masks.own], 1)
         small = self._sample(planes).flatten(2).transpose(1, 2)
-        layer = {"colour": colours.expand(small.shape[0], -1, -1).clone(), "mask": small}
+        layer = {"color": colors.expand(small.shape[0], -1, -1).clone(), "mask": small}
         return Entry((layer,))
 
 
-class PerObjectColourModel(ColourModel):
+class PerObjectColorModel(ColorModel):
     """The same with one object a slot, soft feedback and STM's aggregation."""
 
     geometry = NeverEnlarged("pad", False, short=480, long=None, scaled_short=None, resample="bilinear")

@@ -65,7 +65,7 @@ class Dummy(VOSModel):
 
 
 class Squares:
-    """Coloured squares that move over noise; clip i is a function of i alone."""
+    """Colored squares that move over noise; clip i is a function of i alone."""
 
     def __init__(self, count: int = 2, frames: int = 4, size: int = 33, vary: bool = False, side: int = 10) -> None:
         self._count, self._frames, self._size, self._vary, self._side = count, frames, size, vary, side
@@ -77,8 +77,8 @@ class Squares:
         labels = np.zeros((self._frames, self._size, self._size), np.uint8)
         for i in range(1, count + 1):
             y, x = random.integers(0, self._size - self._side - self._frames, 2)
-            colour = random.integers(100, 256, 3, dtype=np.uint8)
+            color = random.integers(100, 256, 3, dtype=np.uint8)
             for t in range(self._frames):
-                images[t, :, y + t : y + t + self._side, x : x + self._side] = colour[:, None, None]
+                images[t, :, y + t : y + t + self._side, x : x + self._side] = color[:, None, None]
                 labels[t, y + t : y + t + self._side, x : x + self._side] = i
         return Clip(torch.from_numpy(images), torch.from_numpy(labels), count)

@@ -55,8 +55,8 @@ def make_clip(height: int, width: int, frames: int) -> tuple[NDArray[np.uint8], 
     for t in range(frames):
         image = back[:, 2 * t : 2 * t + width].astype(np.int64) // 2 + 64
         label = np.zeros((height, width), np.uint8)
-        centres = [(34 + 3 * t, 30 + 6 * t), (60, 92 - 5 * t), (74 - 4 * t, 56 + 2 * t)]
-        for k, (y, x) in enumerate(centres):
+        centers = [(34 + 3 * t, 30 + 6 * t), (60, 92 - 5 * t), (74 - 4 * t, 56 + 2 * t)]
+        for k, (y, x) in enumerate(centers):
             dy, dx = rows - down(y), columns - right(x)
             if k == 0:
                 inside = dy**2 + dx**2 <= down(20) * right(20)

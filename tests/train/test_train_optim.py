@@ -8,7 +8,7 @@ from torch import nn
 from train_dummy import Dummy
 
 from vosformer.errors import InputError
-from vosformer.train.optim import Average, freeze, groups, learning_rate, optimiser, set_rate
+from vosformer.train.optim import Average, freeze, groups, learning_rate, new_optimizer, set_rate
 from vosformer.train.recipe import Optim
 
 
@@ -41,7 +41,7 @@ def test_groups_by_rate_and_decay():
 
 def test_the_encoder_rate_is_scaled_above_the_lowest():
     optim = Optim(lr=4e-4, lr_min=2e-5, warmup=0, lr_scales=((r"^encoder\.", 0.1),))
-    optimizer = optimiser(Dummy(), optim, fused=False)
+    optimizer = new_optimizer(Dummy(), optim, fused=False)
     assert set_rate(optimizer, optim, 0, 100) == pytest.approx(4e-4)
     rates = {g["scale"]: g["lr"] for g in optimizer.param_groups}
     assert rates[1.0] == pytest.approx(4e-4)
@@ -59,7 +59,7 @@ def test_freeze_names_what_it_froze():
 
 def test_nothing_to_train_is_refused():
     with pytest.raises(InputError, match="no parameter"):
-        optimiser(Dummy().requires_grad_(False), Optim(), fused=False)
+        new_optimizer(Dummy().requires_grad_(False), Optim(), fused=False)
 
 
 def test_average_warms_up_and_leaves_frozen_parameters_alone():

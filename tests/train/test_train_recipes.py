@@ -17,7 +17,7 @@ from vosformer.errors import DataError, InputError
 from vosformer.geometry import Geometry
 from vosformer.registry import new_model, variants
 from vosformer.train.data import _COMPOSED, _curriculum, training_clips
-from vosformer.train.optim import optimiser, set_rate
+from vosformer.train.optim import new_optimizer, set_rate
 from vosformer.train.overrides import with_settings
 from vosformer.train.recipe import Recipe, checked
 from vosformer.train.recipes import recipe, recipes
@@ -231,7 +231,7 @@ def test_the_rate_of_the_marking_layers_of_onevos():
     """min(2 * (0.1 * (rate - lr_min) + lr_min), rate), as in the released code."""
     model = new_model("onevos-tiny")
     optim = recipe("onevos-main").optim
-    optimizer = optimiser(model, optim, None)
+    optimizer = new_optimizer(model, optim, None)
     for step, marking, rest in ((5_000, 3.8e-5, 1.9e-5), (0, 1e-5, 1e-5)):
         set_rate(optimizer, optim, step, 100_000)
         rates = {name: group["lr"] for group in optimizer.param_groups for name in group["names"]}

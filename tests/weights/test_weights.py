@@ -153,7 +153,7 @@ OFFICIAL = {
 
 
 @pytest.mark.parametrize("name", OFFICIAL)
-def test_official_checkpoints_are_recognised_by_names_and_shapes(name: str) -> None:
+def test_official_checkpoints_are_recognized_by_names_and_shapes(name: str) -> None:
     fits, closest = fitting_variants(official(name))
     assert fits == OFFICIAL[name]
     assert closest is None
@@ -192,7 +192,7 @@ def test_simvos_b_does_not_need_the_token_refinement_of_its_file() -> None:
     assert fitting_variants(bare)[0] == ("simvos-b",)
 
 
-def test_a_variant_registered_later_is_recognised(tmp_path: Path) -> None:
+def test_a_variant_registered_later_is_recognized(tmp_path: Path) -> None:
     class Mine(nn.Module):
         def __init__(self) -> None:
             super().__init__()

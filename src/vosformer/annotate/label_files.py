@@ -19,7 +19,7 @@ MOST_IDS = 65535  # what 16-bit PNG holds
 
 
 def labels_png(labels: Labels) -> bytes:
-    """A label map [H,W] as PNG: indexed for ids up to 255, else grey with 16 bits.
+    """A label map [H,W] as PNG: indexed for ids up to 255, else gray with 16 bits.
 
     Raises:
         OutputError: an id above 65535, or below 0.

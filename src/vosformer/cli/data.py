@@ -23,7 +23,7 @@ def check(root: Annotated[Path, tyro.conf.Positional], /, jobs: int = 4, show: i
     reports = check_folder(root, jobs)
     for report in reports:
         unit = "videos" if report.kind == "video" else "pictures"
-        frames = f"{report.frames} labelled frames, " if report.kind == "video" else ""
+        frames = f"{report.frames} labeled frames, " if report.kind == "video" else ""
         print(f"{report.layout}: {report.folder}: {report.clips} {unit}, {frames}{report.objects} objects")
         problems = sorted(report.problems, key=lambda problem: problem.severity)
         for problem in problems[: show or None]:

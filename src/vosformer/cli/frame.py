@@ -40,9 +40,9 @@ def frame(
     show_notes(source.notes, console)
     height, width = found.image.shape[:2]
     console.print(f"frame {number} of {source.name}, {width} x {height} pixels: {out}", markup=False)
-    colours = ", ".join(f"({red}, {green}, {blue})" for red, green, blue in DAVIS_PALETTE[1:5].tolist())
+    colors = ", ".join(f"({red}, {green}, {blue})" for red, green, blue in DAVIS_PALETTE[1:5].tolist())
     console.print(
-        f"Mark objects on a black or transparent layer above it, without anti-aliasing: white for a single one, or {colours}, ... "
+        f"Mark objects on a black or transparent layer above it, without anti-aliasing: white for a single one, or {colors}, ... "
         f"for objects 1, 2, 3, 4, ...; save that layer as a PNG of {width} x {height} pixels. Then:\n"
         f"vosformer track {video} --mask THAT.png{f' --mask-frame {number}' if number else ''} -o OUT/",
         markup=False,

@@ -61,7 +61,7 @@ def track(
         outputs: what to write. masks: indexed PNG; masks16: 16-bit PNG for ids above 255; overlay: overlay.mp4; scores, scores-json:
             how surely each object is in each frame; objects: a black and white PNG an object; rgba: cut-outs with soft edges;
             cutout: cutout.mov, a ProRes 4444 video of all objects on a transparent ground; rle: COCO run-length JSON;
-            matte: a grey ProRes film an object for video editors; matte-ffv1: the same, lossless; matte-png: the same as pictures;
+            matte: a gray ProRes film an object for video editors; matte-ffv1: the same, lossless; matte-png: the same as pictures;
             and every annotation format that `vosformer formats` lists (coco, yolo, cvat-video, ...).
         pictures: write the frames' pictures, too, in formats that have a place for them (yolo, labelme, ...).
         grow: pixels that mattes grow by (below 0: shrink).

@@ -44,7 +44,7 @@ class Zoom:
 
 
 class ObjectCrops(ClipDataset):
-    """Clips of one frame: a crop around one object, labelled 1; all other objects are background.
+    """Clips of one frame: a crop around one object, labeled 1; all other objects are background.
 
     Args:
         source: where pictures come from.
@@ -102,7 +102,7 @@ def from_stills(stills: Sequence[Still], seed: int) -> Draw:
         DataError: there is none.
     """
     if not stills:
-        raise DataError("there is no labelled picture to cut objects from")
+        raise DataError("there is no labeled picture to cut objects from")
     order = EpochOrder(len(stills), seed)
     return lambda rng, index: stills[order[index]].load()
 
@@ -114,7 +114,7 @@ def from_videos(videos: Sequence[Video]) -> Draw:
         DataError: there is none.
     """
     if not videos:
-        raise DataError("there is no labelled video to cut objects from")
+        raise DataError("there is no labeled video to cut objects from")
 
     def draw(rng: np.random.Generator, index: int) -> tuple[Image, Labels]:
         video = videos[int(rng.integers(len(videos)))]

@@ -1,4 +1,4 @@
-"""Training streams of the papers: clips of labelled videos, and clips made from pictures."""
+"""Training streams of the papers: clips of labeled videos, and clips made from pictures."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class VideoSource:
     Attributes:
         name: of the set.
         videos: its videos.
-        max_gap: largest gap between frames of a clip, in labelled frames, by item index.
+        max_gap: largest gap between frames of a clip, in labeled frames, by item index.
         repeat: how often each video is drawn in an epoch.
     """
 
@@ -56,7 +56,7 @@ class Selection:
 
 
 class VideoClips(ClipDataset):
-    """Clips of labelled videos, sampled and augmented as a paper does.
+    """Clips of labeled videos, sampled and augmented as a paper does.
 
     Args:
         sources: the data sets; an epoch draws each video `repeat` times.
@@ -113,7 +113,7 @@ class VideoClips(ClipDataset):
 
 
 class StillClips(ClipDataset):
-    """Clips made from labelled pictures (the papers' synthetic pre-training).
+    """Clips made from labeled pictures (the papers' synthetic pre-training).
 
     Args:
         stills: the pictures; repeat entries to weight a set.
@@ -131,7 +131,7 @@ class StillClips(ClipDataset):
     ) -> None:
         super().__init__(seed)
         if not stills:
-            raise DataError("there is no labelled picture to train on")
+            raise DataError("there is no labeled picture to train on")
         self.stills, self.augment, self.selection, self.frames = stills, augment, selection, frames
         self._order = EpochOrder(len(stills), seed)
 

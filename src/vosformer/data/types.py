@@ -23,7 +23,7 @@ class Clip(NamedTuple):
     """One training sample: T frames of a video (real or made up), every frame with its labels.
 
     Attributes:
-        images: uint8 [T,3,H,W], RGB. Normalisation happens on the trainer's device.
+        images: uint8 [T,3,H,W], RGB. Normalization happens on the trainer's device.
         labels: uint8 [T,H,W]: 0 background, 1..count objects, 255 ignored.
         count: number of objects; ids 1..count all exist in frame 0.
     """

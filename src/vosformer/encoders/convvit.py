@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from vosformer.encoders.convmae import CONVVIT_B, ConvStem, ConvViTSize
 from vosformer.nn.maps import Grid, to_map
-from vosformer.nn.vit_blocks import EPS, initialise, make_blocks, resize_positions, sine_table
+from vosformer.nn.vit_blocks import EPS, initialize, make_blocks, resize_positions, sine_table
 
 _GRID = 29  # side of the position table: 464 pixels, the crop of the training
 
@@ -32,7 +32,7 @@ class ConvViTEncoder(ConvStem):
         self.pos_embed = nn.Parameter(sine_table(_GRID, width))
         self.blocks3 = make_blocks(size.depths[2], width, size.heads, size.ratios[2])
         self.norm = nn.LayerNorm(width, EPS)
-        initialise(self)
+        initialize(self)
         for names in (("patch_embed1",), ("blocks1",), ("patch_embed2", "blocks2"))[:freeze_at]:
             for name in names:
                 self.get_submodule(name).requires_grad_(False)

@@ -19,7 +19,7 @@ class ConvViT(ConvStem):
 
     Args:
         size: its dimensions.
-        grid: side of the learnt position table.
+        grid: side of the learned position table.
         blocks: as many as `size` says.
     """
 
@@ -42,7 +42,7 @@ class PlainViT(nn.Module):
 
     Args:
         size: its dimensions.
-        grid: side of the learnt position table.
+        grid: side of the learned position table.
         blocks: as many as `size` says.
     """
 

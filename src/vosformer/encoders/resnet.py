@@ -77,7 +77,7 @@ class ResNet(nn.Module):
         """Encode images.
 
         Args:
-            image: [B,3,H,W], normalised.
+            image: [B,3,H,W], normalized.
 
         Returns:
             [B,4C,H/4,W/4], [B,8C,H/8,W/8], [B,16C,H/16,W/16] and the last one again, sides rounded up; channels_last in memory.

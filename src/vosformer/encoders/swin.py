@@ -123,7 +123,7 @@ class SwinBlock(nn.Module):
 
 
 class PatchMerging(nn.Module):
-    """Halves the map and doubles the channels: 2 x 2 tokens are concatenated, normalised and projected."""
+    """Halves the map and doubles the channels: 2 x 2 tokens are concatenated, normalized and projected."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -157,7 +157,7 @@ class Stage(nn.Module):
 
 
 class PatchEmbed(nn.Module):
-    """4 x 4 patches to tokens, normalised."""
+    """4 x 4 patches to tokens, normalized."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -219,7 +219,7 @@ class Swin(nn.Module):
         """Encode images.
 
         Args:
-            image: [B,3,H,W], normalised.
+            image: [B,3,H,W], normalized.
 
         Returns:
             [B,C,H/4,W/4], [B,2C,H/8,W/8], [B,4C,H/16,W/16] and the last one again, sides rounded up; channels_last in memory.
@@ -249,7 +249,7 @@ def _relative_position_index(window: int) -> Tensor:
 
 @lru_cache(maxsize=16)
 def _shift_mask(height: int, width: int, window: int, shift: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """[nW,n,n]: 0 for tokens of a shifted map that were neighbours before, -100 for those that the roll brought together.
+    """[nW,n,n]: 0 for tokens of a shifted map that were neighbors before, -100 for those that the roll brought together.
 
     Kept for the last sizes seen: a video has one size, and the two sizes of mixed data fit as well.
     """

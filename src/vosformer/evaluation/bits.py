@@ -71,9 +71,9 @@ def extent(words: Words) -> Part:
 
 
 def boundary(packed: Packed, gap_words: int = 1, part: Part | None = None) -> Words:
-    """Where a mask differs from its right, lower or lower right neighbour, as the DAVIS scorer draws boundaries.
+    """Where a mask differs from its right, lower or lower right neighbor, as the DAVIS scorer draws boundaries.
 
-    On the last row and column only the neighbours inside the picture are looked at.
+    On the last row and column only the neighbors inside the picture are looked at.
 
     Args:
         packed: the masks [n,H,W].
@@ -90,7 +90,7 @@ def boundary(packed: Packed, gap_words: int = 1, part: Part | None = None) -> Wo
     stream[..., :width] = here
     first = (columns.start or 0) * _WORD
     if packed.width - first <= width * _WORD:
-        # The last column once more, to its right: so it has no neighbour there that differs.
+        # The last column once more, to its right: so it has no neighbor there that differs.
         _copy_column(stream, packed.width - 1 - first)
     one, all_four = stream.copy(), stream.copy()
     one[:, :-1] |= stream[:, 1:]
@@ -158,7 +158,7 @@ def _or_higher(words: Words, step: int, spare: tuple[Words, Words]) -> None:
 
 
 def _and_lower(words: Words, spare: tuple[Words, Words]) -> None:
-    """Keep the bits whose right neighbour is set, in place."""
+    """Keep the bits whose right neighbor is set, in place."""
     np.right_shift(words, 1, out=spare[0])
     np.left_shift(words, _WORD - 1, out=spare[1])
     spare[0].reshape(-1)[:-1] |= spare[1].reshape(-1)[1:]

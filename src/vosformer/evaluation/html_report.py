@@ -161,7 +161,7 @@ def _worst(report: Report) -> Iterator[str]:
         found = np.zeros_like(true) if found is None or found.shape != true.shape else found
         differ = np.zeros((*true.shape, 3), np.uint8)
         differ[true & found], differ[true & ~found], differ[found & ~true] = (230, 230, 230), (60, 60, 220), (230, 140, 60)
-        pictures = [_grey(true), _grey(found), differ]
+        pictures = [_gray(true), _gray(found), differ]
         images = "".join(f'<img src="{_data(picture)}" alt="">' for picture in pictures)
         name = place.one.name or f"{place.sequence} {place.one.id}"
         caption = f"{escape(name)}, {escape(frame)}: {report.measures[0]} {100 * j:.1f}, {report.measures[1]} {100 * f:.1f}"
@@ -182,7 +182,7 @@ def _mask(folders: MaskFolders, place: _Place, frame: str) -> NDArray[np.bool_] 
     return np.asarray(labels != 0 if alone else labels == place.one.id, np.bool_)
 
 
-def _grey(mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
+def _gray(mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
     return np.repeat(np.where(mask, np.uint8(230), np.uint8(30))[..., None], 3, 2)
 
 

@@ -21,13 +21,13 @@ Labels = NDArray[Any]
 
 
 def read_labels(path: Path) -> Labels:
-    """The label map of a PNG: palette index or grey value of each pixel; colours of the DAVIS palette are its labels.
+    """The label map of a PNG: palette index or gray value of each pixel; colors of the DAVIS palette are its labels.
 
     Returns:
         uint8 [H,W], or a wider type for labels above 255.
 
     Raises:
-        DataError: the file does not decode, or is a picture in other colours.
+        DataError: the file does not decode, or is a picture in other colors.
     """
     try:
         raw = read_raw_labels(path)
@@ -36,14 +36,14 @@ def read_labels(path: Path) -> Labels:
             f"{path} does not decode as a PNG mask: {str(error).removeprefix(f'{path} does not decode: ')}"
         ) from error
     if raw.colored:
-        return _from_colours(path)
+        return _from_colors(path)
     labels = np.asarray(raw.values)
     if labels.dtype == np.bool_:
         return labels.astype(np.uint8)
     return labels if labels.dtype == np.uint8 else labels.astype(np.int32)
 
 
-def _from_colours(path: Path) -> Labels:
+def _from_colors(path: Path) -> Labels:
     try:
         return io_labels.read_labels(path, allow_empty=True).labels
     except InputError as error:

@@ -100,7 +100,7 @@ class Video:
         images: the frames that the model sees, in order, from the first one with a mask on.
         wanted: names of the frames whose masks are handed in.
         passes: the masks that are given; each of them is followed on its own.
-        labelled: names of the frames that have a mask on disk.
+        labeled: names of the frames that have a mask on disk.
         larger: frames are larger than masks: given ones are made larger, results smaller.
     """
 
@@ -108,7 +108,7 @@ class Video:
     images: tuple[Path, ...]
     wanted: frozenset[str]
     passes: tuple[LabelMaps | ObjectLayer, ...]
-    labelled: frozenset[str]
+    labeled: frozenset[str]
     larger: bool = False
 
 
@@ -161,10 +161,10 @@ def scorable(protocol: Protocol, root: Path, videos: list[Video]) -> list[str]:
         truth = next((root / place for place in protocol.truth if (root / place).is_dir()), None)
         chosen = [name for name in names if truth is not None and (truth / name).is_dir()]
     elif not protocol.public_truth:
-        chosen = names if all(video.wanted <= video.labelled for video in videos) else []
+        chosen = names if all(video.wanted <= video.labeled for video in videos) else []
     else:
         least = 2 if rules.last else 3  # the first mask is given, and some rules leave out the last
-        chosen = [video.name for video in videos if len(video.labelled) >= least]
+        chosen = [video.name for video in videos if len(video.labeled) >= least]
     if chosen and rules.objects == "listed":
         true = find_masks(truth_folder(protocol, root), rules.places)
         for name in chosen:
@@ -192,23 +192,23 @@ def _folder(root: Path, places: tuple[str, ...], what: str, protocol: Protocol) 
     raise DataError(f"{root} has no {what} of {protocol.name}: expected {' or '.join(places)} with a folder for each video")
 
 
-def _frames(images: Path, labelled: Mapping[str, Path] | frozenset[str], masks: Path) -> dict[str, Path]:
+def _frames(images: Path, labeled: Mapping[str, Path] | frozenset[str], masks: Path) -> dict[str, Path]:
     """Frame name -> file in natural order; every mask must have one."""
     files = {path.stem: path for path in images.iterdir() if path.suffix.lower() in SUFFIXES and path.name[0] != "."}
-    strangers = [frame for frame in labelled if frame not in files]
+    strangers = [frame for frame in labeled if frame not in files]
     if strangers:
         raise DataError(f"{images} lacks {len(strangers)} frames that {masks} has masks of: {first_of(strangers)}")
     return {frame: files[frame] for frame in sorted(files, key=natural_key)}
 
 
 def _video(protocol: Protocol, name: str, images: Path, masks: Path, meta: dict[str, Any] | None, fewer: Path | None) -> Video:
-    labelled = mask_files(masks)
-    files = _frames(images, labelled, masks)
-    start, ids = _first_given(labelled, masks)
+    labeled = mask_files(masks)
+    files = _frames(images, labeled, masks)
+    start, ids = _first_given(labeled, masks)
     frames = list(files)[list(files).index(start) :]
     wanted = frozenset(frames)
     if fewer is not None:
-        wanted &= {path.stem for path in fewer.iterdir()} if fewer.is_dir() else labelled.keys()
+        wanted &= {path.stem for path in fewer.iterdir()} if fewer.is_dir() else labeled.keys()
     if meta is not None:
         wanted = _named_frames(meta, name, images, files) & wanted
         if not wanted:
@@ -217,19 +217,19 @@ def _video(protocol: Protocol, name: str, images: Path, masks: Path, meta: dict[
         frames = frames[: frames.index(last) + 1]
     rules = protocol.scoring
     given = LabelMaps(
-        labelled,
+        labeled,
         later=rules.objects == "every" or protocol.gives_later,
         binary=rules.merged or ids == {VOID},
         void=rules.void != "object",
     )
-    return Video(name, tuple(files[frame] for frame in frames), wanted, (given,), frozenset(labelled), protocol.larger)
+    return Video(name, tuple(files[frame] for frame in frames), wanted, (given,), frozenset(labeled), protocol.larger)
 
 
 def _object_video(name: str, images: Path, masks: Path) -> Video:
     """Make the video of SA-V: objects that overlap where they are given are followed in passes of their own."""
     objects = {path.name: mask_files(path) for path in sorted((masks / name).iterdir()) if path.is_dir()}
-    labelled = frozenset(frame for files in objects.values() for frame in files)
-    frames = _frames(images, labelled, masks / name)
+    labeled = frozenset(frame for files in objects.values() for frame in files)
+    frames = _frames(images, labeled, masks / name)
     first: dict[str, tuple[str, Path]] = {}
     for number, files in objects.items():
         found = next(((frame, path) for frame, path in files.items() if labels_present(read_labels(path))), None)
@@ -241,8 +241,8 @@ def _object_video(name: str, images: Path, masks: Path) -> Video:
     names = list(frames)
     start = min(names.index(frame) for frame, _ in first.values())
     shown = tuple(frames[frame] for frame in names[start:])
-    wanted = (labelled | set(names[::_SAV_STEP])) & set(names[start:])
-    return Video(name, shown, wanted, tuple(ObjectLayer(layer) for layer in layers(first)), labelled)
+    wanted = (labeled | set(names[::_SAV_STEP])) & set(names[start:])
+    return Video(name, shown, wanted, tuple(ObjectLayer(layer) for layer in layers(first)), labeled)
 
 
 def layers(first: Mapping[str, tuple[str, Path]]) -> list[dict[str, tuple[str, Path]]]:
@@ -265,13 +265,13 @@ def resized(labels: NDArray[np.int32], height: int, width: int) -> NDArray[np.in
     return np.asarray(cv2.resize(labels, (width, height), interpolation=cv2.INTER_NEAREST_EXACT), np.int32)
 
 
-def _first_given(labelled: Mapping[str, Path], folder: Path) -> tuple[str, frozenset[int]]:
+def _first_given(labeled: Mapping[str, Path], folder: Path) -> tuple[str, frozenset[int]]:
     """Find the first frame with an object, and its ids."""
-    for frame, path in labelled.items():
+    for frame, path in labeled.items():
         ids = labels_present(read_labels(path))
         if ids:
             return frame, ids
-    raise DataError(f"{folder} has no object in any of its {len(labelled)} masks")
+    raise DataError(f"{folder} has no object in any of its {len(labeled)} masks")
 
 
 def _named_frames(meta: dict[str, Any], name: str, images: Path, files: Mapping[str, Path]) -> frozenset[str]:

@@ -30,7 +30,7 @@ class VotRun:
     """One run from an anchor towards an end of a sequence.
 
     Attributes:
-        overlaps: float64 [n] in the order of the run; the first one is that of the initialisation, see `run_overlaps`.
+        overlaps: float64 [n] in the order of the run; the first one is that of the initialization, see `run_overlaps`.
         empty: bool [n], the truth has no object.
     """
 
@@ -172,7 +172,7 @@ class VotReport:
 def run_overlaps(truth: Masks, result: Masks) -> Values:
     """Take the overlaps of one run, as the toolkit does.
 
-    The answer on the first frame is only the code of the initialisation: 0, or 1 where the truth is empty. Masks that are only one
+    The answer on the first frame is only the code of the initialization: 0, or 1 where the truth is empty. Masks that are only one
     pixel wide or high count as empty.
 
     Args:

@@ -13,7 +13,7 @@ from vosformer.errors import DataError
 from vosformer.evaluation.vot import ST2020, Masks, VotReport, VotRun, run_overlaps, vot_scores, without_slivers
 
 _ANCHOR_GAP = 50  # frames between two anchors where the data set names none
-_INITIALISED = "1"  # what stands in the place of the first region of a run
+_INITIALIZED = "1"  # what stands in the place of the first region of a run
 
 
 @dataclass(frozen=True)
@@ -130,9 +130,9 @@ def run_file(name: str, anchor: int) -> str:
 
 
 def run_text(masks: Iterable[Masks]) -> Iterator[str]:
-    """Write a run, frame by frame: the code of the initialisation for the first mask [H,W], then regions."""
+    """Write a run, frame by frame: the code of the initialization for the first mask [H,W], then regions."""
     for number, mask in enumerate(masks):
-        yield (encode_region(mask) if number else _INITIALISED) + "\n"
+        yield (encode_region(mask) if number else _INITIALIZED) + "\n"
 
 
 def _read_run(video: VotVideo, anchor: int, path: Path) -> VotRun:

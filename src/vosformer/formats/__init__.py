@@ -1,4 +1,4 @@
-"""Annotation formats, read and written: `read(path)` gives a `LabelledVideo`, `write(video, path, format)` takes one.
+"""Annotation formats, read and written: `read(path)` gives a `LabeledVideo`, `write(video, path, format)` takes one.
 
 Each format is one file here; `FORMATS` lists them by name.
 """
@@ -6,7 +6,7 @@ Each format is one file here; `FORMATS` lists them by name.
 from __future__ import annotations
 
 from vosformer.formats.api import convert, read, write
-from vosformer.formats.labelled import LabelledFrame, LabelledVideo, Mask, ObjectInfo
+from vosformer.formats.labeled import LabeledFrame, LabeledVideo, Mask, ObjectInfo
 from vosformer.formats.names import names_json, palette_of, read_names
 from vosformer.formats.prompts import AnnotatedMasks, read_masks
 from vosformer.formats.registry import FORMATS, Format, find_format, recognize
@@ -17,8 +17,8 @@ __all__ = [
     "AnnotatedMasks",
     "Format",
     "FormatSink",
-    "LabelledFrame",
-    "LabelledVideo",
+    "LabeledFrame",
+    "LabeledVideo",
     "Mask",
     "ObjectInfo",
     "convert",

@@ -12,7 +12,7 @@ from vosformer.formats.coco import COCO, COCO_POLYGONS
 from vosformer.formats.cvat import CVAT_IMAGES, CVAT_VIDEO
 from vosformer.formats.datumaro import DATUMARO
 from vosformer.formats.folders import MASKS, MASKS16, OBJECTS, RGBA, SAV
-from vosformer.formats.labelled import LabelledVideo, ObjectInfo
+from vosformer.formats.labeled import LabeledVideo, ObjectInfo
 from vosformer.formats.labelme import LABELME, XANYLABELING
 from vosformer.formats.labelstudio import LABEL_STUDIO
 from vosformer.formats.mots import MOTS_PNG, MOTS_TXT
@@ -31,7 +31,7 @@ register(
 
 def read(
     path: Path | str, *, format: str | None = None, video: str | None = None, size: tuple[int, int] | None = None
-) -> LabelledVideo:
+) -> LabeledVideo:
     """Read an annotation file or folder.
 
     Args:
@@ -58,9 +58,9 @@ def describe_formats() -> str:
 
 
 def write(
-    video: LabelledVideo, path: Path | str, format: str, *, pictures: Source | None = None, overwrite: bool = False
+    video: LabeledVideo, path: Path | str, format: str, *, pictures: Source | None = None, overwrite: bool = False
 ) -> list[str]:
-    """Write a labelled video: the whole file or folder, or nothing.
+    """Write a labeled video: the whole file or folder, or nothing.
 
     Args:
         video: what to write.
@@ -102,7 +102,7 @@ def convert(
     frames: Source | None = None,
     pictures: bool = False,
     overwrite: bool = False,
-) -> tuple[LabelledVideo, list[str]]:
+) -> tuple[LabeledVideo, list[str]]:
     """Read one format and write another.
 
     Args:
@@ -136,7 +136,7 @@ def convert(
     return found, [*found.notes, *write(found, path, to, pictures=shown, overwrite=overwrite)]
 
 
-def _along(video: LabelledVideo, frames: Source) -> LabelledVideo:
+def _along(video: LabeledVideo, frames: Source) -> LabeledVideo:
     """Take rate and length of the frames, where the format does not hold them.
 
     Raises:

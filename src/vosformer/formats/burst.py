@@ -7,13 +7,13 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from vosformer.formats.labelled import LabelledFrame, LabelledVideo, Mask, ObjectInfo, categories
+from vosformer.formats.labeled import LabeledFrame, LabeledVideo, Mask, ObjectInfo, categories
 from vosformer.formats.names import parse_color
 from vosformer.formats.registry import Content, Format, ReadOptions, load_json, pick_video, reading
 from vosformer.io import Source
 
 
-def read_burst(path: Path, options: ReadOptions) -> LabelledVideo:
+def read_burst(path: Path, options: ReadOptions) -> LabeledVideo:
     """Read one sequence of a BURST file. Frames are the places of the annotated pictures among all pictures.
 
     Raises:
@@ -39,9 +39,9 @@ def read_burst(path: Path, options: ReadOptions) -> LabelledVideo:
                 int(track): Mask.of_rle({"size": [height, width], "counts": item["rle"]}) for track, item in tracks.items()
             }
             scores = {int(track): float(item["score"]) for track, item in tracks.items() if item.get("score") is not None}
-            frames.append(LabelledFrame(places[file], Path(file).stem, masks, scores, file=file))
+            frames.append(LabeledFrame(places[file], Path(file).stem, masks, scores, file=file))
         fps = sequence.get("fps")
-        return LabelledVideo.of(
+        return LabeledVideo.of(
             str(sequence["seq_name"]), frames, objects, (height, width), length=len(every),
             fps=Fraction(str(fps)).limit_denominator(1001) if fps else None,
         )  # fmt: skip
@@ -51,7 +51,7 @@ def _kind(name: str) -> str:
     return "" if name == "object" else name
 
 
-def write_burst(video: LabelledVideo, path: Path, pictures: Source | None = None) -> None:
+def write_burst(video: LabeledVideo, path: Path, pictures: Source | None = None) -> None:
     """Write a BURST file; objects without a pixel in a frame have no entry there, since empty masks cost score."""
     kinds = categories(video)
     every = [f"{number:05d}.jpg" for number in range(video.length)]

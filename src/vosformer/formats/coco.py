@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vosformer.errors import InputError
-from vosformer.formats.labelled import LabelledFrame, LabelledVideo, Mask, ObjectInfo, categories
+from vosformer.formats.labeled import LabeledFrame, LabeledVideo, Mask, ObjectInfo, categories
 from vosformer.formats.names import color_text, parse_color
 from vosformer.formats.polygons import edge_rings, fill_edges, one_ring
 from vosformer.formats.registry import Content, Format, ReadOptions, link_by_order, load_json, pick_video, reading
@@ -19,7 +19,7 @@ from vosformer.io.order import natural_key
 _KIND = "COCO file"
 
 
-def read_coco(path: Path, options: ReadOptions) -> LabelledVideo:
+def read_coco(path: Path, options: ReadOptions) -> LabeledVideo:
     """Read a COCO file: run lengths or polygons; `track_id` from the annotation or its attributes, else by order.
 
     Raises:
@@ -65,7 +65,7 @@ def read_coco(path: Path, options: ReadOptions) -> LabelledVideo:
         if skipped:
             notes += (f"{skipped} annotations without a segmentation (boxes, keypoints) were passed over",)
         frames = [
-            LabelledFrame(
+            LabeledFrame(
                 numbers[image["id"]],
                 Path(str(image["file_name"])).stem if image.get("file_name") else f"{numbers[image['id']]:05d}",
                 masks[numbers[image["id"]]],
@@ -77,7 +77,7 @@ def read_coco(path: Path, options: ReadOptions) -> LabelledVideo:
         ]
         size = next(iter(sizes.values()), None)
         fps = video.get("fps")
-        return LabelledVideo.of(
+        return LabeledVideo.of(
             str(video.get("name") or path.stem),
             frames,
             objects.values(),
@@ -132,17 +132,17 @@ def _mask(segmentation: Any, height: int, width: int) -> Mask | None:
     return fill_edges(polygons, height, width)
 
 
-def write_coco(video: LabelledVideo, path: Path, pictures: Source | None = None) -> None:
+def write_coco(video: LabeledVideo, path: Path, pictures: Source | None = None) -> None:
     """Write a COCO file with run lengths."""
     _write(video, path, polygons=False)
 
 
-def write_coco_polygons(video: LabelledVideo, path: Path, pictures: Source | None = None) -> None:
+def write_coco_polygons(video: LabeledVideo, path: Path, pictures: Source | None = None) -> None:
     """Write a COCO file with polygons along the edges of pixels, exact by COCO's own rule; holes are joined by bridges."""
     _write(video, path, polygons=True)
 
 
-def _write(video: LabelledVideo, path: Path, polygons: bool) -> None:
+def _write(video: LabeledVideo, path: Path, polygons: bool) -> None:
     """Write piece by piece, so that a long video needs no more memory than one frame."""
     kinds = categories(video)
     with path.open("w", encoding="utf-8", errors="surrogateescape") as file:
@@ -170,13 +170,13 @@ def _write(video: LabelledVideo, path: Path, polygons: bool) -> None:
         file.write(f'],\n"categories":{_text(listed)},\n"tracks":{_text(tracks)}}}\n')
 
 
-def _image(frame: LabelledFrame, video: LabelledVideo) -> dict[str, Any]:
+def _image(frame: LabeledFrame, video: LabeledVideo) -> dict[str, Any]:
     image = {"id": frame.number, "file_name": frame.picture, "height": video.height, "width": video.width}
     image |= {"video_id": 1, "frame_id": frame.number, "frame_number": frame.number}
     return image if frame.time is None else image | {"time": frame.time}
 
 
-def _annotations(video: LabelledVideo, kinds: Any, polygons: bool) -> Iterable[dict[str, Any]]:
+def _annotations(video: LabeledVideo, kinds: Any, polygons: bool) -> Iterable[dict[str, Any]]:
     at = 0
     for frame in video.frames:
         for number, mask in frame.masks.items():

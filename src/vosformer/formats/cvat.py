@@ -17,7 +17,7 @@ from defusedxml.common import DefusedXmlException
 from defusedxml.ElementTree import ParseError, parse
 
 from vosformer.errors import InputError
-from vosformer.formats.labelled import LabelledFrame, LabelledVideo, Mask, ObjectInfo, categories
+from vosformer.formats.labeled import LabeledFrame, LabeledVideo, Mask, ObjectInfo, categories
 from vosformer.formats.names import parse_color, shown_color
 from vosformer.formats.polygons import edge_rings, fill_edges, one_ring
 from vosformer.formats.registry import Content, Format, ReadOptions, link_by_order, reading
@@ -27,7 +27,7 @@ _KIND = "CVAT file"
 _AREAS = ("mask", "polygon", "box")
 
 
-def read_cvat(path: Path, options: ReadOptions) -> LabelledVideo:
+def read_cvat(path: Path, options: ReadOptions) -> LabeledVideo:
     """Read CVAT for images or for video: masks, polygons and boxes.
 
     The id is the attribute `track_id`, else of a track its own id, else by order. Tracks of one `track_id` are joined. Frames of a
@@ -52,8 +52,8 @@ def read_cvat(path: Path, options: ReadOptions) -> LabelledVideo:
         return _read_tracks(root, file, options, colors)
 
 
-def _read_images(root: Any, file: Path, colors: dict[Any, Any]) -> LabelledVideo:
-    frames: dict[int, LabelledFrame] = {}
+def _read_images(root: Any, file: Path, colors: dict[Any, Any]) -> LabeledVideo:
+    frames: dict[int, LabeledFrame] = {}
     loose: dict[int, list[tuple[str, Mask]]] = {}
     objects: dict[int, ObjectInfo] = {}
     size, skipped = None, 0
@@ -76,19 +76,19 @@ def _read_images(root: Any, file: Path, colors: dict[Any, Any]) -> LabelledVideo
         if parts and sum(map(len, parts.values())) < len(loose[number]):
             raise ValueError("some shapes have a track_id and some have none")
         masks = {track: _union(found) for track, found in parts.items()}
-        frames[number] = LabelledFrame(number, Path(name).stem, masks, file=name if Path(name).suffix else "")
+        frames[number] = LabeledFrame(number, Path(name).stem, masks, file=name if Path(name).suffix else "")
     notes: tuple[str, ...] = ()
     if not objects:
         linked, found, notes = link_by_order(loose)
-        frames = {n: LabelledFrame(n, frame.name, linked[n], file=frame.file) for n, frame in frames.items()}
+        frames = {n: LabeledFrame(n, frame.name, linked[n], file=frame.file) for n, frame in frames.items()}
         objects = {item.id: item._replace(category="" if item.category == "object" else item.category) for item in found}
     if skipped:
         notes += (f"{skipped} shapes without an area (points, lines) were passed over",)
     name, fps, length = _about(root, file)
-    return LabelledVideo.of(name, frames.values(), objects.values(), size, fps=fps, length=length, notes=notes)
+    return LabeledVideo.of(name, frames.values(), objects.values(), size, fps=fps, length=length, notes=notes)
 
 
-def _read_tracks(root: Any, file: Path, options: ReadOptions, colors: dict[Any, Any]) -> LabelledVideo:
+def _read_tracks(root: Any, file: Path, options: ReadOptions, colors: dict[Any, Any]) -> LabeledVideo:
     node = next(root.iter("original_size"), None)
     size = options.size if node is None else (int(node.findtext("height")), int(node.findtext("width")))
     if size is None:
@@ -112,12 +112,12 @@ def _read_tracks(root: Any, file: Path, options: ReadOptions, colors: dict[Any, 
     whole = root.find(".//vosformer_frames")
     listed = {int(text) for text in (whole.text or "").split(",") if text.strip()} if whole is not None else set()
     frames = [
-        LabelledFrame(number, f"{number:05d}", {i: _union(masks) for i, masks in parts.get(number, {}).items()})
+        LabeledFrame(number, f"{number:05d}", {i: _union(masks) for i, masks in parts.get(number, {}).items()})
         for number in sorted(set(parts) | listed)
     ]
     if length == 0 and stop is not None:
         length = int(stop) - start + 1
-    return LabelledVideo.of(name, frames, objects.values(), size, fps=fps, length=length)
+    return LabeledVideo.of(name, frames, objects.values(), size, fps=fps, length=length)
 
 
 def _about(root: Any, file: Path) -> tuple[str, Fraction | None, int]:
@@ -177,7 +177,7 @@ def decode_mask(runs: list[int], left: int, top: int, wide: int, high: int, heig
     return Mask.of(pixels)
 
 
-def write_cvat_images(video: LabelledVideo, path: Path, pictures: Source | None = None) -> None:
+def write_cvat_images(video: LabeledVideo, path: Path, pictures: Source | None = None) -> None:
     """Write CVAT for images: one mask an object and frame."""
     root = _root(video)
     for frame in video.frames:
@@ -194,7 +194,7 @@ def write_cvat_images(video: LabelledVideo, path: Path, pictures: Source | None 
     _save(root, path)
 
 
-def write_cvat_video(video: LabelledVideo, path: Path, pictures: Source | None = None) -> None:
+def write_cvat_video(video: LabeledVideo, path: Path, pictures: Source | None = None) -> None:
     """Write CVAT for video: one track of polygons an object, ended by an `outside` shape where it leaves."""
     root = _root(video)
     for number in video.ids:
@@ -210,7 +210,7 @@ def write_cvat_video(video: LabelledVideo, path: Path, pictures: Source | None =
     _save(root, path)
 
 
-def _shapes(video: LabelledVideo, number: int) -> Iterator[tuple[int, Any, bool]]:
+def _shapes(video: LabeledVideo, number: int) -> Iterator[tuple[int, Any, bool]]:
     """(frame, ring, outside) of an object."""
     last: tuple[int, Any] | None = None
     for frame in video.frames:
@@ -225,7 +225,7 @@ def _shapes(video: LabelledVideo, number: int) -> Iterator[tuple[int, Any, bool]
         yield last[0] + 1, last[1], True
 
 
-def _root(video: LabelledVideo) -> Element:
+def _root(video: LabeledVideo) -> Element:
     root = Element("annotations")
     SubElement(root, "version").text = "1.1"
     task = SubElement(SubElement(root, "meta"), "task")

@@ -8,7 +8,7 @@ from typing import Any
 
 from vosformer.errors import InputError
 from vosformer.formats.folders import write_pictures
-from vosformer.formats.labelled import LabelledFrame, LabelledVideo, Mask, ObjectInfo, categories
+from vosformer.formats.labeled import LabeledFrame, LabeledVideo, Mask, ObjectInfo, categories
 from vosformer.formats.names import color_text, parse_color
 from vosformer.formats.polygons import fill_edges
 from vosformer.formats.registry import Content, Format, ReadOptions, link_by_order, load_json, reading
@@ -16,7 +16,7 @@ from vosformer.io import Source
 from vosformer.io.files import make_folder
 
 
-def read_datumaro(path: Path, options: ReadOptions) -> LabelledVideo:
+def read_datumaro(path: Path, options: ReadOptions) -> LabeledVideo:
     """Read masks and polygons of a Datumaro folder, or of its JSON.
 
     Raises:
@@ -26,7 +26,7 @@ def read_datumaro(path: Path, options: ReadOptions) -> LabelledVideo:
     data = load_json(file)
     with reading(file, "Datumaro file"):
         kinds = [str(item["name"]) for item in data["categories"]["label"]["labels"]]
-        frames: dict[int, LabelledFrame] = {}
+        frames: dict[int, LabeledFrame] = {}
         loose: dict[int, list[tuple[str, Mask]]] = {}
         objects: dict[int, ObjectInfo] = {}
         size = options.size
@@ -52,13 +52,13 @@ def read_datumaro(path: Path, options: ReadOptions) -> LabelledVideo:
                         parse_color(attributes.get("color")),
                     )  # fmt: skip
             picture = Path(str((item.get("image") or {}).get("path") or "")).name
-            frames[number] = LabelledFrame(number, str(item["id"]).rsplit("/", 1)[-1], masks, file=picture)
+            frames[number] = LabeledFrame(number, str(item["id"]).rsplit("/", 1)[-1], masks, file=picture)
         notes: tuple[str, ...] = ()
         if not objects and any(loose.values()):
             linked, found, notes = link_by_order(loose)
-            frames = {n: LabelledFrame(n, frame.name, linked[n], file=frame.file) for n, frame in frames.items()}
+            frames = {n: LabeledFrame(n, frame.name, linked[n], file=frame.file) for n, frame in frames.items()}
             objects = {item.id: item for item in found}
-        return LabelledVideo.of(path.resolve().stem, frames.values(), objects.values(), size, notes=notes)
+        return LabeledVideo.of(path.resolve().stem, frames.values(), objects.values(), size, notes=notes)
 
 
 def _file(path: Path) -> Path:
@@ -78,7 +78,7 @@ def _mask(annotation: Any, height: int, width: int) -> Mask | None:
     return None
 
 
-def write_datumaro(video: LabelledVideo, path: Path, pictures: Source | None = None) -> list[str]:
+def write_datumaro(video: LabeledVideo, path: Path, pictures: Source | None = None) -> list[str]:
     """Write the folder; the id is the attribute `track_id`."""
     kinds = categories(video)
     items = []

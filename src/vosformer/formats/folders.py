@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image as Pillow
 
 from vosformer.errors import InputError
-from vosformer.formats.labelled import LabelledFrame, LabelledVideo, Mask, ObjectInfo
+from vosformer.formats.labeled import LabeledFrame, LabeledVideo, Mask, ObjectInfo
 from vosformer.formats.names import palette_of
 from vosformer.formats.registry import Content, Format, ReadOptions, reading
 from vosformer.io import DAVIS_PALETTE, CutOuts, Frame, LabelImages, Source, read_labels
@@ -24,7 +24,7 @@ _MASKS = frozenset({".png", ".npy", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".
 _OBJECT = re.compile(r"0*([1-9][0-9]{0,9})")
 
 
-def read_label_folder(path: Path, options: ReadOptions) -> LabelledVideo:
+def read_label_folder(path: Path, options: ReadOptions) -> LabeledVideo:
     """Read a folder of label maps, one a frame, in the natural order of their names; or a single label map.
 
     Colors are those of the palette, where it is not the DAVIS palette.
@@ -44,10 +44,10 @@ def read_label_folder(path: Path, options: ReadOptions) -> LabelledVideo:
             size = size or found.labels.shape
             if found.labels.shape != size:
                 raise ValueError(f"{file.name} is {_size(found.labels)} pixels, others {size[1]} x {size[0]}")
-            frames.append(LabelledFrame.of_labels(number, file.stem, found.labels))
+            frames.append(LabeledFrame.of_labels(number, file.stem, found.labels))
         ids = sorted({number for frame in frames for number in frame.masks})
         objects = [ObjectInfo(number, color=_own_color(palette, number)) for number in ids]
-        return LabelledVideo.of(path.resolve().stem, frames, objects, size, numbered=numbered)
+        return LabeledVideo.of(path.resolve().stem, frames, objects, size, numbered=numbered)
 
 
 def _size(values: NDArray[np.generic]) -> str:
@@ -61,7 +61,7 @@ def _own_color(palette: NDArray[np.uint8] | None, number: int) -> tuple[int, int
     return red, green, blue
 
 
-def read_object_folders(path: Path, options: ReadOptions) -> LabelledVideo:
+def read_object_folders(path: Path, options: ReadOptions) -> LabeledVideo:
     """Read `<id>/<frame>.png`: black and white, 0 and 1, or cut-outs by their alpha (half or more is the object).
 
     Of SA-V's `<video>/<object>/<frame>.png` the folder of the video; its object 000 becomes the highest id plus one, since 0 means
@@ -91,9 +91,9 @@ def read_object_folders(path: Path, options: ReadOptions) -> LabelledVideo:
                     raise ValueError(f"{file} is {_size(pixels)} pixels, others {size[1]} x {size[0]}")
                 if pixels.any():
                     masks[file.stem][number] = Mask.of(pixels)
-        frames = [LabelledFrame(number, stem, masks[stem]) for number, stem in zip(numbers, stems, strict=True)]
+        frames = [LabeledFrame(number, stem, masks[stem]) for number, stem in zip(numbers, stems, strict=True)]
         objects = [ObjectInfo(number) for number in folders]
-        return LabelledVideo.of(path.resolve().name, frames, objects, size, numbered=numbered, notes=notes)
+        return LabeledVideo.of(path.resolve().name, frames, objects, size, numbered=numbered, notes=notes)
 
 
 def _one_object(path: Path) -> NDArray[np.bool_]:
@@ -124,34 +124,34 @@ def _files(folder: Path) -> list[Path]:
     return sorted(files, key=lambda file: natural_key(file.name))
 
 
-def frames_for_sinks(video: LabelledVideo, pictures: Source | None) -> Iterator[tuple[Frame, NDArray[np.int32], LabelledFrame]]:
-    """(frame with its picture if there are any, label map, labelled frame) of every annotated frame, for sinks."""
-    for labelled in video.frames:
-        frame = Frame(labelled.number, labelled.name, None, labelled.time)
+def frames_for_sinks(video: LabeledVideo, pictures: Source | None) -> Iterator[tuple[Frame, NDArray[np.int32], LabeledFrame]]:
+    """(frame with its picture if there are any, label map, labeled frame) of every annotated frame, for sinks."""
+    for labeled in video.frames:
+        frame = Frame(labeled.number, labeled.name, None, labeled.time)
         if pictures is not None:
-            found = pictures.find(labelled.name)
-            frame = frame._replace(image=pictures.read(labelled.number if found is None else found).image)
-        yield frame, labelled.labels(video.height, video.width), labelled
+            found = pictures.find(labeled.name)
+            frame = frame._replace(image=pictures.read(labeled.number if found is None else found).image)
+        yield frame, labeled.labels(video.height, video.width), labeled
 
 
-def _write_labels(video: LabelledVideo, path: Path, bits: int) -> None:
+def _write_labels(video: LabeledVideo, path: Path, bits: int) -> None:
     sink = LabelImages(path, palette_of(video.objects), bits)
     sink.check_ids(video.ids)
-    for frame, labels, labelled in frames_for_sinks(video, None):
-        sink.write(frame, labels, labelled.scores, lambda number: np.zeros((0, 0), np.float32))
+    for frame, labels, labeled in frames_for_sinks(video, None):
+        sink.write(frame, labels, labeled.scores, lambda number: np.zeros((0, 0), np.float32))
 
 
-def write_masks(video: LabelledVideo, path: Path, pictures: Source | None = None) -> None:
+def write_masks(video: LabeledVideo, path: Path, pictures: Source | None = None) -> None:
     """Write one indexed PNG a frame."""
     _write_labels(video, path, 8)
 
 
-def write_masks16(video: LabelledVideo, path: Path, pictures: Source | None = None) -> None:
-    """Write one 16-bit grey PNG a frame."""
+def write_masks16(video: LabeledVideo, path: Path, pictures: Source | None = None) -> None:
+    """Write one 16-bit gray PNG a frame."""
     _write_labels(video, path, 16)
 
 
-def _write_object_folders(video: LabelledVideo, path: Path, digits: int) -> None:
+def _write_object_folders(video: LabeledVideo, path: Path, digits: int) -> None:
     make_folder(path)
     for number in video.ids:
         make_folder(path / f"{number:0{digits}d}")
@@ -163,21 +163,21 @@ def _write_object_folders(video: LabelledVideo, path: Path, digits: int) -> None
             (path / f"{number:0{digits}d}" / f"{frame.name}.png").write_bytes(png(pixels))
 
 
-def write_objects(video: LabelledVideo, path: Path, pictures: Source | None = None) -> None:
+def write_objects(video: LabeledVideo, path: Path, pictures: Source | None = None) -> None:
     """Write `<id>/<frame>.png`, 0 and 255."""
     _write_object_folders(video, path, 1)
 
 
-def write_sav(video: LabelledVideo, path: Path, pictures: Source | None = None) -> None:
+def write_sav(video: LabeledVideo, path: Path, pictures: Source | None = None) -> None:
     """Write SA-V's `<id of three digits>/<frame>.png`, 0 and 255; the folder is that of the video."""
     _write_object_folders(video, path, 3)
 
 
-def write_rgba(video: LabelledVideo, path: Path, pictures: Source | None = None) -> list[str]:
+def write_rgba(video: LabeledVideo, path: Path, pictures: Source | None = None) -> list[str]:
     """Write cut-outs `<id>/<frame>.png`; black where there are no pictures."""
     sink = CutOuts(path)
-    for frame, labels, labelled in frames_for_sinks(video, pictures):
-        masks = {number: mask.pixels().astype(np.float32) for number, mask in labelled.masks.items()}
+    for frame, labels, labeled in frames_for_sinks(video, pictures):
+        masks = {number: mask.pixels().astype(np.float32) for number, mask in labeled.masks.items()}
         none = np.zeros(labels.shape, np.float32)
         sink.write(frame, labels, dict.fromkeys(video.ids, 1.0), lambda i, masks=masks, none=none: masks.get(i, none))  # type: ignore[misc]
     return (
@@ -192,17 +192,17 @@ def jpeg(image: NDArray[np.uint8]) -> bytes:
     return buffer.getvalue()
 
 
-def write_pictures(video: LabelledVideo, pictures: Source, folder: Path) -> list[str]:
+def write_pictures(video: LabeledVideo, pictures: Source, folder: Path) -> list[str]:
     """Write the pictures of the annotated frames as JPEG or as what their names say; say which do not decode."""
     make_folder(folder)
     missing = []
-    for labelled in video.frames:
-        found = pictures.find(labelled.name)
-        image = pictures.read(labelled.number if found is None else found).image
+    for labeled in video.frames:
+        found = pictures.find(labeled.name)
+        image = pictures.read(labeled.number if found is None else found).image
         if image is None:
-            missing.append(labelled.number)
+            missing.append(labeled.number)
             continue
-        path = folder / labelled.picture
+        path = folder / labeled.picture
         if path.suffix.lower() in (".jpg", ".jpeg"):
             path.write_bytes(jpeg(image))
         else:

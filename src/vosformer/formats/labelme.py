@@ -14,7 +14,7 @@ from PIL import Image as Pillow
 
 from vosformer.errors import InputError
 from vosformer.formats.folders import frame_numbers, write_pictures
-from vosformer.formats.labelled import LabelledFrame, LabelledVideo, Mask, ObjectInfo
+from vosformer.formats.labeled import LabeledFrame, LabeledVideo, Mask, ObjectInfo
 from vosformer.formats.polygons import center_rings, fill_centers
 from vosformer.formats.registry import Content, Format, ReadOptions, link_by_order, load_json, reading
 from vosformer.io import Source
@@ -23,7 +23,7 @@ from vosformer.io.order import natural_key
 from vosformer.io.sinks import png
 
 
-def read_labelme(path: Path, options: ReadOptions) -> LabelledVideo:
+def read_labelme(path: Path, options: ReadOptions) -> LabeledVideo:
     """Read one JSON, or a folder with one JSON a frame.
 
     Shapes are polygons, rectangles, circles and masks; others are passed over with a note. Shapes of one `group_id` in a frame are
@@ -71,8 +71,8 @@ def read_labelme(path: Path, options: ReadOptions) -> LabelledVideo:
         notes += (f"{skipped} shapes without an area (points, lines) were passed over",)
     with reading(path, "labelme folder"):
         stems = {number: file.stem for number, file in zip(numbers, files, strict=True)}
-        labelled = [LabelledFrame(n, stems[n], masks, file=_file(pictures[n], stems[n])) for n, masks in frames.items()]
-        return LabelledVideo.of(path.resolve().stem, labelled, objects.values(), size, numbered=numbered, notes=notes)
+        labeled = [LabeledFrame(n, stems[n], masks, file=_file(pictures[n], stems[n])) for n, masks in frames.items()]
+        return LabeledVideo.of(path.resolve().stem, labeled, objects.values(), size, numbered=numbered, notes=notes)
 
 
 def _file(picture: str, stem: str) -> str:
@@ -129,17 +129,17 @@ def _union(masks: list[Mask]) -> Mask:
     return Mask.of(np.any([mask.pixels() for mask in masks], 0))
 
 
-def write_labelme(video: LabelledVideo, path: Path, pictures: Source | None = None) -> list[str]:
+def write_labelme(video: LabeledVideo, path: Path, pictures: Source | None = None) -> list[str]:
     """Write a JSON a frame: polygons, and masks where a polygon cannot be exact (holes); with pictures, these beside."""
     return _write(video, path, pictures, whole=False)
 
 
-def write_xanylabeling(video: LabelledVideo, path: Path, pictures: Source | None = None) -> list[str]:
+def write_xanylabeling(video: LabeledVideo, path: Path, pictures: Source | None = None) -> list[str]:
     """Write a JSON a frame with polygons only, as X-AnyLabeling wants them; holes are filled."""
     return _write(video, path, pictures, whole=True)
 
 
-def _write(video: LabelledVideo, path: Path, pictures: Source | None, whole: bool) -> list[str]:
+def _write(video: LabeledVideo, path: Path, pictures: Source | None, whole: bool) -> list[str]:
     make_folder(path)
     filled = 0
     for frame in video.frames:

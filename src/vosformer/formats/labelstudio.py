@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vosformer.formats.folders import frame_numbers
-from vosformer.formats.labelled import LabelledFrame, LabelledVideo, Mask, ObjectInfo, categories, check_sides
+from vosformer.formats.labeled import LabeledFrame, LabeledVideo, Mask, ObjectInfo, categories, check_sides
 from vosformer.formats.names import parse_color, shown_color
 from vosformer.formats.polygons import fill_edges
 from vosformer.formats.registry import Content, Format, ReadOptions, link_by_order, load_json, reading
@@ -91,7 +91,7 @@ def decode_rle(data: list[int], height: int, width: int) -> NDArray[np.bool_]:
     return np.asarray(words.reshape(height, width, 4)[:, :, 3] > 0)
 
 
-def read_labelstudio(path: Path, options: ReadOptions) -> LabelledVideo:
+def read_labelstudio(path: Path, options: ReadOptions) -> LabeledVideo:
     """Read tasks with brush masks or polygons, from annotations or else predictions; the first of each task.
 
     The id is `track_id=7` in the region's text (`meta`), else by order.
@@ -137,11 +137,11 @@ def read_labelstudio(path: Path, options: ReadOptions) -> LabelledVideo:
             objects = {item.id: item for item in found}
         if skipped:
             notes += (f"{skipped} regions without a mask were passed over",)
-        labelled = [
-            LabelledFrame(number, Path(name).stem, frames[number], file=name if Path(name).suffix else "")
+        labeled = [
+            LabeledFrame(number, Path(name).stem, frames[number], file=name if Path(name).suffix else "")
             for name, number in zip(files, numbers, strict=True)
         ]
-        return LabelledVideo.of(path.stem, labelled, objects.values(), size, numbered=numbered, notes=notes)
+        return LabeledVideo.of(path.stem, labeled, objects.values(), size, numbered=numbered, notes=notes)
 
 
 def _picture(task: Any) -> str:
@@ -172,7 +172,7 @@ def _region_mask(region: Any) -> Mask | None:
     return None
 
 
-def write_labelstudio(video: LabelledVideo, path: Path, pictures: Source | None = None) -> None:
+def write_labelstudio(video: LabeledVideo, path: Path, pictures: Source | None = None) -> None:
     """Write `tasks.json` to import, with the masks as predictions, and `config.xml`, the labeling configuration."""
     make_folder(path)
     tasks = []
@@ -210,7 +210,7 @@ def _texts(item: ObjectInfo) -> list[str]:
     return [f"{key}={value}" for key, value in pairs if value]
 
 
-def _config(video: LabelledVideo) -> str:
+def _config(video: LabeledVideo) -> str:
     labels = []
     for kind in categories(video):
         item = next(item for item in video.objects.values() if (item.category or "object") == kind)

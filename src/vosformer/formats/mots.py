@@ -14,7 +14,7 @@ import numpy as np
 
 from vosformer.errors import InputError, OutputError
 from vosformer.formats.folders import frame_numbers, write_pictures
-from vosformer.formats.labelled import LabelledFrame, LabelledVideo, Mask, ObjectInfo, categories
+from vosformer.formats.labeled import LabeledFrame, LabeledVideo, Mask, ObjectInfo, categories
 from vosformer.formats.registry import Content, Format, ReadOptions, reading
 from vosformer.io import Source
 from vosformer.io.files import make_folder
@@ -25,7 +25,7 @@ _IGNORE = 10_000
 _CLASS = 1000
 
 
-def read_mots_png(path: Path, options: ReadOptions) -> LabelledVideo:
+def read_mots_png(path: Path, options: ReadOptions) -> LabeledVideo:
     """Read `instances/<frame>.png`, or the folder of the pictures itself.
 
     Raises:
@@ -49,14 +49,14 @@ def read_mots_png(path: Path, options: ReadOptions) -> LabelledVideo:
         for number, file in zip(numbers, files, strict=True):
             values = cv2.imdecode(np.frombuffer(file.read_bytes(), np.uint8), cv2.IMREAD_UNCHANGED)
             if values is None or values.ndim != 2 or values.dtype != np.uint16:
-                raise InputError(f"{file} is no MOTS picture: expected a grey PNG of 16 bits")
+                raise InputError(f"{file} is no MOTS picture: expected a gray PNG of 16 bits")
             size = size or values.shape
             masks = {int(i): Mask.of(values == i) for i in np.unique(values) if i and i != _IGNORE}
-            frames.append(LabelledFrame(number, file.stem, masks))
+            frames.append(LabeledFrame(number, file.stem, masks))
         return _video(path.resolve().name, frames, [kind.strip() for kind in kinds], size, numbered)
 
 
-def read_mots_txt(path: Path, options: ReadOptions) -> LabelledVideo:
+def read_mots_txt(path: Path, options: ReadOptions) -> LabeledVideo:
     """Read lines `time_frame id class_id height width rle`.
 
     Raises:
@@ -75,13 +75,13 @@ def read_mots_txt(path: Path, options: ReadOptions) -> LabelledVideo:
             size = size or (height, width)
             if number != _IGNORE:
                 masks.setdefault(frame, {})[number] = Mask.of_rle({"size": [height, width], "counts": fields[5]})
-        frames = [LabelledFrame(number, f"{number:05d}", found) for number, found in masks.items()]
+        frames = [LabeledFrame(number, f"{number:05d}", found) for number, found in masks.items()]
         return _video(path.stem, frames, [], size, True)
 
 
 def _video(
-    name: str, frames: list[LabelledFrame], kinds: list[str], size: tuple[int, int] | None, numbered: bool
-) -> LabelledVideo:
+    name: str, frames: list[LabeledFrame], kinds: list[str], size: tuple[int, int] | None, numbered: bool
+) -> LabeledVideo:
     """Turn MOTS numbers into ids: the instance, unless two classes have the same one; then the whole number."""
     values = {value for frame in frames for value in frame.masks}
     instances = {value % _CLASS for value in values}
@@ -95,15 +95,15 @@ def _video(
     objects = [item._replace(category="" if item.category == "object" else item.category) for item in objects]
     frames = [frame_with(frame, {ids[value]: mask for value, mask in frame.masks.items()}) for frame in frames]
     note = "two classes have the same instance: ids are class * 1000 + instance"
-    return LabelledVideo.of(name, frames, objects, size, numbered=numbered, notes=() if plain or not values else (note,))
+    return LabeledVideo.of(name, frames, objects, size, numbered=numbered, notes=() if plain or not values else (note,))
 
 
-def frame_with(frame: LabelledFrame, masks: dict[int, Mask]) -> LabelledFrame:
+def frame_with(frame: LabeledFrame, masks: dict[int, Mask]) -> LabeledFrame:
     """The frame with other masks."""
-    return LabelledFrame(frame.number, frame.name, masks, file=frame.file)
+    return LabeledFrame(frame.number, frame.name, masks, file=frame.file)
 
 
-def _values(video: LabelledVideo) -> dict[int, int]:
+def _values(video: LabeledVideo) -> dict[int, int]:
     """Id -> MOTS number."""
     kinds = categories(video)
     large = [number for number in video.ids if number >= _CLASS]
@@ -116,7 +116,7 @@ def _values(video: LabelledVideo) -> dict[int, int]:
     return {i: (kinds.index(video.object(i).category or "object") + 1) * _CLASS + i for i in video.ids}
 
 
-def write_mots_png(video: LabelledVideo, path: Path, pictures: Source | None = None) -> list[str]:
+def write_mots_png(video: LabeledVideo, path: Path, pictures: Source | None = None) -> list[str]:
     """Write `instances/<frame>.png` and `instances/labels.txt`, and with pictures `images/`."""
     values = _values(video)
     folder = make_folder(path / "instances")
@@ -128,13 +128,13 @@ def write_mots_png(video: LabelledVideo, path: Path, pictures: Source | None = N
     return [] if pictures is None else write_pictures(video, pictures, path / "images")
 
 
-def write_mots_txt(video: LabelledVideo, path: Path, pictures: Source | None = None) -> None:
+def write_mots_txt(video: LabeledVideo, path: Path, pictures: Source | None = None) -> None:
     """Write lines `time_frame id class_id height width rle`; frames count from 0, as in KITTI."""
     values = _values(video)
     path.write_text("".join(_lines(video, values)), encoding="ascii")
 
 
-def _lines(video: LabelledVideo, values: dict[int, int]) -> Iterable[str]:
+def _lines(video: LabeledVideo, values: dict[int, int]) -> Iterable[str]:
     for frame in video.frames:
         overlap = frame.overlap()
         labels = frame.labels(video.height, video.width) if overlap else None

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vosformer.formats.labelled import ObjectInfo
+from vosformer.formats.labeled import ObjectInfo
 from vosformer.formats.registry import load_json, reading
 from vosformer.io import DAVIS_PALETTE
 

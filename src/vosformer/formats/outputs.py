@@ -91,10 +91,10 @@ _SUMMARIES = {
     "scores-json": "the same as JSON",
     "cutout": "ProRes 4444 video of all objects on a transparent ground",
     "rle": "COCO run lengths, with scores",
-    "matte": "a grey ProRes film an object, as long as the source, with its time code",
-    "matte-ffv1": "the same as FFV1, lossless, grey of full range",
+    "matte": "a gray ProRes film an object, as long as the source, with its time code",
+    "matte-ffv1": "the same as FFV1, lossless, gray of full range",
     "exr": "EXR with Cryptomatte of all objects, by name (needs vosformer[editors])",
-    "matte-png": "a grey PNG an object and frame, numbered as the source",
+    "matte-png": "a gray PNG an object and frame, numbered as the source",
 }
 _WITH_PICTURES = {"overlay", "cutout", "rgba"}
 

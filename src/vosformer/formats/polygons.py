@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco
 
-from vosformer.formats.labelled import Mask, check_sides
+from vosformer.formats.labeled import Mask, check_sides
 
 Ring = NDArray[np.int64]
 """Corners [n,2] as x, y; the last is joined to the first."""

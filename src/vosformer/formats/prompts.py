@@ -7,7 +7,7 @@ from pathlib import Path
 
 from vosformer.errors import InputError
 from vosformer.formats.api import read
-from vosformer.formats.labelled import LabelledFrame, LabelledVideo, ObjectInfo
+from vosformer.formats.labeled import LabeledFrame, LabeledVideo, ObjectInfo
 from vosformer.formats.registry import Format, recognize
 from vosformer.io import LabelMap, MaskFolder, Source, check_size
 from vosformer.io import read_masks as read_picture_masks
@@ -28,7 +28,7 @@ class AnnotatedMasks(MaskFolder):
     """
 
     def __init__(
-        self, path: Path, frames: Mapping[int, LabelledFrame], source: Source, objects: Mapping[int, ObjectInfo],
+        self, path: Path, frames: Mapping[int, LabeledFrame], source: Source, objects: Mapping[int, ObjectInfo],
         notes: tuple[str, ...] = (),
     ) -> None:  # fmt: skip
         super().__init__(dict.fromkeys(frames, path), source, notes)
@@ -89,8 +89,8 @@ def _annotation_format(path: Path) -> Format | None:
 
 
 def _matched(
-    path: Path, given: list[LabelledFrame], video: LabelledVideo, source: Source, frame: int, notes: list[str]
-) -> dict[int, LabelledFrame]:
+    path: Path, given: list[LabeledFrame], video: LabeledVideo, source: Source, frame: int, notes: list[str]
+) -> dict[int, LabeledFrame]:
     """Frame number of the source -> annotated frame."""
     named = {source.find(item.name): item for item in given}
     if None not in named and len(named) == len(given) and not (len(given) == 1 and frame):

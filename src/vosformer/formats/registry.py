@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from vosformer.errors import InputError
-from vosformer.formats.labelled import LabelledVideo, Mask, ObjectInfo
+from vosformer.formats.labeled import LabeledVideo, Mask, ObjectInfo
 from vosformer.io import Source
 
 _MOST_BYTES = 1 << 30  # of a JSON or XML file
@@ -30,8 +30,8 @@ class ReadOptions:
     size: tuple[int, int] | None = None
 
 
-Reader = Callable[[Path, ReadOptions], LabelledVideo]
-Writer = Callable[[LabelledVideo, Path, "Source | None"], "list[str] | None"]
+Reader = Callable[[Path, ReadOptions], LabeledVideo]
+Writer = Callable[[LabeledVideo, Path, "Source | None"], "list[str] | None"]
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,8 @@ class Format:
     Attributes:
         name: as users type it.
         summary: one line for lists.
-        read: path, options -> labelled video.
-        write: labelled video, path, source of pictures or None -> notes or None. It writes to a path that does not exist yet.
+        read: path, options -> labeled video.
+        write: labeled video, path, source of pictures or None -> notes or None. It writes to a path that does not exist yet.
         recognize: whether a file or folder is of this format; gets the path and `Content`.
         place: name of the file, or of the folder, in a folder of results.
         folder: whether it is a folder.
@@ -184,8 +184,8 @@ def pick_video(path: Path, names: list[str], wanted: str | None) -> int:
     raise InputError(f"{path} holds {len(names)} videos ({shown}){asked}: say which one by its name")
 
 
-def losses(video: LabelledVideo, form: Format) -> list[str]:
-    """Say what of a labelled video a format has no place for."""
+def losses(video: LabeledVideo, form: Format) -> list[str]:
+    """Say what of a labeled video a format has no place for."""
     said: list[str] = []
     objects = list(video.objects.values())
     missing = {

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from vosformer.errors import OutputError
 from vosformer.formats.api import write
-from vosformer.formats.labelled import LabelledFrame, LabelledVideo, Mask, ObjectInfo, complete
+from vosformer.formats.labeled import LabeledFrame, LabeledVideo, Mask, ObjectInfo, complete
 from vosformer.formats.registry import find_format
 from vosformer.io import Frame, Source
 from vosformer.io.files import set_aside
@@ -80,12 +80,12 @@ class FormatSink(Records):
         objects = complete([self._objects.get(i, ObjectInfo(i)) for i in self._ids], frames)
         objects = {i: self._objects.get(i, item) for i, item in objects.items()}
         length = max(self._length, frames.last + 1)
-        video = LabelledVideo(self._video, size[0], size[1], frames, objects, self._fps, length)
+        video = LabeledVideo(self._video, size[0], size[1], frames, objects, self._fps, length)
         self.notes = self._aside + tuple(write(video, path, self._format.name, pictures=self._pictures, overwrite=True))
 
 
 class _Recorded:
-    """Labelled frames that are read from JSON lines each time."""
+    """Labeled frames that are read from JSON lines each time."""
 
     def __init__(self, lines: Lines) -> None:
         self._lines = lines
@@ -96,9 +96,9 @@ class _Recorded:
     def __len__(self) -> int:
         return self._count
 
-    def __iter__(self) -> Iterator[LabelledFrame]:
+    def __iter__(self) -> Iterator[LabeledFrame]:
         for record in self._lines.sorted():
             height, width = record["size"]
             masks = {int(i): Mask(height, width, counts) for i, counts in record["masks"].items()}
             scores = {int(i): score for i, score in record["scores"].items()}
-            yield LabelledFrame(record["frame"], record["name"], masks, scores, record["time"])
+            yield LabeledFrame(record["frame"], record["name"], masks, scores, record["time"])

@@ -14,7 +14,7 @@ import yaml
 
 from vosformer.errors import InputError
 from vosformer.formats.folders import frame_numbers, write_pictures
-from vosformer.formats.labelled import LabelledFrame, LabelledVideo, Mask, ObjectInfo
+from vosformer.formats.labeled import LabeledFrame, LabeledVideo, Mask, ObjectInfo
 from vosformer.formats.polygons import center_rings, fill_centers, one_ring
 from vosformer.formats.registry import Content, Format, ReadOptions, link_by_order, reading
 from vosformer.io import Source
@@ -25,7 +25,7 @@ from vosformer.io.order import natural_key
 _SPLITS = ("train", "val", "test")
 
 
-def read_yolo(path: Path, options: ReadOptions) -> LabelledVideo:
+def read_yolo(path: Path, options: ReadOptions) -> LabeledVideo:
     """Read a folder with `data.yaml` and `labels/`, a folder of texts, or one text.
 
     The pictures' size is that of the pictures beside, or the `size` given.
@@ -51,8 +51,8 @@ def read_yolo(path: Path, options: ReadOptions) -> LabelledVideo:
         masks, objects, notes = link_by_order(loose)
         if boxes:
             notes += (f"{boxes} lines with a box only were passed over",)
-        frames = [LabelledFrame(number, file.stem, masks[number]) for number, file in zip(numbers, files, strict=True)]
-        return LabelledVideo.of(root.resolve().name, frames, _named(objects), size, numbered=numbered, notes=notes)
+        frames = [LabeledFrame(number, file.stem, masks[number]) for number, file in zip(numbers, files, strict=True)]
+        return LabeledVideo.of(root.resolve().name, frames, _named(objects), size, numbered=numbered, notes=notes)
 
 
 def _named(objects: list[ObjectInfo]) -> list[ObjectInfo]:
@@ -104,7 +104,7 @@ def _lines(file: Path, names: dict[int, str], height: int, width: int) -> tuple[
     return found, boxes
 
 
-def write_yolo(video: LabelledVideo, path: Path, pictures: Source | None = None) -> list[str]:
+def write_yolo(video: LabeledVideo, path: Path, pictures: Source | None = None) -> list[str]:
     """Write `data.yaml`, `labels/train/<frame>.txt`, and with pictures `images/train/`.
 
     Classes are the categories; if no object has one, each object is a class of its own.

@@ -7,13 +7,13 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from vosformer.formats.labelled import LabelledFrame, LabelledVideo, Mask, ObjectInfo, categories
+from vosformer.formats.labeled import LabeledFrame, LabeledVideo, Mask, ObjectInfo, categories
 from vosformer.formats.polygons import fill_edges
 from vosformer.formats.registry import Content, Format, ReadOptions, load_json, pick_video, reading
 from vosformer.io import Source
 
 
-def read_ytvis(path: Path, options: ReadOptions) -> LabelledVideo:
+def read_ytvis(path: Path, options: ReadOptions) -> LabeledVideo:
     """Read one video of a YouTube-VIS file.
 
     The track is `track_id` if the annotations have it, else the annotation's id.
@@ -45,7 +45,7 @@ def read_ytvis(path: Path, options: ReadOptions) -> LabelledVideo:
         if len({item.id for item in objects}) < len(objects):
             raise ValueError("two annotations of one track")
         frames = [
-            LabelledFrame(
+            LabeledFrame(
                 at,
                 Path(files[at]).stem if at < len(files) else f"{at:05d}",
                 found,
@@ -54,7 +54,7 @@ def read_ytvis(path: Path, options: ReadOptions) -> LabelledVideo:
             for at, found in enumerate(masks)
         ]
         fps = video.get("fps")
-        return LabelledVideo.of(
+        return LabeledVideo.of(
             _video_name(video), frames, objects, (height, width), length=length,
             fps=Fraction(str(fps)).limit_denominator(1001) if fps else None,
         )  # fmt: skip
@@ -66,7 +66,7 @@ def _video_name(video: Any) -> str:
     return str(video.get("name") or folder or video["id"])
 
 
-def write_ytvis(video: LabelledVideo, path: Path, pictures: Source | None = None) -> list[str]:
+def write_ytvis(video: LabeledVideo, path: Path, pictures: Source | None = None) -> list[str]:
     """Write a YouTube-VIS file, run lengths as numbers like its own.
 
     Its frames are all frames of the video; those that are not annotated have no masks.

@@ -18,7 +18,7 @@ from vosformer.io.files import make_folder
 
 Image = NDArray[np.uint8]
 
-_COLOURS = {"memory": (46, 139, 87), "reference": (230, 126, 34), "current": (52, 101, 164)}  # RGB
+_COLORS = {"memory": (46, 139, 87), "reference": (230, 126, 34), "current": (52, 101, 164)}  # RGB
 _INK, _GRID, _PAPER = (40, 40, 40), (215, 215, 215), (255, 255, 255)
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _TILE_WIDTH = 200  # pixels of a small picture
@@ -106,8 +106,8 @@ def draw_maps(views: Sequence[FrameMaps], images: Sequence[Image], folder: Path,
     return written
 
 
-def _text(image: Image, words: str, x: int, y: int, colour: tuple[int, int, int] = _INK, scale: float = 0.45) -> None:
-    cv2.putText(image, words, (x, y), _FONT, scale, colour, 1, cv2.LINE_AA)
+def _text(image: Image, words: str, x: int, y: int, color: tuple[int, int, int] = _INK, scale: float = 0.45) -> None:
+    cv2.putText(image, words, (x, y), _FONT, scale, color, 1, cv2.LINE_AA)
 
 
 def _axes(title: str, layers: int, top: float, names: Sequence[str]) -> tuple[Image, NDArray[np.int64], int, int]:
@@ -117,7 +117,7 @@ def _axes(title: str, layers: int, top: float, names: Sequence[str]) -> tuple[Im
     _text(image, title, left, 18, scale=0.5)
     at = left
     for name in names:
-        cv2.rectangle(image, (at, 27), (at + 10, 37), _COLOURS[name], -1)
+        cv2.rectangle(image, (at, 27), (at + 10, 37), _COLORS[name], -1)
         _text(image, name, at + 15, 37, scale=0.4)
         at += 30 + 8 * len(name)
     for step in range(5):
@@ -139,7 +139,7 @@ def _bars(title: str, values: NDArray[np.float32], names: Sequence[str]) -> Imag
         bottom = float(base)
         for name, value in zip(names, row, strict=True):
             top = bottom - float(value) * (base - head)
-            cv2.rectangle(image, (int(x) - half, round(top)), (int(x) + half, round(bottom)), _COLOURS[name], -1)
+            cv2.rectangle(image, (int(x) - half, round(top)), (int(x) + half, round(bottom)), _COLORS[name], -1)
             bottom = top
     return image
 
@@ -151,9 +151,9 @@ def _lines(title: str, values: NDArray[np.float32], names: Sequence[str]) -> Ima
     for name, row in zip(names, values.T, strict=True):
         ys = base - (row / top * (base - head))
         points = np.stack([xs, ys], 1).round().astype(np.int32)
-        cv2.polylines(image, [points], False, _COLOURS[name], 2, cv2.LINE_AA)
+        cv2.polylines(image, [points], False, _COLORS[name], 2, cv2.LINE_AA)
         for point in points:
-            cv2.circle(image, (int(point[0]), int(point[1])), 3, _COLOURS[name], -1, cv2.LINE_AA)
+            cv2.circle(image, (int(point[0]), int(point[1])), 3, _COLORS[name], -1, cv2.LINE_AA)
     return image
 
 
@@ -163,13 +163,13 @@ def _tile(image: Image) -> Image:
 
 
 def _heat(image: Image, weights: NDArray[np.float32], most: float) -> Image:
-    """A picture under the colours of its tokens' weights."""
+    """A picture under the colors of its tokens' weights."""
     small = _tile(image)
     level = np.sqrt(np.clip(weights / max(most, 1e-12), 0, 1))
     large = cv2.resize(level.astype(np.float32), small.shape[1::-1], interpolation=cv2.INTER_LINEAR)
-    colours = cv2.applyColorMap((large * 255).astype(np.uint8), cv2.COLORMAP_INFERNO)[..., ::-1]
+    colors = cv2.applyColorMap((large * 255).astype(np.uint8), cv2.COLORMAP_INFERNO)[..., ::-1]
     share = 0.25 + 0.5 * large[..., None]
-    return np.asarray(small * (1 - share) + colours * share, np.uint8)
+    return np.asarray(small * (1 - share) + colors * share, np.uint8)
 
 
 def _tokens(image: Image, chosen: NDArray[np.bool_]) -> Image:

@@ -13,7 +13,7 @@ from vosformer.io.mask_folder import MaskFolder, read_mask_folder, read_masks
 from vosformer.io.notes import Notes
 from vosformer.io.overlay import CutOutVideo, OverlayVideo, draw
 from vosformer.io.pages import PictureFile
-from vosformer.io.palette import DAVIS_PALETTE, colours
+from vosformer.io.palette import DAVIS_PALETTE, colors
 from vosformer.io.records import CocoRLE, ScoresFile
 from vosformer.io.sinks import CutOuts, LabelImages, ObjectImages, Sink, Sinks, indexed_png
 from vosformer.io.sources import open_source
@@ -45,7 +45,7 @@ __all__ = [
     "Stream",
     "VideoFile",
     "check_size",
-    "colours",
+    "colors",
     "draw",
     "image_folder",
     "indexed_png",

@@ -89,7 +89,7 @@ def look_at(name: str, frame: Any, levels: Levels | None, notes: Notes) -> Look:
     if levels is not None:
         scale = 1 / native_scale(frame)
         look.levels = Levels(levels.low * scale, levels.high * scale)
-    elif frame.color_trc in _TRANSFERS and bits(frame) > 8 and not _is_grey(frame):
+    elif frame.color_trc in _TRANSFERS and bits(frame) > 8 and not _is_gray(frame):
         look.transfer, look.primaries = frame.color_trc, frame.color_primaries
         notes.add(f"{name} has a high dynamic range ({_TRANSFERS[look.transfer]}): it was toned down to that of ordinary video")
     return look
@@ -127,14 +127,14 @@ def native_scale(frame: Any) -> float:
 
 
 def frame_pixels(frame: Any) -> NDArray[np.generic]:
-    """A decoded frame at its depth: uint8, uint16 (more than 8 bits, scaled to 16) or float32; [H,W] if it is grey, else [H,W,3]."""
-    depth, grey = bits(frame), _is_grey(frame)
+    """A decoded frame at its depth: uint8, uint16 (more than 8 bits, scaled to 16) or float32; [H,W] if it is gray, else [H,W,3]."""
+    depth, gray = bits(frame), _is_gray(frame)
     if "f32" in frame.format.name or "f16" in frame.format.name:
-        kind = "grayf32le" if grey else "gbrpf32le"
+        kind = "grayf32le" if gray else "gbrpf32le"
     elif depth > 8:
-        kind = "gray16le" if grey else "rgb48le"
+        kind = "gray16le" if gray else "rgb48le"
     else:
-        kind = "gray" if grey else "rgb24"
+        kind = "gray" if gray else "rgb24"
     return np.asarray(frame.reformat(format=kind, src_colorspace=_space(frame)).to_ndarray())
 
 
@@ -196,5 +196,5 @@ def _space(frame: Any) -> str | None:
     return "ITU709" if frame.colorspace == 2 and frame.height >= 720 else None
 
 
-def _is_grey(frame: Any) -> bool:
+def _is_gray(frame: Any) -> bool:
     return len(frame.format.components) < 3 and not frame.format.has_palette

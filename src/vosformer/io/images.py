@@ -72,7 +72,7 @@ def image_size(path: Path) -> tuple[int, int] | None:
 def read_image(path: Path, levels: Levels | None = None) -> Image:
     """Read an image file as uint8 RGB [H,W,3].
 
-    EXIF rotation is applied, grey is repeated, alpha is laid over black.
+    EXIF rotation is applied, gray is repeated, alpha is laid over black.
 
     Args:
         path: of the file.
@@ -181,7 +181,7 @@ def cuts_to_8_bits(path: Path, image: Pillow.Image) -> bool:
     with path.open("rb") as file:
         head = file.read(64)
     if image.format == "PNG":
-        return head[24] == 16 and head[25] != 0  # bit depth and color type; grey of 16 bits stays as it is
+        return head[24] == 16 and head[25] != 0  # bit depth and color type; gray of 16 bits stays as it is
     if image.format == "PPM":
         return head[:2] == b"P6" and b"65535" in head
     return image.format == "SGI" and head[3] == 2 and image.mode != "L"

@@ -19,7 +19,7 @@ from vosformer.io.images import open_picture
 VOID_IS_AN_ID = "255 is the id of an object"
 """The comment of PNGs that vosformer writes where that is so: elsewhere 255 beside other ids is void."""
 
-_GREY_MODES = {"1", "L", "F"}
+_GRAY_MODES = {"1", "L", "F"}
 _LOSSY_CHUNK = b"VP8 "
 
 
@@ -28,7 +28,7 @@ class RawLabels:
     """What a label picture holds.
 
     Attributes:
-        values: indices or grey values [H,W] (bool, uint8, uint16, int32 or float32), or uint8 RGBA [H,W,4] of a color picture.
+        values: indices or gray values [H,W] (bool, uint8, uint16, int32 or float32), or uint8 RGBA [H,W,4] of a color picture.
         palette: uint8 RGB [256,3] of an indexed picture, else None.
         hidden: indices that the palette makes transparent.
         form: Pillow's name of the format.
@@ -67,8 +67,8 @@ def read_raw_labels(path: Path) -> RawLabels:
                 palette[: len(raw)] = raw
                 whole = image.info.get("Comment") == VOID_IS_AN_ID
                 return RawLabels(np.asarray(image), palette, _hidden(image), form, mode, False, whole)
-            grey = mode in _GREY_MODES or mode.startswith("I")
-            values = np.asarray(image if grey else image.convert("RGBA"))
+            gray = mode in _GRAY_MODES or mode.startswith("I")
+            values = np.asarray(image if gray else image.convert("RGBA"))
         except Exception as error:  # Pillow's decoders raise nearly every kind of exception on broken files.
             raise InputError(f"{path} does not decode: {error}") from error
     return RawLabels(values, None, (), form, mode, _is_lossy(path, form))

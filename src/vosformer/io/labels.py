@@ -25,7 +25,7 @@ _ENDINGS = """
 SUFFIXES = frozenset(_ENDINGS.split())
 
 _KINDS = (
-    "expected a label map: an indexed PNG, a grey image whose values are ids, black and white for one object, a cut-out by alpha, or "
+    "expected a label map: an indexed PNG, a gray image whose values are ids, black and white for one object, a cut-out by alpha, or "
     "colors with a legend beside it (legend.json). Save it without anti-aliasing or smoothing; ids that are meant as they are can be "
     "given as .npy"
 )
@@ -64,10 +64,10 @@ def read_labels(path: Path | str, *, allow_empty: bool = False, number_colors: b
     """Read the label map of one frame.
 
     - Indexed images: the indices are the ids, and the palette is kept.
-    - Grey images of 1, 8 or 16 bits: the values are the ids. A lone 255 (65535 in 16 bits) besides 0 means object 1.
+    - Gray images of 1, 8 or 16 bits: the values are the ids. A lone 255 (65535 in 16 bits) besides 0 means object 1.
     - 255 beside other ids (but 254) is void, as in VOC: background, and a note says so.
     - Color images: a legend beside them tells the ids (see `vosformer.io.legend`); else all of their colors must be colors of the
-      DAVIS palette. Color images without any color are read as grey.
+      DAVIS palette. Color images without any color are read as gray.
     - Cut-outs, which are photographs with transparent pixels: what is not transparent is object 1.
     - Pixels of alpha 0, and indices that the palette hides, are background; other alpha than 0 and full is refused as soft, but in
       cut-outs.
@@ -127,7 +127,7 @@ def _read_image(path: Path, number_colors: bool) -> LabelMap:
         return _from_colors(path, np.asarray(raw.values, np.uint8), number_colors)
     if raw.colored or raw.mode == "F":
         raise InputError(f"{path} is an image of mode {raw.mode}, which cannot hold ids: {_KINDS}")
-    return _from_grey(path, raw.values)
+    return _from_gray(path, raw.values)
 
 
 def _from_indices(path: Path, raw: RawLabels, palette: NDArray[np.uint8]) -> LabelMap:
@@ -160,7 +160,7 @@ def _without_void(path: Path, found: LabelMap) -> LabelMap:
 
 
 def _check_background(path: Path, palette: NDArray[np.uint8], used: NDArray[np.generic], hidden: list[int]) -> None:
-    """Refuse images that quantisation made, where index 0 is a color like any other and another index the background."""
+    """Refuse images that quantization made, where index 0 is a color like any other and another index the background."""
     black = [int(index) for index in used if index and not palette[index].any()]
     if used[0] == 0 and 0 not in hidden and np.ptp(palette[0]) and (black or hidden):
         other = f"index {hidden[0]} is transparent" if hidden else f"index {black[0]} is black"
@@ -170,7 +170,7 @@ def _check_background(path: Path, palette: NDArray[np.uint8], used: NDArray[np.g
         )
 
 
-def _from_grey(path: Path, values: NDArray[np.generic]) -> LabelMap:
+def _from_gray(path: Path, values: NDArray[np.generic]) -> LabelMap:
     if values.dtype == np.bool_:
         return LabelMap(values.astype(np.int32))
     used = np.unique(values)
@@ -206,7 +206,7 @@ def _from_colors(path: Path, pixels: NDArray[np.uint8], number_colors: bool) -> 
     if legend is not None:
         return LabelMap(_by_legend(path, packed, legend), None, (f"{path}: its colors were read with {legend}",))
     if (seen == seen[:, :, :1]).all():
-        return _from_grey(path, seen[:, :, 0])
+        return _from_gray(path, seen[:, :, 0])
     ids, missing = painted_ids(seen)
     if not missing:
         return _without_void(path, LabelMap(ids))
@@ -245,7 +245,7 @@ def _refuse_soft(path: Path, labels: NDArray[np.generic], brightness: NDArray[np
     """Refuse maps whose values are not regions but steps between regions.
 
     A value of a label map fills areas. One that nowhere fills 3 x 3 pixels, and mostly lies between a darker and a brighter
-    neighbour, comes from anti-aliasing, blur or lossy compression. Smooth gradients fill areas, too, but nearly all of their steps
+    neighbor, comes from anti-aliasing, blur or lossy compression. Smooth gradients fill areas, too, but nearly all of their steps
     are of 1 or 2.
     """
     used, places, counts = np.unique(labels, return_inverse=True, return_counts=True)

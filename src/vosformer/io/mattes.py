@@ -75,7 +75,7 @@ def _gray(edges: Edges, labels: Labels, scores: Mapping[int, float], probability
 
 
 class MatteImages(Sink):
-    """A grey PNG an object and frame: `folder/<id>/<stem>.<frame name>.png`, numbered as the source; white is the object.
+    """A gray PNG an object and frame: `folder/<id>/<stem>.<frame name>.png`, numbered as the source; white is the object.
 
     Raises:
         OutputError: the folder cannot be created.
@@ -166,10 +166,10 @@ class _MatteFilm(PartedVideo):
 
 
 class MatteFilms(Sink):
-    """A film an object for video editors: `folder/<stem>_<id>_matte.mov`, grey, white is the object.
+    """A film an object for video editors: `folder/<stem>_<id>_matte.mov`, gray, white is the object.
 
     Frame count, rate and start time code are the source's; frames that were not tracked are black. ProRes 422 HQ, or FFV1 (lossless,
-    grey of full range) in .mkv.
+    gray of full range) in .mkv.
 
     Args:
         folder: is created.

@@ -14,31 +14,31 @@ from numpy.typing import NDArray
 
 from vosformer.errors import OutputError
 from vosformer.io.frames import Frame, Image
-from vosformer.io.palette import colours
+from vosformer.io.palette import colors
 from vosformer.io.parted_video import PART_FRAMES, TICKS, PartedVideo, encoder
 from vosformer.io.sinks import Labels, Probability
 
 _TICKS_MPEG4 = 65_535  # a second: it has 16 bits for them
-_BT601 = 5  # AVCOL_SPC_BT470BG: the matrix that swscale converts with, so that players show the same colours
+_BT601 = 5  # AVCOL_SPC_BT470BG: the matrix that swscale converts with, so that players show the same colors
 _BT709 = 1
-_FRINGE_PX = 16  # colours are kept so far around the objects: two blocks of the codec
+_FRINGE_PX = 16  # colors are kept so far around the objects: two blocks of the codec
 
 
 def draw(image: Image, labels: Labels, palette: NDArray[np.uint8] | None = None, opacity: float = 0.5) -> Image:
-    """Lay the objects over an image: each in its colour, translucent inside, opaque along its contour.
+    """Lay the objects over an image: each in its color, translucent inside, opaque along its contour.
 
     Args:
         image: uint8 RGB [H,W,3]; it is not changed.
         labels: integers [H,W], any ids, 0 = nothing.
         palette: uint8 RGB [256,3]; None takes the DAVIS palette.
-        opacity: of the colour inside, 0 to 1.
+        opacity: of the color inside, 0 to 1.
 
     Returns:
         uint8 RGB [H,W,3].
     """
     used, places = np.unique(labels, return_inverse=True)
     compact = places.reshape(labels.shape).astype(np.uint16)
-    table = colours(used.astype(np.int64), palette)
+    table = colors(used.astype(np.int64), palette)
     size = 2 * max(1, round(min(labels.shape) / 360)) + 1
     kernel = np.ones((size, size), np.uint8)
     # Erosion and dilation by numbers differ exactly where two labels are near each other.
@@ -59,7 +59,7 @@ class OverlayVideo(PartedVideo):
         path: of the mp4 file.
         fps: frames per second for frames without a time; None means 25.
         palette: uint8 RGB [256,3]; None takes the DAVIS palette.
-        opacity: of the colours, 0 to 1.
+        opacity: of the colors, 0 to 1.
         codec: FFmpeg's name of an encoder; None chooses.
         pixel_aspect: width of a pixel divided by its height, `Source.pixel_aspect`.
 
@@ -104,7 +104,7 @@ class OverlayVideo(PartedVideo):
 class CutOutVideo(PartedVideo):
     """A ProRes 4444 video (mov) of all objects on a transparent ground, for video editors, at the times of the source.
 
-    Alpha (straight, not premultiplied) is the probability that a pixel belongs to an object. Colours are the frame's on the objects
+    Alpha (straight, not premultiplied) is the probability that a pixel belongs to an object. Colors are the frame's on the objects
     and 16 pixels around them, else black. Sides are made even by repeating the last row or column. Frames that did not decode are
     black under their masks. See `OverlayVideo` for times and order.
 

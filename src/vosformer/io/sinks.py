@@ -182,7 +182,7 @@ class LabelImages(Sink):
     Args:
         folder: is created.
         palette: uint8 RGB [256,3] of the indexed PNG; None takes the DAVIS palette.
-        bits: 8 for an indexed PNG, ids up to 255; 16 for a grey PNG, ids up to 65535.
+        bits: 8 for an indexed PNG, ids up to 255; 16 for a gray PNG, ids up to 65535.
 
     Raises:
         OutputError: the folder cannot be created.
@@ -284,7 +284,7 @@ class ObjectImages(_PerObject):
 class CutOuts(_PerObject):
     """One RGBA PNG per object and frame, the alpha being the object's probability: `folder/<id>/<frame>.png`.
 
-    The colour is black where the frame did not decode.
+    The color is black where the frame did not decode.
 
     Raises:
         OutputError: the folder cannot be created.
@@ -301,7 +301,7 @@ class CutOuts(_PerObject):
 
 
 def png(pixels: NDArray[Any]) -> bytes:
-    """A PNG file of grey [H,W] (uint8, uint16) or BGRA [H,W,4] (uint8) pixels."""
+    """A PNG file of gray [H,W] (uint8, uint16) or BGRA [H,W,4] (uint8) pixels."""
     done, data = cv2.imencode(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, _PNG_LEVEL])
     if not done:
         raise OutputError(f"an image of shape {pixels.shape} cannot be written as PNG")

@@ -20,7 +20,7 @@ from vosformer.nn.attention import attend
 from vosformer.nn.maps import Grid, per_slot, to_map, to_tokens
 from vosformer.nn.norm import FrozenBatchNorm2d
 from vosformer.nn.stm_decoder import Fuser, Skips, STMDecoder
-from vosformer.nn.vit_blocks import EPS, initialise, make_blocks, resize_positions, sine_table
+from vosformer.nn.vit_blocks import EPS, initialize, make_blocks, resize_positions, sine_table
 from vosformer.policy import FirstAndPrevious, Policy
 from vosformer.protocol import Entry, Features, MemoryView, Merging, ObjectMasks, Reading, VOSModel
 from vosformer.registry import Variant, build_from
@@ -116,7 +116,7 @@ class ExtractThenMatch(VOSModel):
         self.key = nn.Conv2d(width, c.key, 3, padding=1)
         self.compress = nn.Conv2d(width, c.value, 3, padding=1)
         for part in (self.stem, self.blocks):
-            initialise(part)
+            initialize(part)
         self.value_encoder = _ValueEncoder(c)
         self.decoder = STMDecoder(2 * c.value, c.size.widths[1], c.size.widths[0], c.value, c.decoder)
 

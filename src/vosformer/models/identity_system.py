@@ -200,7 +200,7 @@ class IdentitySystem(VOSModel):
         return entry, [Reading(self.decode(features, each), each) for each in self._supervised(carry)]
 
     def embed(self, masks: ObjectMasks) -> Tensor:
-        """The ID embedding E [S,N,C] (AOT Eq. 2), normalised where the system does so."""
+        """The ID embedding E [S,N,C] (AOT Eq. 2), normalized where the system does so."""
         identity: Tensor = self.patch_wise_id_bank(masks)
         if self.id_norm is not None:
             identity = self.id_norm(identity)
@@ -226,7 +226,7 @@ class IdentitySystem(VOSModel):
     ) -> IdentityCarry:
         grid = _grid(features)
         streams, states = self.LSTT(to_tokens(features.pyramid[3]), slots, grid, depth, past, finish)
-        return IdentityCarry(tuple(states), self.LSTT.normalise(streams, grid) if finish else ())
+        return IdentityCarry(tuple(states), self.LSTT.normalize(streams, grid) if finish else ())
 
     def _refer(self, features: Features, masks: ObjectMasks, finish: bool) -> tuple[Entry, IdentityCarry]:
         identity = self.embed(masks)

@@ -27,7 +27,7 @@ from vosformer.nn.parts import Gatherer, in_parts
 from vosformer.nn.sensory import SensoryMemory
 from vosformer.nn.stm_decoder import CBAMDecoder, DeconvPyramid, Skips
 from vosformer.nn.topk import attend_topk
-from vosformer.nn.vit_blocks import EPS, PatchEmbed, Projected, ViTBlock, initialise, make_blocks, resize_positions, sine_table
+from vosformer.nn.vit_blocks import EPS, PatchEmbed, Projected, ViTBlock, initialize, make_blocks, resize_positions, sine_table
 from vosformer.policy import FirstAndPrevious, Policy
 from vosformer.protocol import Entry, Features, Layer, MemoryView, Merging, ObjectMasks, Reading, VOSModel
 from vosformer.registry import Variant, build_from
@@ -146,11 +146,11 @@ class JointFormer(VOSModel):
             (2 * width if enhance else width) + c.gru, skip8, skip4, c.fused, c.decoder, width if c.updates else 0
         )
         self.sensory = SensoryMemory(c.fused, c.decoder, c.gru) if c.gru else None
-        self._initialise()
+        self._initialize()
 
-    def _initialise(self) -> None:
+    def _initialize(self) -> None:
         for part in (self.stem, self.blocks, self.update_blocks, self.enhance_blocks):
-            initialise(part)
+            initialize(part)
         if self.token is not None:
             nn.init.normal_(self.token, std=0.02)
 
@@ -309,7 +309,7 @@ class JointFormer(VOSModel):
         Args:
             features: of the frame.
             masks: its masks.
-            reading: of the frame; its token goes on from there (None: a new object, whose token is the learnt one).
+            reading: of the frame; its token goes on from there (None: a new object, whose token is the learned one).
             memory: not used.
             update: False skips the second update of the compressed memory (40 % of the frames in training).
         """

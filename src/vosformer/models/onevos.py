@@ -27,7 +27,7 @@ from vosformer.nn.identity import IdentityBank
 from vosformer.nn.maps import Grid, per_slot, to_map
 from vosformer.nn.small_objects import dilate_small
 from vosformer.nn.token_selector import TokenSelector, attend_gated, rate_loss, received_attention, take
-from vosformer.nn.vit_blocks import initialise
+from vosformer.nn.vit_blocks import initialize
 from vosformer.policy import DynamicTokens, OneVOSQueue, Policy
 from vosformer.protocol import Entry, Features, Layer, MemoryView, Merging, ObjectMasks, Reading, VOSModel
 from vosformer.registry import Variant, build_from
@@ -41,7 +41,7 @@ class OneVOSConfig:
         size: dimensions of the encoder: a ConvViT, or a plain ViT (Table 5c).
         decoder: channels of the decoder at stride 16.
         identities: K, objects of one slot.
-        grid: side of the learnt position table; 29 is that of the training crop of 464 pixels.
+        grid: side of the learned position table; 29 is that of the training crop of 464 pixels.
         decouple_current: reference tokens do not attend to the current frame (Table 3, Decoup1; Eq. 5).
         decouple_memory: reference tokens do not attend to the memory (Table 3, Decoup2; Eq. 6).
         form: how the mask embedding enters a layer: "gated" as released, "added" as in the paper's Eq. 1.
@@ -147,7 +147,7 @@ class OneVOS(VOSModel):
             width = c.size.width
             self.backbone = PlainViT(c.size, c.grid, _blocks(c, width, c.size.depth, c.size.heads, c.size.ratio))
             shortcuts = (width // 3, width // 2, width)
-        initialise(self.backbone)
+        initialize(self.backbone)
         for block in self.blocks:
             if block.selector is not None:
                 block.selector.start()

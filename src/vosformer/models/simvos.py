@@ -23,7 +23,7 @@ from vosformer.nn.conv import Conv2d
 from vosformer.nn.maps import Grid, per_slot, to_map, to_tokens
 from vosformer.nn.parts import Gatherer, in_parts
 from vosformer.nn.stm_decoder import DeconvPyramid, STMDecoder
-from vosformer.nn.vit_blocks import EPS, PatchEmbed, Projected, ViTBlock, initialise, make_blocks, resize_positions, sine_table
+from vosformer.nn.vit_blocks import EPS, PatchEmbed, Projected, ViTBlock, initialize, make_blocks, resize_positions, sine_table
 from vosformer.policy import FirstAndPrevious, Policy
 from vosformer.protocol import Entry, Features, Layer, MemoryView, Merging, ObjectMasks, Reading, VOSModel
 from vosformer.registry import Variant, build_from
@@ -129,7 +129,7 @@ class SimVOS(VOSModel):
         self.fpn = DeconvPyramid(size.width, config.fused, config.decoder)
         self.decoder = STMDecoder(size.width, config.fused, config.decoder, config.fused, config.decoder)
         for part in (self.patch_embed, self.mask_patch_embed, self.blocks):
-            initialise(part)
+            initialize(part)
 
     def encode(self, image: Tensor) -> Features:
         """The current frame's tokens through the within-frame blocks: they know no object."""

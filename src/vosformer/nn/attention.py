@@ -47,7 +47,7 @@ def attend(q: Tensor, k: Tensor | Sequence[Tensor], v: Tensor | Sequence[Tensor]
 
 
 class Relative(NamedTuple):
-    """What the offset between a place and its neighbour tells, learned.
+    """What the offset between a place and its neighbor tells, learned.
 
     Attributes:
         weight: [heads,window**2,d], from a query (before it is scaled) to logits of the offsets; offsets row by row, the first one is

@@ -109,7 +109,7 @@ class _Band:
 
 
 def _starts(length: int, step: int) -> list[int]:
-    """Where tiles begin; the last one ends at the edge, and may overlap its neighbour."""
+    """Where tiles begin; the last one ends at the edge, and may overlap its neighbor."""
     return [min(start, length - step) for start in range(0, length, step)]
 
 

@@ -1,6 +1,6 @@
 """Depth-wise convolutions whose gradients are quick on a CPU.
 
-oneDNN has no optimised gradient for 5x5 or dilated depth-wise weights, nor for strided depth-wise inputs in bf16, and falls back to
+oneDNN has no optimized gradient for 5x5 or dilated depth-wise weights, nor for strided depth-wise inputs in bf16, and falls back to
 reference loops that take as long as the rest of a small model's step. The same sums, cut into 3x3 dense pieces, take a tenth of it.
 """
 
@@ -78,7 +78,7 @@ def _weight_gradient(gradient: Tensor, x: Tensor, weight: Tensor, stride: int, p
 
 
 def _undilated(gradient: Tensor, x: Tensor, side: int, padding: int, dilation: int) -> tuple[Tensor, Tensor, int]:
-    """Places that lie `dilation` apart never meet their neighbours: each of the dilation^2 lattices is a map of its own."""
+    """Places that lie `dilation` apart never meet their neighbors: each of the dilation^2 lattices is a map of its own."""
     height, width = gradient.shape[-2:]
     reach = dilation * (side - 1)
     down, right = -height % dilation, -width % dilation

@@ -14,7 +14,7 @@ from vosformer.nn.drop import DropPath
 from vosformer.nn.linear import TokenLinear
 from vosformer.nn.lstt import RelativeBias
 from vosformer.nn.maps import Grid, to_map, to_tokens
-from vosformer.nn.propagation import Block, Past, Stack, StackState, Stream, initialise
+from vosformer.nn.propagation import Block, Past, Stack, StackState, Stream, initialize
 from vosformer.protocol import Layer
 
 Maps = Literal["visual", "both"]
@@ -185,7 +185,7 @@ class GPM(Block):
         self.id_norm2 = nn.LayerNorm(channels)
         self.self_attn = SelfPropagation(channels, matching, expansion, 2, self_maps, heads, kernel, dropout)
         self.drop_path = DropPath(drop_path)
-        initialise(self)
+        initialize(self)
 
     def prepare(self, stream: Stream, grid: Grid) -> tuple[Stream, StackState]:
         y = self.norm1(stream[0])
@@ -243,7 +243,7 @@ class CoupledGPM(Block):
         self.norm2 = nn.LayerNorm(channels)
         self.self_attn = SelfPropagation(channels, matching, expansion, 1, "visual", heads, kernel, dropout)
         self.drop_path = DropPath(drop_path)
-        initialise(self)
+        initialize(self)
 
     def prepare(self, stream: Stream, grid: Grid) -> tuple[Stream, StackState]:
         y = self.norm1(stream[0])
@@ -260,7 +260,7 @@ class CoupledGPM(Block):
 
 
 class StreamNorm(nn.Module):
-    """Group norm with one group a stream, over all places: each stream is normalised as a whole."""
+    """Group norm with one group a stream, over all places: each stream is normalized as a whole."""
 
     def __init__(self, streams: int, channels: int) -> None:
         super().__init__()
@@ -272,7 +272,7 @@ class StreamNorm(nn.Module):
 
 
 class GPMStack(Stack):
-    """A stack of gated propagation modules; only the last output is normalised, and decoded.
+    """A stack of gated propagation modules; only the last output is normalized, and decoded.
 
     Args:
         blocks: one a layer.
@@ -284,7 +284,7 @@ class GPMStack(Stack):
         super().__init__(blocks, len(blocks), shared=False)
         self.decoder_norms = nn.ModuleList([StreamNorm(streams, channels)])
 
-    def normalise(self, streams: Sequence[Stream], grid: Grid) -> tuple[Tensor, ...]:
-        """The streams of each layer side by side; the last one normalised."""
+    def normalize(self, streams: Sequence[Stream], grid: Grid) -> tuple[Tensor, ...]:
+        """The streams of each layer side by side; the last one normalized."""
         outputs = [torch.cat(stream, 2) for stream in streams]
         return (*outputs[:-1], self.decoder_norms[0](outputs[-1], grid))

@@ -16,7 +16,7 @@ from vosformer.nn.drop import DropPath
 from vosformer.nn.linear import TokenLinear
 from vosformer.nn.maps import Grid, to_map, to_tokens
 from vosformer.nn.positions import sine_positions
-from vosformer.nn.propagation import Block, Past, Stack, StackState, Stream, initialise
+from vosformer.nn.propagation import Block, Past, Stack, StackState, Stream, initialize
 from vosformer.protocol import Layer
 
 
@@ -134,7 +134,7 @@ class LSTTBlock(Block):
         self.activation = Activation(hidden, kernel)
         self.linear2 = TokenLinear(hidden, channels)
         self.drop_path = DropPath(drop_path)
-        initialise(self)
+        initialize(self)
         if self.short_term_attn is not None:
             nn.init.zeros_(self.short_term_attn.relative_emb_v)
 
@@ -245,7 +245,7 @@ class LSTT(Stack):
         if own_identity and isinstance(first, ScalableLSTTBlock) and first.linear_ID_KV is not None:
             self.identity_layers = nn.ModuleList([deepcopy(first.linear_ID_KV) for _ in range(depth)])
             for layer in self.identity_layers:
-                initialise(layer)
+                initialize(layer)
             first.linear_ID_KV = None
         if shared:
             self.decoder_norm = nn.LayerNorm(channels)
@@ -258,6 +258,6 @@ class LSTT(Stack):
             return super().block(index)
         return _Layer(cast(ScalableLSTTBlock, self.layer), self.identity_layers[index])
 
-    def normalise(self, streams: Sequence[Stream], grid: Grid) -> tuple[Tensor, ...]:
+    def normalize(self, streams: Sequence[Stream], grid: Grid) -> tuple[Tensor, ...]:
         """Layer norm of each layer's output; the stream itself goes on without it."""
         return tuple((self.decoder_norm if self.shared else self.decoder_norms[i])(x) for i, (x,) in enumerate(streams))

@@ -107,11 +107,11 @@ class Stack(nn.Module, ABC):
         return streams, states
 
     @abstractmethod
-    def normalise(self, streams: Sequence[Stream], grid: Grid) -> tuple[Tensor, ...]:
+    def normalize(self, streams: Sequence[Stream], grid: Grid) -> tuple[Tensor, ...]:
         """The outputs [S,N,C] of the layers as the decoder wants them."""
 
 
-def initialise(module: nn.Module) -> None:
+def initialize(module: nn.Module) -> None:
     """Xavier-uniform weights for everything that has two dimensions or more, as the official code does."""
     for parameter in module.parameters():
         if parameter.dim() > 1:

@@ -128,7 +128,7 @@ def make_blocks(count: int, width: int, heads: int, ratio: int = 4, drop_path: f
 
 
 def resize_positions(table: Tensor, grid: Grid, by_scale: bool = False) -> Tensor:
-    """A learnt position embedding for a map of another size, bicubic (corners not aligned), computed in float32 or better.
+    """A learned position embedding for a map of another size, bicubic (corners not aligned), computed in float32 or better.
 
     Args:
         table: [1,g*g,C], a square grid row by row, without class token.
@@ -172,7 +172,7 @@ def sine_table(side: int, width: int) -> Tensor:
     return torch.cat([columns, rows], 2).reshape(1, side * side, width).float()
 
 
-def initialise(module: nn.Module) -> None:
+def initialize(module: nn.Module) -> None:
     """Fresh weights as in MAE: Xavier-uniform linear layers and patch projections, biases 0, norms the identity."""
     for part in module.modules():
         if isinstance(part, nn.Linear) or (isinstance(part, nn.Conv2d) and part.kernel_size == part.stride):

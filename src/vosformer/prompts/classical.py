@@ -27,13 +27,13 @@ class Scaled(NamedTuple):
 
 
 def grabcut(frame: NDArray[np.uint8], box: Box, marks: NDArray[np.int8], rounds: int = 5) -> Mask:
-    """Segment the object in a box by colour (Rother et al. 2004, as OpenCV has it).
+    """Segment the object in a box by color (Rother et al. 2004, as OpenCV has it).
 
     Args:
         frame: uint8 RGB [H,W,3].
         box: around the object; what is outside of it is background.
         marks: int8 [H,W], 1 = the object, -1 = not, 0 = nothing said; inside the box they are kept to.
-        rounds: of fitting the colours and cutting.
+        rounds: of fitting the colors and cutting.
 
     Returns:
         bool [H,W]. A box that leaves no background is all object.

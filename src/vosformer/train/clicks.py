@@ -135,7 +135,7 @@ def first_prompt(rng: np.random.Generator, labels: NDArray[np.uint8], settings: 
 
 
 def damaged(rng: np.random.Generator, truth: Mask) -> Mask:
-    """A mask as tracking may leave it: parts lost, neighbours taken in, the edge off, moved, or the object's outline lost."""
+    """A mask as tracking may leave it: parts lost, neighbors taken in, the edge off, moved, or the object's outline lost."""
     height, width = truth.shape
     mask = truth.copy()
     rows, columns = np.nonzero(truth)
@@ -144,9 +144,9 @@ def damaged(rng: np.random.Generator, truth: Mask) -> Mask:
         kind = int(rng.integers(4))
         blob = np.zeros((height, width), np.uint8)
         at = int(rng.integers(len(rows)))
-        centre = (int(columns[at] + rng.normal(0, 0.2) * size), int(rows[at] + rng.normal(0, 0.2) * size))
+        center = (int(columns[at] + rng.normal(0, 0.2) * size), int(rows[at] + rng.normal(0, 0.2) * size))
         axes = (max(1, int(size * rng.uniform(0.1, 0.5))), max(1, int(size * rng.uniform(0.1, 0.5))))
-        cv2.ellipse(blob, centre, axes, float(rng.uniform(0, 180)), 0, 360, 1, -1)
+        cv2.ellipse(blob, center, axes, float(rng.uniform(0, 180)), 0, 360, 1, -1)
         if kind == 0:
             mask &= blob == 0
         elif kind == 1:
@@ -163,7 +163,7 @@ def damaged(rng: np.random.Generator, truth: Mask) -> Mask:
 
 
 def normalized_focal(logits: Tensor, labels: Tensor, gamma: float) -> Tensor:
-    """Normalised focal loss [B] (RITM, Eq. 3): the focal weights of a sample are scaled so that their mean over its pixels is 1.
+    """Normalized focal loss [B] (RITM, Eq. 3): the focal weights of a sample are scaled so that their mean over its pixels is 1.
 
     Args:
         logits: float32 [B,H,W].

@@ -67,7 +67,7 @@ def training_clips(recipe: Recipe, roots: Sequence[str], notes: Notes | None = N
     Args:
         recipe: its `data` part says which sets and how clips are cut.
         roots: folders that hold the sets, or `PROCEDURAL`.
-        notes: is told where each set was found, and which videos have a single labelled frame.
+        notes: is told where each set was found, and which videos have a single labeled frame.
 
     Raises:
         DataError: a set is missing or broken; the message says which and where it was looked for.
@@ -124,7 +124,7 @@ def _video_clips(recipe: Recipe, folders: Sequence[Path], notes: Notes) -> ClipD
         videos: tuple[Video, ...] = read_videos(source.kind, _locate(source.kind, folders))
         for video in videos:
             if len(video) == 1:
-                notes.add("videos with a single labelled frame, which teach no motion (training repeats it)", video.name)
+                notes.add("videos with a single labeled frame, which teach no motion (training repeats it)", video.name)
         sources.append(VideoSource(source.kind, videos, _curriculum(recipe, source), source.repeat))
     if data.pipeline not in _VIDEO:
         raise InputError(f"data.pipeline={data.pipeline} is not for videos of data sets; choose one of {', '.join(_VIDEO)}")

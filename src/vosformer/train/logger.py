@@ -128,8 +128,8 @@ def strip(batch: Batch, predicted: Tensor) -> NDArray[np.uint8]:
 
 def _paint(frames: NDArray[np.uint8], labels: Tensor) -> NDArray[np.uint8]:
     known = labels.cpu().numpy()
-    colours = DAVIS_PALETTE[known]
-    mixed = frames * 0.4 + colours * 0.6
+    colors = DAVIS_PALETTE[known]
+    mixed = frames * 0.4 + colors * 0.6
     return np.where((known > 0)[..., None], mixed, frames * 0.6).astype(np.uint8)
 
 

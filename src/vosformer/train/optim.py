@@ -1,4 +1,4 @@
-"""Optimisers, parameter groups, learning-rate schedules and the moving average of the weights."""
+"""Optimizers, parameter groups, learning-rate schedules and the moving average of the weights."""
 
 from __future__ import annotations
 
@@ -63,8 +63,8 @@ def groups(model: nn.Module, optim: Optim) -> list[dict[str, Any]]:
     return list(found.values())
 
 
-def optimiser(model: nn.Module, optim: Optim, fused: bool | None) -> torch.optim.Optimizer:
-    """A fresh optimiser over the model's trainable parameters.
+def new_optimizer(model: nn.Module, optim: Optim, fused: bool | None) -> torch.optim.Optimizer:
+    """A fresh optimizer over the model's trainable parameters.
 
     Raises:
         InputError: nothing is trainable.
@@ -124,7 +124,7 @@ class Average:
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimiser's tensors by `parameter|name`."""
+    """The optimizer's tensors by `parameter|name`."""
     tensors = {}
     for group in optimizer.param_groups:
         for name, parameter in zip(group["names"], group["params"], strict=True):
@@ -147,6 +147,6 @@ def load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor])
             if value.ndim:
                 moved[entry] = torch.empty_like(parameter).copy_(value)  # in the parameter's memory layout
             else:
-                # The counter lies where the optimiser makes it: elsewhere every step would wait for the device.
+                # The counter lies where the optimizer makes it: elsewhere every step would wait for the device.
                 moved[entry] = value.to(parameter.device if group["fused"] else "cpu")
         optimizer.state[parameter] = moved

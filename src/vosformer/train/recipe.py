@@ -27,8 +27,8 @@ class DataSource:
         kind: name of a data set ("davis2017", "youtube2019", "coco", ...), or "videos", "stills", "groups", "crowds", "composed" for
             clips that are composed of whatever the folders hold.
         repeat: how many times the set counts in the plain concatenation of all sets; of composed clips: the weight.
-        gap_max: the largest distance between two sampled frames, in labelled frames of this set.
-        gap_divisor: what a gap curriculum is divided by for this set (sets with 6 labelled frames a second, not 24).
+        gap_max: the largest distance between two sampled frames, in labeled frames of this set.
+        gap_divisor: what a gap curriculum is divided by for this set (sets with 6 labeled frames a second, not 24).
     """
 
     kind: str
@@ -142,7 +142,7 @@ class Optim:
 
 @dataclass(frozen=True)
 class Loss:
-    """What is minimised.
+    """What is minimized.
 
     Attributes:
         ce: weight of the bootstrapped cross-entropy.
@@ -202,7 +202,7 @@ class Clicks:
         prompts: probabilities of what is said first: a click, a box, clicks on a damaged mask, several clicks, scribbles.
         rounds: probabilities of 0, 1, 2, ... further clicks on the network's own errors before the prediction that it learns from.
         exact: probability that a click is exactly in the middle of the largest error, not only well inside it.
-        focal: weight of the normalised focal loss.
+        focal: weight of the normalized focal loss.
         jaccard: weight of the soft Jaccard loss.
         focal_gamma: of the focal weights.
     """
@@ -220,7 +220,7 @@ class Run:
     """How it is computed.
 
     Attributes:
-        steps: optimiser steps.
+        steps: optimizer steps.
         batch: clips of one step, over all processes and accumulated parts together.
         accumulate: parts that a process computes one after the other for one step; 0: on a CPU as many as keep memory small.
         precision: of the forward and backward pass, weights stay fp32; "amp" is fp16 on CUDA, and bf16 where the CPU has it.
@@ -254,7 +254,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Recipe:
-    """One stage of training. `paper` says where its numbers come from, `task` what is learnt (see `vosformer.train.tasks`)."""
+    """One stage of training. `paper` says where its numbers come from, `task` what is learned (see `vosformer.train.tasks`)."""
 
     name: str
     paper: str
@@ -384,7 +384,7 @@ def checked(recipe: Recipe) -> Recipe:
         if values[key] == 0:
             raise InputError(f"{key} is 0, expected a number above 0")
     if recipe.data.frames < 2 and recipe.task == "video":
-        raise InputError(f"data.frames is {recipe.data.frames}, expected at least 2: following objects is learnt from clips")
+        raise InputError(f"data.frames is {recipe.data.frames}, expected at least 2: following objects is learned from clips")
     low, high = recipe.data.window
     if not 0 < low <= high <= 1:
         raise InputError(f"data.window is {recipe.data.window}, expected (smallest, largest) above 0 and up to 1")

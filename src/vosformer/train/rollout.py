@@ -31,7 +31,7 @@ class Rolled(NamedTuple):
     """What comes of a batch.
 
     Attributes:
-        loss: [] to be minimised: the mean over the samples.
+        loss: [] to be minimized: the mean over the samples.
         terms: [n] detached means, in the order of the engine's `TERMS`.
         labels: uint8 [B,T,H,W] predicted labels (frame 0: the truth), or None where nothing needed them.
     """

@@ -43,7 +43,7 @@ def resolved(recipe: Recipe, start: Path | None) -> tuple[Recipe, Path | None]:
 
 
 def starting_model(recipe: Recipe, start: Path | None) -> VOSModel:
-    """The recipe's model: initialised from its seed, with the pretrained encoder if there is a file of it, or with whole weights.
+    """The recipe's model: initialized from its seed, with the pretrained encoder if there is a file of it, or with whole weights.
 
     Args:
         recipe: with a real variant, see `resolved`.

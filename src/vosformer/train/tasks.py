@@ -1,4 +1,4 @@
-"""What can be learnt: following objects through video, or turning clicks into a mask. The trainer is the same."""
+"""What can be learned: following objects through video, or turning clicks into a mask. The trainer is the same."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from vosformer.weights.saving import save_weights
 
 @dataclass(frozen=True)
 class Task:
-    """The parts of a training that depend on what is learnt.
+    """The parts of a training that depend on what is learned.
 
     Attributes:
         resolve: (recipe, file or folder to begin with or None) -> (recipe with all names settled, weights file or None).

@@ -27,7 +27,7 @@ from vosformer.train import checkpoint as checkpoints
 from vosformer.train.batch import Batch, Clips, loader, torch_seed
 from vosformer.train.distributed import Processes, join, precision, shares
 from vosformer.train.logger import TrainingLog, gpu_memory_gib
-from vosformer.train.optim import Average, freeze, load_optimizer, optimiser, optimizer_tensors, set_rate
+from vosformer.train.optim import Average, freeze, load_optimizer, new_optimizer, optimizer_tensors, set_rate
 from vosformer.train.recipe import Recipe, checked
 from vosformer.train.tasks import task_of
 
@@ -90,7 +90,7 @@ class Trainer:
         if run.channels_last:
             self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         freeze(self.model, recipe.model.freeze)
-        self.optimizer = optimiser(self.model, recipe.optim, fused=True if device.type != "mps" else None)
+        self.optimizer = new_optimizer(self.model, recipe.optim, fused=True if device.type != "mps" else None)
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.precision == "fp16")
         self.average = None if recipe.optim.ema is None else Average(self.model, recipe.optim.ema)
         self.step = 0
@@ -110,7 +110,7 @@ class Trainer:
         """Go on from the newest whole checkpoint of the folder, if there is one.
 
         Raises:
-            InputError: it belongs to another recipe or model, or its clips or optimiser were others.
+            InputError: it belongs to another recipe or model, or its clips or optimizer were others.
             WeightsError: all checkpoints are damaged.
         """
         found = checkpoints.newest(self.folder / "checkpoints")
@@ -207,7 +207,7 @@ class Trainer:
             del prepared  # and with it its workers, even if an error's traceback keeps this frame
 
     def _one(self, batches: Iterator[Batch], timing: Timing, picture: bool) -> tuple[dict[str, float], Batch, Tensor | None]:
-        """One optimiser step; returns what is to be logged, the last batch and its predictions."""
+        """One optimizer step; returns what is to be logged, the last batch and its predictions."""
         run, optim, device = self.recipe.run, self.recipe.optim, self.processes.device
         self._enter_phase()
         rate = set_rate(self.optimizer, optim, self.step, run.steps)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from vosformer.data.types import Image, Labels
 
 FILL = (124, 116, 104)
-"""ImageNet's mean colour, which the papers' code fills empty parts with."""
+"""ImageNet's mean color, which the papers' code fills empty parts with."""
 
 Interpolation = Literal["bicubic", "bilinear"]
 _WAYS = {"bicubic": cv2.INTER_CUBIC, "bilinear": cv2.INTER_LINEAR}
@@ -40,7 +40,7 @@ class Box:
 
 @dataclass(frozen=True)
 class Affine:
-    """Random affine transforms about the picture's centre.
+    """Random affine transforms about the picture's center.
 
     Attributes:
         degrees: rotation from -d to d.
@@ -64,8 +64,8 @@ class Affine:
         cos, sin = factor * math.cos(angle), factor * math.sin(angle)
         # First the shear, then rotation and scale, then the shift.
         turn = np.array([[cos, -sin - shear * cos], [sin, cos - shear * sin]])
-        centre = np.array([(width - 1) / 2, (height - 1) / 2])
-        return np.column_stack([turn, centre + np.array([x, y]) - turn @ centre])
+        center = np.array([(width - 1) / 2, (height - 1) / 2])
+        return np.column_stack([turn, center + np.array([x, y]) - turn @ center])
 
 
 def warp(
@@ -88,7 +88,7 @@ def resize(image: Image, labels: Labels, height: int, width: int, way: Interpola
 
 
 def resize_labels(labels: Labels, height: int, width: int) -> Labels:
-    """Scale labels by nearest neighbour."""
+    """Scale labels by nearest neighbor."""
     return np.asarray(cv2.resize(labels, (width, height), interpolation=cv2.INTER_NEAREST), np.uint8)
 
 
@@ -119,7 +119,7 @@ def random_box(rng: np.random.Generator, size: tuple[int, int], side: int) -> Bo
 
 
 def pad_to(image: Image, labels: Labels, side: int, offset: tuple[float, float]) -> tuple[Image, Labels]:
-    """Fill up to side x side with the mean colour and label 0; `offset` in [0,1] says how much of it lies above and on the left."""
+    """Fill up to side x side with the mean color and label 0; `offset` in [0,1] says how much of it lies above and on the left."""
     height, width = labels.shape
     if (height, width) == (side, side):
         return image, labels
@@ -146,37 +146,37 @@ def thin_plate(rng: np.random.Generator, size: tuple[int, int], scale: float, po
     side = 33
     at = np.stack(np.meshgrid(np.linspace(0, 1, side), np.linspace(0, 1, side)), -1)
     grid = (interpolate_plate(target, source, at) * [width - 1, height - 1]).astype(np.float32)
-    # The corners of the grid are the centres of the corner pixels.
+    # The corners of the grid are the centers of the corner pixels.
     x = np.linspace(0, side - 1, width, dtype=np.float32)[None].repeat(height, 0)
     y = np.linspace(0, side - 1, height, dtype=np.float32)[:, None].repeat(width, 1)
     return np.asarray(cv2.remap(grid, x, y, cv2.INTER_LINEAR), np.float32)
 
 
 def interpolate_plate(
-    centres: NDArray[np.float64], values: NDArray[np.float64], at: NDArray[np.float64]
+    centers: NDArray[np.float64], values: NDArray[np.float64], at: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Interpolate values by a thin-plate spline, the smoothest surface through them.
 
     Args:
-        centres: [n,2], where the values are known.
+        centers: [n,2], where the values are known.
         values: [n,c].
         at: [...,2], where they are wanted.
 
     Returns:
         [...,c]. The spline is smooth: a coarse grid of it may be interpolated linearly.
     """
-    points = len(centres)
-    kernel = _radial(centres[:, None] - centres[None])
-    plane = np.column_stack([np.ones(points), centres])
+    points = len(centers)
+    kernel = _radial(centers[:, None] - centers[None])
+    plane = np.column_stack([np.ones(points), centers])
     system = np.block([[kernel, plane], [plane.T, np.zeros((3, 3))]])
     weights = np.linalg.lstsq(system, np.vstack([values, np.zeros((3, values.shape[1]))]), rcond=None)[0]
     flat = at.reshape(-1, 2)
-    found = _radial(flat[:, None] - centres[None]) @ weights[:-3] + np.column_stack([np.ones(len(flat)), flat]) @ weights[-3:]
+    found = _radial(flat[:, None] - centers[None]) @ weights[:-3] + np.column_stack([np.ones(len(flat)), flat]) @ weights[-3:]
     return np.asarray(found.reshape(*at.shape[:-1], values.shape[1]), np.float64)
 
 
 def remap(image: Image, labels: Labels, field: NDArray[np.float32]) -> tuple[Image, Labels]:
-    """Apply a field of source positions [H,W,2]; parts without source get the mean colour and label 0."""
+    """Apply a field of source positions [H,W,2]; parts without source get the mean color and label 0."""
     x, y = np.ascontiguousarray(field[..., 0]), np.ascontiguousarray(field[..., 1])
     picture = cv2.remap(image, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=FILL)
     ids = cv2.remap(labels, x, y, cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=0)

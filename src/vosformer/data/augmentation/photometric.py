@@ -1,4 +1,4 @@
-"""Changes of colour and sharpness, with the meaning that the papers' code gives them (Pillow's operations on 8 bits)."""
+"""Changes of color and sharpness, with the meaning that the papers' code gives them (Pillow's operations on 8 bits)."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class Jitter:
 
     Attributes:
         brightness: factor from 1 - b to 1 + b.
-        contrast: factor from 1 - c to 1 + c, about the picture's mean grey.
+        contrast: factor from 1 - c to 1 + c, about the picture's mean gray.
         saturation: factor from 1 - s to 1 + s.
-        hue: turn from -h to h of the colour circle.
+        hue: turn from -h to h of the color circle.
         probability: that it is applied at all.
     """
 
@@ -55,17 +55,17 @@ class JitterValues:
             if step == 0 and self.brightness != 1:
                 image = _blend(np.float32(0), image, self.brightness)
             elif step == 1 and self.contrast != 1:
-                image = _blend(np.float32(round(float(_grey(image).mean()))), image, self.contrast)
+                image = _blend(np.float32(round(float(_gray(image).mean()))), image, self.contrast)
             elif step == 2 and self.saturation != 1:
-                image = _blend(_grey(image)[..., None].astype(np.float32), image, self.saturation)
+                image = _blend(_gray(image)[..., None].astype(np.float32), image, self.saturation)
             elif step == 3 and self.hue != 0:
                 image = _turn_hue(image, self.hue)
         return image
 
 
-def greyscale(image: Image) -> Image:
-    """A colour picture with three equal channels."""
-    return np.repeat(_grey(image)[..., None], 3, 2)
+def grayscale(image: Image) -> Image:
+    """A color picture with three equal channels."""
+    return np.repeat(_gray(image)[..., None], 3, 2)
 
 
 def blur(image: Image, radius: float) -> Image:
@@ -73,7 +73,7 @@ def blur(image: Image, radius: float) -> Image:
     return np.asarray(cv2.GaussianBlur(image, (0, 0), radius, borderType=cv2.BORDER_REPLICATE), np.uint8)
 
 
-def _grey(image: Image) -> Image:
+def _gray(image: Image) -> Image:
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)
 
 

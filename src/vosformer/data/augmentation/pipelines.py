@@ -26,7 +26,7 @@ from vosformer.data.augmentation.geometric import (
     thin_plate,
     warp,
 )
-from vosformer.data.augmentation.photometric import Jitter, blur, greyscale
+from vosformer.data.augmentation.photometric import Jitter, blur, grayscale
 from vosformer.data.types import IGNORE, Image, Labels
 
 Frames = tuple[list[Image], list[Labels]]
@@ -60,28 +60,28 @@ class StillAugment(Protocol):
 
 @dataclass(frozen=True)
 class Looks:
-    """What is changed in the colours of single frames.
+    """What is changed in the colors of single frames.
 
     Attributes:
         jitter: brightness, contrast, saturation, hue.
-        grey: probability of a grey picture.
+        gray: probability of a gray picture.
         blur: probability of a Gaussian blur.
         blur_radius: (smallest, largest) deviation, pixels.
     """
 
     jitter: Jitter | None = None
-    grey: float = 0.0
+    gray: float = 0.0
     blur: float = 0.0
     blur_radius: tuple[float, float] = (0.1, 2.0)
 
-    def colour(self, rng: np.random.Generator, image: Image) -> Image:
+    def color(self, rng: np.random.Generator, image: Image) -> Image:
         """The jitter alone."""
         return self.jitter.draw(rng)(image) if self.jitter else image
 
     def finish(self, rng: np.random.Generator, image: Image) -> Image:
-        """Grey and blur."""
-        if rng.random() < self.grey:
-            image = greyscale(image)
+        """Gray and blur."""
+        if rng.random() < self.gray:
+            image = grayscale(image)
         if rng.random() < self.blur:
             image = blur(image, rng.uniform(*self.blur_radius))
         return image
@@ -89,7 +89,7 @@ class Looks:
 
 @dataclass(frozen=True, kw_only=True)
 class ScaledCrop:
-    """AOT's, DeAOT's and OneVOS's video pipeline: scale, balanced crop, flip, padding, shared by all frames; then colours.
+    """AOT's, DeAOT's and OneVOS's video pipeline: scale, balanced crop, flip, padding, shared by all frames; then colors.
 
     Attributes:
         crop: side of the result, pixels.
@@ -98,7 +98,7 @@ class ScaledCrop:
         flip: probability of a horizontal flip.
         tries: crops drawn until one shows an object.
         min_pixels: an object with more than this many pixels in the first frame counts as shown.
-        looks: changes of each frame's colours on its own.
+        looks: changes of each frame's colors on its own.
     """
 
     crop: int = 465
@@ -122,7 +122,7 @@ class ScaledCrop:
             if flip:
                 image, label = image[:, ::-1], label[:, ::-1]
             image, label = pad_to(np.ascontiguousarray(image), np.ascontiguousarray(label), self.crop, offset)
-            made[0].append(self.looks.finish(rng, self.looks.colour(rng, image)))
+            made[0].append(self.looks.finish(rng, self.looks.color(rng, image)))
             made[1].append(label)
         return made
 
@@ -144,7 +144,7 @@ class MovedStill:
         flip: probability that the whole picture is mirrored.
         frame_flip: probability that one of the later frames is mirrored.
         affine: applied to the later frames.
-        looks: changes of each frame's colours.
+        looks: changes of each frame's colors.
         area: (smallest, largest) share of the picture that a frame shows.
         aspect: (smallest, largest) width / height of that part.
     """
@@ -168,7 +168,7 @@ class MovedStill:
                 if rng.random() < self.frame_flip:
                     picture, ids = np.ascontiguousarray(picture[:, ::-1]), np.ascontiguousarray(ids[:, ::-1])
                 picture, ids = warp(picture, ids, self.affine.draw(rng, size_of(ids)))
-            picture = self.looks.colour(rng, picture)
+            picture = self.looks.color(rng, picture)
             box = random_area(rng, size_of(ids), self.area, self.aspect)
             picture, ids = resize(box.cut(picture), box.cut(ids), self.crop, self.crop)
             made[0].append(self.looks.finish(rng, picture))
@@ -178,17 +178,17 @@ class MovedStill:
 
 @dataclass(frozen=True, kw_only=True)
 class SharedCrop:
-    """SimVOS's and JointFormer's video pipeline: flip, crop and colours shared by the frames, then small changes of each.
+    """SimVOS's and JointFormer's video pipeline: flip, crop and colors shared by the frames, then small changes of each.
 
     Attributes:
         crop: side of the result, pixels.
         flip: probability of a horizontal flip.
         area: (smallest, largest) share of the frame that is shown.
         aspect: (smallest, largest) width / height of that part.
-        jitter: colours, the same for all frames.
-        grey: probability that the clip is grey.
+        jitter: colors, the same for all frames.
+        gray: probability that the clip is gray.
         affine: motion of each frame.
-        frame_jitter: colours of each frame.
+        frame_jitter: colors of each frame.
         way: interpolation of pictures.
     """
 
@@ -197,23 +197,23 @@ class SharedCrop:
     area: tuple[float, float] = (0.36, 1.0)
     aspect: tuple[float, float] = (3 / 4, 4 / 3)
     jitter: Jitter
-    grey: float = 0.05
+    gray: float = 0.05
     affine: Affine
     frame_jitter: Jitter
     way: Interpolation = "bicubic"
 
     def __call__(self, rng: np.random.Generator, images: Sequence[Image], labels: Sequence[Labels]) -> Frames:
         """See `VideoAugment`."""
-        flip, grey = rng.random() < self.flip, rng.random() < self.grey
+        flip, gray = rng.random() < self.flip, rng.random() < self.gray
         box = random_area(rng, size_of(labels[0]), self.area, self.aspect)
-        colours = self.jitter.draw(rng)
+        colors = self.jitter.draw(rng)
         made: Frames = ([], [])
         for picture, ids in zip(images, labels, strict=True):
             image, label = resize(box.cut(picture), box.cut(ids), self.crop, self.crop, self.way)
             if flip:
                 image, label = np.ascontiguousarray(image[:, ::-1]), np.ascontiguousarray(label[:, ::-1])
-            image = colours(image)
-            image = greyscale(image) if grey else image
+            image = colors(image)
+            image = grayscale(image) if gray else image
             image, label = warp(image, label, self.affine.draw(rng, size_of(label)), self.way)
             made[0].append(self.frame_jitter.draw(rng)(image))
             made[1].append(label)
@@ -224,16 +224,16 @@ class SharedCrop:
 class WarpedStill:
     """JointFormer's clips from a picture, in the order of the released code.
 
-    Shared by the frames: scale, flip and colours. Then each frame is moved, resized, cropped, jittered and, at times, warped.
+    Shared by the frames: scale, flip and colors. Then each frame is moved, resized, cropped, jittered and, at times, warped.
 
     Attributes:
         crop: side of the result, pixels; the moved picture's short side is scaled to it before the crop.
         flip: probability that the whole picture is mirrored.
         scale: (smallest, largest) factor shared by the frames.
-        jitter: colours shared by the frames.
-        grey: probability that the clip is grey.
+        jitter: colors shared by the frames.
+        gray: probability that the clip is gray.
         affine: motion of each frame.
-        frame_jitter: colours of each frame.
+        frame_jitter: colors of each frame.
         plate: probability of a thin-plate warp of a frame.
         plate_scale: deviation of its control points, as share of the side.
     """
@@ -242,7 +242,7 @@ class WarpedStill:
     flip: float = 0.5
     scale: tuple[float, float] = (0.8, 1.5)
     jitter: Jitter
-    grey: float = 0.05
+    gray: float = 0.05
     affine: Affine
     frame_jitter: Jitter
     plate: float = 0.33
@@ -254,7 +254,7 @@ class WarpedStill:
         if rng.random() < self.flip:
             image, labels = np.ascontiguousarray(image[:, ::-1]), np.ascontiguousarray(labels[:, ::-1])
         image = self.jitter.draw(rng)(image)
-        image = greyscale(image) if rng.random() < self.grey else image
+        image = grayscale(image) if rng.random() < self.gray else image
         factor = self.crop / min(labels.shape)
         height, width = (max(self.crop, int(side * factor)) for side in labels.shape)
         made: Frames = ([], [])
@@ -273,7 +273,7 @@ class WarpedStill:
 
 _STILL_MOTION = Affine(degrees=20.0, shift=0.1, scale=(0.9, 1.1), shear=10.0)
 _V1_STILL = Looks(Jitter(0.1, 0.1, 0.1, 0.03))
-_V2 = Looks(Jitter(0.4, 0.4, 0.2, 0.1, probability=0.8), grey=0.2, blur=0.3, blur_radius=(0.1, 2.0))
+_V2 = Looks(Jitter(0.4, 0.4, 0.2, 0.1, probability=0.8), gray=0.2, blur=0.3, blur_radius=(0.1, 2.0))
 
 AOT_VIDEO = ScaledCrop(looks=Looks())
 AOT_STILL = MovedStill(affine=_STILL_MOTION, looks=_V1_STILL)

@@ -130,4 +130,4 @@ _ALL = (
 )
 
 LAYOUTS = {layout.name: layout for layout in _ALL}
-"""Name -> layout, in the order in which `recognise` tries them."""
+"""Name -> layout, in the order in which `recognize` tries them."""

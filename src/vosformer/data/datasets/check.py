@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vosformer.data.datasets.find import expectations, recognise
+from vosformer.data.datasets.find import expectations, recognize
 from vosformer.data.datasets.layout import Layout, Problem
 from vosformer.data.datasets.media import verify_image
 from vosformer.data.datasets.picture import MaskedPicture, Still
@@ -29,7 +29,7 @@ class FolderReport:
         kind: "video" or "still".
         folder: where it is.
         clips: videos, or pictures.
-        frames: labelled frames.
+        frames: labeled frames.
         objects: objects, counted once a video.
         problems: everything that is wrong with it.
     """
@@ -55,22 +55,22 @@ class _Part:
 
 
 def check(root: Path, jobs: int = 4) -> tuple[FolderReport, ...]:
-    """Recognise the data sets in a folder and read every file of theirs to its end.
+    """Recognize the data sets in a folder and read every file of theirs to its end.
 
     Args:
         root: folder of one or several data sets.
         jobs: threads that read.
 
     Raises:
-        DataError: the folder is missing, or nothing in it is recognised.
+        DataError: the folder is missing, or nothing in it is recognized.
         InputError: fewer than one thread.
     """
     if jobs < 1:
         raise InputError(f"jobs is {jobs}, expected at least 1")
-    places = recognise(root)
+    places = recognize(root)
     if not places:
         raise DataError(
-            f"{root}: no data set was recognised; expected for example {expectations()} (docs/data.md lists all layouts)"
+            f"{root}: no data set was recognized; expected for example {expectations()} (docs/data.md lists all layouts)"
         )
     return tuple(check_set(layout, folder, jobs) for layout, folder in places)
 
@@ -113,7 +113,7 @@ def _check_video(video: Video) -> _Part:
         )
         problems.append(Problem(video.frames[0].parent, text))
     if len(video) == 1:
-        text = "this video has a single labelled frame, which teaches no motion (training repeats it): label more of its frames"
+        text = "this video has a single labeled frame, which teaches no motion (training repeats it): label more of its frames"
         problems.append(Problem(video.masks[0], text, "warning"))
     if len(areas) == len(video):
         problems += _check_ids(video, areas, ignored > 0)

@@ -12,7 +12,7 @@ from vosformer.errors import DataError
 
 
 def read_videos(name: str, root: Path, split: str | None = "train") -> tuple[Video, ...]:
-    """The labelled videos of a data set.
+    """The labeled videos of a data set.
 
     Args:
         name: of the layout, e.g. "davis2017".
@@ -26,7 +26,7 @@ def read_videos(name: str, root: Path, split: str | None = "train") -> tuple[Vid
 
 
 def read_stills(name: str, root: Path) -> tuple[Still, ...]:
-    """The labelled pictures of a data set.
+    """The labeled pictures of a data set.
 
     Raises:
         DataError: unknown name, set not found, or its files are incomplete.
@@ -45,7 +45,7 @@ def find_layout(name: str) -> Layout:
     return LAYOUTS[name]
 
 
-def recognise(root: Path) -> list[tuple[Layout, Path]]:
+def recognize(root: Path) -> list[tuple[Layout, Path]]:
     """Find the data sets in a folder, at any depth: those with a known name, and those whose layout tells what they are.
 
     What lies inside of a set is not looked at again.

@@ -47,14 +47,14 @@ def read_sprite(path: Path) -> NDArray[np.uint8]:
 
 
 def read_labels(path: Path, binary: bool | None = False) -> Labels:
-    """A label map as uint8 [H,W]: the palette index or the grey value of each pixel.
+    """A label map as uint8 [H,W]: the palette index or the gray value of each pixel.
 
     Args:
-        path: a PNG (indexed, grey or black and white; a colour picture if it is grey in fact, or in colours of the DAVIS palette).
+        path: a PNG (indexed, gray or black and white; a color picture if it is gray in fact, or in colors of the DAVIS palette).
         binary: every value above 0 becomes object 1 (saliency masks, DAVIS 2016); None: in a mask of nothing but 0 and 255.
 
     Raises:
-        DataError: missing, undecodable, in colours that stand for no label, or with labels above 255.
+        DataError: missing, undecodable, in colors that stand for no label, or with labels above 255.
     """
     values = read_values(path)
     if binary is None:
@@ -72,10 +72,10 @@ def is_black_and_white(values: NDArray[np.int64]) -> bool:
 
 
 def read_values(path: Path) -> NDArray[np.int64]:
-    """A label map's values [H,W], whatever the depth it is stored with; a picture in colours of the DAVIS palette counts as indexed.
+    """A label map's values [H,W], whatever the depth it is stored with; a picture in colors of the DAVIS palette counts as indexed.
 
     Raises:
-        DataError: missing, undecodable, or in colours that the palette lacks.
+        DataError: missing, undecodable, or in colors that the palette lacks.
     """
     if not path.exists():
         raise DataError(f"{path}: there is no such mask")
@@ -92,8 +92,8 @@ def read_values(path: Path) -> NDArray[np.int64]:
             values, missing = painted_ids(colors)
             if missing:
                 raise DataError(
-                    f"{path}: the mask is a colour picture, and {missing} of its colours are not in the DAVIS palette; an indexed or"
-                    " grey PNG with one number an object is expected"
+                    f"{path}: the mask is a color picture, and {missing} of its colors are not in the DAVIS palette; an indexed or"
+                    " gray PNG with one number an object is expected"
                 )
     return values.astype(np.int64)
 
@@ -132,8 +132,8 @@ def cut_out(image: Image, mask: NDArray[np.bool_]) -> NDArray[np.uint8] | None:
     # One pixel of room, so that the soft edge ends inside the patch.
     alpha = np.pad(mask[top:bottom, left:right].astype(np.uint8) * 255, 1)
     alpha = np.minimum(np.asarray(cv2.GaussianBlur(alpha, (3, 3), 0)), alpha)
-    colours = np.pad(image[top:bottom, left:right], ((1, 1), (1, 1), (0, 0)), mode="edge")
-    return np.dstack([colours, alpha])
+    colors = np.pad(image[top:bottom, left:right], ((1, 1), (1, 1), (0, 0)), mode="edge")
+    return np.dstack([colors, alpha])
 
 
 def trim(rgba: NDArray[np.uint8]) -> NDArray[np.uint8] | None:

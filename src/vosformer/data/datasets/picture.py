@@ -14,7 +14,7 @@ PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
 
 class Still(Protocol):
-    """A picture whose objects are labelled."""
+    """A picture whose objects are labeled."""
 
     @property
     def name(self) -> str:

@@ -86,7 +86,7 @@ def davis(year: str, binary: bool = False) -> Reader:
 
 
 def youtube(folder: Path, split: str | None) -> Found:
-    """Reader of YouTube-VOS: `JPEGImages/NAME`, `Annotations/NAME` and `meta.json`; every fifth frame is labelled."""
+    """Reader of YouTube-VOS: `JPEGImages/NAME`, `Annotations/NAME` and `meta.json`; every fifth frame is labeled."""
     try:
         meta = json.loads((folder / "meta.json").read_text())["videos"]
         listed = {name: {i: about["frames"] for i, about in entry["objects"].items()} for name, entry in meta.items()}

@@ -1,4 +1,4 @@
-"""A labelled video on disk, and how frames are picked from it."""
+"""A labeled video on disk, and how frames are picked from it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Video:
         frames: picture files in order; only frames that have labels.
         masks: the label map of each frame.
         binary: every label above 0 means object 1; None: if no mask of the video holds anything but 0 and 255.
-        stride: how many frames of the source lie between two of these (5 for YouTube-VOS, labelled at 6 of 30 frames a second).
+        stride: how many frames of the source lie between two of these (5 for YouTube-VOS, labeled at 6 of 30 frames a second).
         things_from: only values from this one on are objects, numbered 1, 2, ... through the whole video (125 in VIPSeg's panoptic
             masks, where lower values are regions without instances).
     """

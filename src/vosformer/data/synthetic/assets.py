@@ -1,4 +1,4 @@
-"""What composed video is made of: labelled videos, pictures with instance masks, and sprites with transparency."""
+"""What composed video is made of: labeled videos, pictures with instance masks, and sprites with transparency."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vosformer.data.datasets.find import expectations, read_training, recognise
+from vosformer.data.datasets.find import expectations, read_training, recognize
 from vosformer.data.datasets.media import has_alpha
 from vosformer.data.datasets.picture import Still
 from vosformer.data.datasets.video import Video
@@ -18,7 +18,7 @@ class Assets:
     """Everything that scenes may be composed of; all may be empty, then procedural textures and shapes do.
 
     Attributes:
-        videos: labelled clips, backdrops as well as a source of moving cut-outs.
+        videos: labeled clips, backdrops as well as a source of moving cut-outs.
         stills: photographs with instance masks, backdrops as well as a source of cut-outs.
         sprites: pictures with transparency.
     """
@@ -42,16 +42,16 @@ class Assets:
 
 
 def find_assets(root: Path) -> Assets:
-    """Look for assets in `root`: the training parts of all data sets that are recognised there, and folders of sprites.
+    """Look for assets in `root`: the training parts of all data sets that are recognized there, and folders of sprites.
 
     Sprites are PNG or WebP pictures with transparency, in `root` or in a folder directly inside it.
 
     Raises:
-        DataError: `root` is missing, nothing in it is recognised, or a data set is incomplete.
+        DataError: `root` is missing, nothing in it is recognized, or a data set is incomplete.
     """
     if not root.is_dir():
         raise DataError(f"{root}: there is no such folder of assets")
-    found = [read_training(layout, folder) for layout, folder in recognise(root)]
+    found = [read_training(layout, folder) for layout, folder in recognize(root)]
     folders = [root, *sorted(p for p in root.iterdir() if p.is_dir())]
     assets = Assets(
         tuple(video for part in found for video in part.videos),

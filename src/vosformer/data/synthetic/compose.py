@@ -44,8 +44,8 @@ class ComposeConfig:
         frames: T.
         max_gap: the largest gap between two frames of a clip, by item index.
         backdrops: weights of "video", "still" and "texture"; kinds without assets are left out.
-        objects: probabilities of pasting 0, 1, 2, ... labelled objects.
-        distractors: probabilities of 0, 1, 2, ... unlabelled things, look-alikes of an object in half of the cases.
+        objects: probabilities of pasting 0, 1, 2, ... labeled objects.
+        distractors: probabilities of 0, 1, 2, ... unlabeled things, look-alikes of an object in half of the cases.
         sources: weights of what is pasted: "sprite", "still" (instances of pictures), "video" (objects of clips), "shape".
         look_alike: probability that an object is a copy of an earlier one.
         labeled: kinds of backdrops ("video", "still") whose own instances are objects.
@@ -125,7 +125,7 @@ def clips_of_videos(assets: Assets, config: ComposeConfig, seed: int = 0) -> Com
         DataError: the assets have no video.
     """
     if not assets.videos:
-        raise DataError("clips of videos were asked for, but the assets hold no labelled video")
+        raise DataError("clips of videos were asked for, but the assets hold no labeled video")
     config = replace(
         config,
         backdrops={"video": 1.0},
@@ -138,7 +138,7 @@ def clips_of_videos(assets: Assets, config: ComposeConfig, seed: int = 0) -> Com
 
 
 def clips_of_stills(assets: Assets, config: ComposeConfig, seed: int = 0) -> ComposedDataset:
-    """Clips of photographs under a moving camera, their instances labelled, with up to two things pasted on them.
+    """Clips of photographs under a moving camera, their instances labeled, with up to two things pasted on them.
 
     What `config` says of backdrops, objects, distractors, camera and twins does not count.
 
@@ -210,9 +210,9 @@ def random_scene(rng: np.random.Generator, assets: Assets, config: ComposeConfig
     shown = own_object(rng, backdrop, config.size) if config.backdrop_twins else None
     layers = _layers(rng, assets, config, taken + 1, [] if shown is None else [shown])
     if sure:
-        centred = object_motion(rng, 0.0, 0.0, 0.3 * config.motion)
+        centered = object_motion(rng, 0.0, 0.0, 0.3 * config.motion)
         side = round(0.4 * min(config.size))
-        layers.append(SceneLayer(constant(shape(rng, side)), min(254, taken + len(layers) + 1), centred, world=False))
+        layers.append(SceneLayer(constant(shape(rng, side)), min(254, taken + len(layers) + 1), centered, world=False))
     return Scene(backdrop, tuple(layers), _light(rng, config.light), config.size)
 
 
@@ -306,32 +306,32 @@ def _video_backdrop(rng: np.random.Generator, assets: Assets, config: ComposeCon
     tall, wide = config.size
     part = rng.uniform(*config.window) * min(height / tall, width / wide)
     factors = 1 / (part * np.array([math.exp(rng.uniform(-0.15, 0.0)), math.exp(rng.uniform(-0.15, 0.0))]))
-    x, y = _window_centre(rng, labels, tall / factors[1], wide / factors[0])
+    x, y = _window_center(rng, labels, tall / factors[1], wide / factors[0])
     window = stretch(float(factors[0]), float(factors[1])) @ shift(-x, -y)
     return VideoBackdrop(
         video, start, window, camera_motion(rng, config.camera), config.size, "video" in config.labeled
     ), _largest(labels)
 
 
-def _window_centre(rng: np.random.Generator, labels: Labels, tall: float, wide: float) -> tuple[float, float]:
-    """The centre (x, y) of a window inside the frame, most often one that shows half of an object or is filled by it."""
+def _window_center(rng: np.random.Generator, labels: Labels, tall: float, wide: float) -> tuple[float, float]:
+    """The center (x, y) of a window inside the frame, most often one that shows half of an object or is filled by it."""
     height, width = labels.shape
 
     def inside(x: float, y: float) -> tuple[float, float]:
         return min(max(x, wide / 2), max(wide / 2, width - wide / 2)), min(max(y, tall / 2), max(tall / 2, height - tall / 2))
 
     ids = np.setdiff1d(np.unique(labels), [0, IGNORE])
-    centre = inside(rng.uniform(0, width), rng.uniform(0, height))
+    center = inside(rng.uniform(0, width), rng.uniform(0, height))
     if not len(ids) or rng.random() < 0.1:
-        return centre
+        return center
     rows, columns = np.nonzero(labels == rng.choice(ids))
     for _ in range(4):
         at = int(rng.integers(len(rows)))
-        centre = inside(columns[at] + rng.normal(0, 0.15) * wide, rows[at] + rng.normal(0, 0.15) * tall)
-        within = int(((abs(columns - centre[0]) < wide / 2) & (abs(rows - centre[1]) < tall / 2)).sum())
+        center = inside(columns[at] + rng.normal(0, 0.15) * wide, rows[at] + rng.normal(0, 0.15) * tall)
+        within = int(((abs(columns - center[0]) < wide / 2) & (abs(rows - center[1]) < tall / 2)).sum())
         if within > min(0.5 * len(rows), 0.3 * tall * wide):
             break
-    return centre
+    return center
 
 
 def _largest(labels: Labels) -> int:
@@ -341,7 +341,7 @@ def _largest(labels: Labels) -> int:
 def _layers(
     rng: np.random.Generator, assets: Assets, config: ComposeConfig, first_id: int, made: list[Patch | CutVideo]
 ) -> list[SceneLayer]:
-    """Labelled objects and unlabelled things, in random order of depth; look-alikes are copies of one in `made`, or of each other."""
+    """Labeled objects and unlabeled things, in random order of depth; look-alikes are copies of one in `made`, or of each other."""
     objects = int(rng.choice(len(config.objects), p=config.objects))
     distractors = int(rng.choice(len(config.distractors), p=config.distractors))
     layers: list[SceneLayer] = []

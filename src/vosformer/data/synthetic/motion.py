@@ -16,25 +16,25 @@ Matrix = NDArray[np.float64]  # [3,3], homogeneous
 
 @dataclass(frozen=True)
 class Curve:
-    """A smooth function of time: a centre, a steady drift, and a sum of sines.
+    """A smooth function of time: a center, a steady drift, and a sum of sines.
 
     Attributes:
-        centre: value at time 0 without the sines.
+        center: value at time 0 without the sines.
         drift: change a frame.
         waves: (amplitude, period in frames, phase in radians) of each sine.
     """
 
-    centre: float = 0.0
+    center: float = 0.0
     drift: float = 0.0
     waves: tuple[tuple[float, float, float], ...] = ()
 
     def __call__(self, time: float) -> float:
         """The value at `time`, in frames."""
-        return self.centre + self.drift * time + sum(a * math.sin(math.tau * time / p + f) for a, p, f in self.waves)
+        return self.center + self.drift * time + sum(a * math.sin(math.tau * time / p + f) for a, p, f in self.waves)
 
 
-def wander(rng: np.random.Generator, centre: float, amplitude: float, shortest: float = 40.0, longest: float = 200.0) -> Curve:
-    """A curve that starts near `centre` and strays about `amplitude` from it, in periods of `shortest` to `longest` frames."""
+def wander(rng: np.random.Generator, center: float, amplitude: float, shortest: float = 40.0, longest: float = 200.0) -> Curve:
+    """A curve that starts near `center` and strays about `amplitude` from it, in periods of `shortest` to `longest` frames."""
     waves = []
     start = 0.0
     for share in (1.0, 0.4):
@@ -44,7 +44,7 @@ def wander(rng: np.random.Generator, centre: float, amplitude: float, shortest: 
         waves.append((size, period, phase))
         start += size * math.sin(phase)
     # The sines' own offset is kept only in part, so that the place at time 0 is the one asked for.
-    return Curve(centre - 0.8 * start, 0.0, tuple(waves))
+    return Curve(center - 0.8 * start, 0.0, tuple(waves))
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,8 @@ class Motion:
     """Where something is over time, in units of the canvas' short side.
 
     Attributes:
-        x: centre, rightwards from the canvas' centre.
-        y: centre, downwards.
+        x: center, rightwards from the canvas' center.
+        y: center, downwards.
         angle: rotation, radians.
         log_scale: natural logarithm of the size's factor.
         log_aspect: natural logarithm of the width's factor (foreshortening); the height keeps.
@@ -87,13 +87,13 @@ class Bend:
     """How something soft deforms: a thin plate whose control points sway, each in its own way.
 
     Attributes:
-        centres: [n,2] control points, (x, y) in 0..1 over the thing.
+        centers: [n,2] control points, (x, y) in 0..1 over the thing.
         sway: [n,2] amplitudes, as share of its long side.
         periods: [n,2], frames.
         phases: [n,2], radians.
     """
 
-    centres: NDArray[np.float64]
+    centers: NDArray[np.float64]
     sway: NDArray[np.float64]
     periods: NDArray[np.float64]
     phases: NDArray[np.float64]
@@ -120,7 +120,7 @@ class Bend:
         moved = self.sway * np.sin(math.tau * time / self.periods + self.phases) * max(size)
         side = 17
         at = np.stack(np.meshgrid(np.linspace(0, 1, side), np.linspace(0, 1, side)), -1)
-        grid = interpolate_plate(self.centres, moved, at).astype(np.float32)
+        grid = interpolate_plate(self.centers, moved, at).astype(np.float32)
         columns, rows = x * np.float32((side - 1) / size[1]), y * np.float32((side - 1) / size[0])
         return np.asarray(cv2.remap(grid, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), np.float32)
 
@@ -158,7 +158,7 @@ def object_motion(rng: np.random.Generator, x: float, y: float, strength: float)
     return Motion(
         across,
         wander(rng, y, reach * rng.uniform(0.3, 1.0)),
-        Curve(turn.centre, spin.drift, turn.waves),
+        Curve(turn.center, spin.drift, turn.waves),
         wander(rng, 0.0, strength * rng.uniform(0, 0.5)),
         wander(rng, 0.0, strength * rng.uniform(0, 0.35)),
         wander(rng, 0.0, strength * rng.uniform(0, 0.2)),
@@ -168,10 +168,10 @@ def object_motion(rng: np.random.Generator, x: float, y: float, strength: float)
 def bending(rng: np.random.Generator, strength: float) -> Bend:
     """Something that bends and stretches, about `strength` of its long side, as animals and people do."""
     lattice = np.stack(np.meshgrid(np.linspace(0.1, 0.9, 4), np.linspace(0.1, 0.9, 4)), -1).reshape(-1, 2)
-    centres = lattice + rng.normal(0, 0.05, lattice.shape)
+    centers = lattice + rng.normal(0, 0.05, lattice.shape)
     sway = np.abs(rng.normal(0, strength, lattice.shape)).clip(max=2.5 * strength)
     return Bend(
-        centres, sway, np.exp(rng.uniform(math.log(15), math.log(90), lattice.shape)), rng.uniform(0, math.tau, lattice.shape)
+        centers, sway, np.exp(rng.uniform(math.log(15), math.log(90), lattice.shape)), rng.uniform(0, math.tau, lattice.shape)
     )
 
 
@@ -179,4 +179,4 @@ def _shaken(rng: np.random.Generator, curve: Curve, amplitude: float) -> Curve:
     if not amplitude:
         return curve
     shake = tuple((amplitude, float(rng.uniform(2.5, 9.0)), float(rng.uniform(0, math.tau))) for _ in range(2))
-    return Curve(curve.centre, curve.drift, curve.waves + shake)
+    return Curve(curve.center, curve.drift, curve.waves + shake)

@@ -37,7 +37,7 @@ def own_object(rng: np.random.Generator, backdrop: VideoBackdrop | StillBackdrop
     label, extent = found
     factor = min(factor, 0.5 * min(size) / extent)
     if isinstance(backdrop, VideoBackdrop):
-        return CutVideo(backdrop.video, label, backdrop.start, factor, _colours(rng, 0.3))
+        return CutVideo(backdrop.video, label, backdrop.start, factor, _colors(rng, 0.3))
     patch = cut_out(image, labels == label)
     return None if patch is None else rescale(patch, factor)
 
@@ -67,9 +67,9 @@ def draw_patch(
     there = (("sprite", assets.sprites), ("still", assets.stills), ("video", assets.videos), ("shape", True))
     weights = {"shape": 1e-9, **sources}
     kind = choose(rng, weights, [name for name, usable in there if usable])
-    colours = _colours(rng, 0.5)
+    colors = _colors(rng, 0.5)
     if kind == "video":
-        return _cut_video(rng, assets, side, colours)
+        return _cut_video(rng, assets, side, colors)
     if kind == "sprite":
         patch: Patch | None = read_sprite(assets.sprites[int(rng.integers(len(assets.sprites)))])
     elif kind == "still":
@@ -83,7 +83,7 @@ def draw_patch(
         patch = shape(rng, max(8, round(side)), skin)
         if rng.random() < bars:
             patch = _bar(patch)
-    return None if patch is None else colours(rescale(patch, side / max(patch.shape[:2])))
+    return None if patch is None else colors(rescale(patch, side / max(patch.shape[:2])))
 
 
 def _bar(patch: Patch) -> Patch:
@@ -109,13 +109,13 @@ def _cut_video(rng: np.random.Generator, assets: Assets, side: float, adjust: fu
 
 
 def twin(rng: np.random.Generator, source: Patch | CutVideo) -> Patch | CutVideo:
-    """A look-alike: the same thing, at times in other colours, mirrored, or (cut from a clip) at another moment."""
-    colours = _colours(rng, 0.5)
+    """A look-alike: the same thing, at times in other colors, mirrored, or (cut from a clip) at another moment."""
+    colors = _colors(rng, 0.5)
     if isinstance(source, CutVideo):
         start = source.start + int(rng.integers(0, 10))
         return CutVideo(source.video, source.label, start, source.factor, source.adjust)
     patch = np.ascontiguousarray(source[:, ::-1]) if rng.random() < 0.4 else source
-    return colours(rescale(patch, math.exp(rng.uniform(-0.2, 0.2))))
+    return colors(rescale(patch, math.exp(rng.uniform(-0.2, 0.2))))
 
 
 def constant(patch: Patch) -> functools.partial[Patch | None]:
@@ -127,18 +127,18 @@ def _same(patch: Patch, time: int) -> Patch | None:
     return patch
 
 
-def _colours(rng: np.random.Generator, probability: float) -> functools.partial[Patch]:
-    """A random change of a patch's colours, the same for all its frames."""
+def _colors(rng: np.random.Generator, probability: float) -> functools.partial[Patch]:
+    """A random change of a patch's colors, the same for all its frames."""
     mix = np.eye(3)
     if rng.random() < probability:
         mix = mix * rng.uniform(0.6, 1.3) + rng.normal(0, 0.08, (3, 3))
     if rng.random() < 0.15:
         mix = mix[rng.permutation(3)]
     return functools.partial(
-        _recolour, mix.astype(np.float32), float(rng.uniform(-25, 25)) if rng.random() < probability else 0.0
+        _recolor, mix.astype(np.float32), float(rng.uniform(-25, 25)) if rng.random() < probability else 0.0
     )
 
 
-def _recolour(mix: NDArray[np.float32], offset: float, patch: Patch) -> Patch:
+def _recolor(mix: NDArray[np.float32], offset: float, patch: Patch) -> Patch:
     matrix = np.concatenate([mix, np.full((3, 1), offset, np.float32)], 1)
     return np.dstack([cv2.transform(np.ascontiguousarray(patch[..., :3]), matrix), patch[..., 3]])

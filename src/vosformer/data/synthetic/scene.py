@@ -26,13 +26,13 @@ class Backdrop(Protocol):
     """What lies behind the layers."""
 
     def frame(self, time: int) -> tuple[Image, Labels, Matrix]:
-        """Picture and labels on the canvas, and the camera: centred canvas pixels at rest -> where they are seen now."""
+        """Picture and labels on the canvas, and the camera: centered canvas pixels at rest -> where they are seen now."""
         ...
 
 
 @dataclass(frozen=True)
 class StillBackdrop:
-    """A labelled picture under a moving camera.
+    """A labeled picture under a moving camera.
 
     Attributes:
         image: the picture, uint8 [h,w,3].
@@ -68,7 +68,7 @@ class VideoBackdrop:
     Attributes:
         video: where the frames come from; times beyond its ends run back again.
         start: index of the frame at time 0.
-        window: source pixels -> centred canvas pixels.
+        window: source pixels -> centered canvas pixels.
         camera: additional motion.
         size: of the canvas.
         labeled: whether its own objects are labeled.
@@ -99,7 +99,7 @@ class CutVideo:
         label: the object's label in it.
         start: index of the frame at time 0.
         factor: the patches are scaled by this.
-        adjust: changes a patch's colours.
+        adjust: changes a patch's colors.
     """
 
     video: Video
@@ -146,7 +146,7 @@ class SceneLayer:
 
 @dataclass(frozen=True)
 class Light:
-    """How the camera renders the scene: exposure, colour and sharpness.
+    """How the camera renders the scene: exposure, color and sharpness.
 
     Attributes:
         exposure: gain over time.

@@ -24,7 +24,7 @@ def noise(rng: np.random.Generator, height: int, width: int, coarsest: int) -> N
 
 
 def texture(rng: np.random.Generator, height: int, width: int) -> Image:
-    """A random texture uint8 [height,width,3]: clouds, stripes, checks or blobs, in a palette of two to four colours."""
+    """A random texture uint8 [height,width,3]: clouds, stripes, checks or blobs, in a palette of two to four colors."""
     field = noise(rng, height, width, int(min(height, width) * rng.uniform(0.1, 0.8)))
     kind = int(rng.integers(4))
     if kind == 1:
@@ -33,9 +33,9 @@ def texture(rng: np.random.Generator, height: int, width: int) -> Image:
         field = 0.3 * field + np.sign(_stripes(rng, height, width)) * np.sign(_stripes(rng, height, width))
     elif kind == 3:
         field = np.sin(field * rng.uniform(1, 5)) * 1.5
-    colours = palette(rng, int(rng.integers(2, 5)))
+    colors = palette(rng, int(rng.integers(2, 5)))
     ramp = np.stack(
-        [np.interp(np.linspace(-2, 2, 256), np.linspace(-1.6, 1.6, len(colours)), colours[:, c]) for c in range(3)], 1
+        [np.interp(np.linspace(-2, 2, 256), np.linspace(-1.6, 1.6, len(colors)), colors[:, c]) for c in range(3)], 1
     )
     index = np.clip((field + 2) * 63.75, 0, 255).astype(np.uint8)
     image = ramp.astype(np.float32)[index]
@@ -45,7 +45,7 @@ def texture(rng: np.random.Generator, height: int, width: int) -> Image:
 
 
 def palette(rng: np.random.Generator, count: int) -> NDArray[np.float64]:
-    """`count` colours [count,3] in 0..255 around a common tone."""
+    """`count` colors [count,3] in 0..255 around a common tone."""
     tone = rng.uniform(20, 235, 3)
     return np.clip(tone + rng.normal(0, 60, (count, 3)), 0, 255)
 
@@ -78,10 +78,10 @@ def outline(rng: np.random.Generator, side: int) -> NDArray[np.uint8]:
 
 def shape(rng: np.random.Generator, side: int, skin: Image | None = None) -> NDArray[np.uint8]:
     """A random textured object, RGBA uint8 [side,side,4]; its skin is a texture, or `skin` scaled to the side."""
-    colours = (
+    colors = (
         texture(rng, side, side) if skin is None else np.asarray(cv2.resize(skin, (side, side), interpolation=cv2.INTER_AREA))
     )
-    return np.dstack([colours, outline(rng, side)])
+    return np.dstack([colors, outline(rng, side)])
 
 
 def _stripes(rng: np.random.Generator, height: int, width: int) -> NDArray[np.float32]:

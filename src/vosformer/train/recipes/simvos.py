@@ -15,7 +15,7 @@ _MAIN = Recipe(
     paper="SimVOS Sec. 4, training on DAVIS 2017 and YouTube-VOS 2019",
     model=Model("simvos-bs"),
     data=Data(
-        # Two frames that are less than 10 apart: at YouTube's 6 labelled frames a second, the next one.
+        # Two frames that are less than 10 apart: at YouTube's 6 labeled frames a second, the next one.
         (DataSource("davis2017", repeat=5, gap_max=10), DataSource("youtube2019", gap_max=2)),
         frames=2,
         crop=384,

@@ -122,7 +122,7 @@ class ObjectInfo(NamedTuple):
 
 
 @dataclass(frozen=True)
-class LabelledFrame:
+class LabeledFrame:
     """One annotated frame.
 
     Attributes:
@@ -142,7 +142,7 @@ class LabelledFrame:
     file: str = ""
 
     @classmethod
-    def of_labels(cls, number: int, name: str, labels: NDArray[Any], **rest: Any) -> LabelledFrame:
+    def of_labels(cls, number: int, name: str, labels: NDArray[Any], **rest: Any) -> LabeledFrame:
         """Take the masks from a label map, integers [H,W]."""
         return cls(number, name, {int(i): Mask.of(labels == i) for i in np.unique(labels) if i}, **rest)
 
@@ -169,7 +169,7 @@ class LabelledFrame:
 class Frames(Protocol):
     """Frames in ascending order of numbers that can be gone through again and again; a list is one."""
 
-    def __iter__(self) -> Iterator[LabelledFrame]:
+    def __iter__(self) -> Iterator[LabeledFrame]:
         """Begin anew."""
         ...
 
@@ -179,7 +179,7 @@ class Frames(Protocol):
 
 
 @dataclass(frozen=True)
-class LabelledVideo:
+class LabeledVideo:
     """A video's annotation: some or all of its frames with masks, and its objects. It holds no pictures.
 
     Attributes:
@@ -208,11 +208,11 @@ class LabelledVideo:
     def of(
         cls,
         name: str,
-        frames: Iterable[LabelledFrame],
+        frames: Iterable[LabeledFrame],
         objects: Iterable[ObjectInfo] = (),
         size: tuple[int, int] | None = None,
         **rest: Any,
-    ) -> LabelledVideo:
+    ) -> LabeledVideo:
         """Put frames in order, complete the objects by those that only occur in frames, and check sizes.
 
         Args:
@@ -249,7 +249,7 @@ class LabelledVideo:
         return self.objects.get(number, ObjectInfo(number))
 
 
-def complete(objects: Iterable[ObjectInfo], frames: Iterable[LabelledFrame]) -> dict[int, ObjectInfo]:
+def complete(objects: Iterable[ObjectInfo], frames: Iterable[LabeledFrame]) -> dict[int, ObjectInfo]:
     """Return id -> object, with those added that only occur in frames.
 
     Raises:
@@ -275,6 +275,6 @@ def check_sides(height: int, width: int) -> tuple[int, int]:
     return height, width
 
 
-def categories(video: LabelledVideo, default: str = "object") -> Sequence[str]:
+def categories(video: LabeledVideo, default: str = "object") -> Sequence[str]:
     """The categories of the objects in the order of their ids, each once; objects without one are of the `default`."""
     return tuple(dict.fromkeys(video.objects[number].category or default for number in video.ids)) or (default,)
