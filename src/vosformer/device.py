@@ -15,7 +15,7 @@ _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def choose_device(wanted: str | torch.device) -> torch.device:
-    """The device asked for, with its number; "auto" is CUDA if there is one, then Apple's MPS, then the CPU.
+    """Return the device asked for, with its number; "auto" is CUDA if there is one, then Apple's MPS, then the CPU.
 
     Raises:
         DeviceError: this machine does not have it.
@@ -39,7 +39,8 @@ def choose_device(wanted: str | torch.device) -> torch.device:
 
 
 def choose_dtype(wanted: str | torch.dtype, device: torch.device) -> torch.dtype:
-    """The number format asked for; "auto" is bfloat16 where the device computes it natively, float16 on older GPUs, else float32.
+    """Return the number format asked for; "auto" is bfloat16 where the device computes it natively, float16 on older GPUs,
+    else float32.
 
     Raises:
         DeviceError: no such format, or one that the device does not have.
@@ -55,7 +56,7 @@ def choose_dtype(wanted: str | torch.dtype, device: torch.device) -> torch.dtype
 
 
 def free_threads() -> int:
-    """How many CPU threads are worth using now: all that torch would use, or 1 if something else keeps the cores busy.
+    """Return how many CPU threads are worth using now: all that torch would use, or 1 if something else keeps the cores busy.
 
     Threads that wait for one another spin, so that two of them on a core that is taken run ten times slower than one. What else runs
     cannot be known, so it is measured: some products with all threads and with one (30 ms on a quiet machine).
@@ -79,7 +80,7 @@ def free_threads() -> int:
 
 
 def tune_process(device: torch.device) -> None:
-    """Settings of the whole process, for programs of our own: OpenCV's threads, which would compete with PyTorch's, are not used;
+    """Set the whole process up, for programs of our own: OpenCV's threads, which would compete with PyTorch's, are not used;
     fp32 is float32 on NVIDIA GPUs, too, whose convolutions would round to 10 bits (TF32); and freed memory is kept: glibc would give
     large tensors back and fault them in again at every frame.
     """

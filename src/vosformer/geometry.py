@@ -112,7 +112,7 @@ class Geometry:
         )
 
     def _factor(self, short: int, long: int, size: FrameSize, scale: float) -> float:
-        """The factor on both sides, without the scale."""
+        """Return the factor on both sides, without the scale."""
         if size is None:
             return 1.0
         if isinstance(size, int):
@@ -155,7 +155,9 @@ class Geometry:
 
 
 def nearest(source: int, target: int, device: torch.device) -> Tensor:
-    """Indices that `F.interpolate(mode="nearest")` takes from `source` places for `target` ones: floor(i * source / target)."""
+    """Return indices that `F.interpolate(mode="nearest")` takes from `source` places for `target` ones: floor(i * source /
+    target).
+    """
     step = torch.tensor(source / target, dtype=torch.float32)
     places = torch.floor(torch.arange(target, dtype=torch.float32) * step).long()
     return places.clamp_(max=source - 1).to(device)

@@ -220,7 +220,7 @@ def _serve(connection: Connection, start: bytes) -> None:
 
 
 def _portable(error: Exception) -> Exception:
-    """The error, if it survives pickling, else one of ours with its words."""
+    """Return the error, if it survives pickling, else one of ours with its words."""
     try:
         pickle.loads(pickle.dumps(error))
     except Exception:

@@ -47,20 +47,24 @@ class Policy(Protocol):
         ...
 
     def plan(self, bank: Sequence[RememberedFrame], last: RememberedFrame | None, new: RememberedFrame) -> MemoryUpdate:
-        """What to do with `new`, given the frames in the bank (in the order of their arrival) and the last frame."""
+        """Return what to do with `new`, given the frames in the bank (in the order of their arrival) and the last frame."""
         ...
 
     def limited(self, capacity: int) -> Policy:
-        """The same policy with at most `capacity` frames (>= 1) in the bank."""
+        """Return the same policy with at most `capacity` frames (>= 1) in the bank."""
         ...
 
     def for_training(self, gap: int | None) -> Policy:
-        """The same policy for short clips: without bound, and with another gap (if one is given) where the policy has one."""
+        """Return the same policy for short clips: without bound, and with another gap (if one is given) where the policy has
+        one.
+        """
         ...
 
 
 def oldest_to_drop(bank: Sequence[RememberedFrame], capacity: int) -> tuple[int, ...]:
-    """The positions to let go so that one more frame fits: the oldest predicted ones, then the oldest given ones but the first."""
+    """Return the positions to let go so that one more frame fits: the oldest predicted ones, then the oldest given ones but
+    the first.
+    """
     excess = len(bank) + 1 - capacity
     if excess <= 0:
         return ()
@@ -162,7 +166,9 @@ class Queue:
 
 
 def first_in_first_out(bank: Sequence[RememberedFrame], capacity: int | None) -> tuple[int, ...]:
-    """The positions to let go so that one more frame fits: the oldest ones, but never the first (unless there is no other)."""
+    """Return the positions to let go so that one more frame fits: the oldest ones, but never the first (unless there is no
+    other).
+    """
     excess = 0 if capacity is None else len(bank) + 1 - capacity
     return tuple(range(1, len(bank)))[:excess] if excess > 0 else ()
 
@@ -252,7 +258,7 @@ _BOUND_FRAMES = 8  # of the default policy: 40 frames of history at gap 5, as mu
 
 
 def named_policy(name: str, paper: Policy) -> Policy:
-    """The policy of that name.
+    """Return the policy of that name.
 
     Args:
         name: "paper" (as published; may be without bound), "default" (the same with at most 8 frames in the bank), "given-only"

@@ -123,7 +123,7 @@ class MemoryView(Protocol):
         ...
 
     def references(self, layer: int) -> Sequence[Layer]:
-        """The bank, and the last frame unless it is in the bank: all that is remembered, nothing twice."""
+        """Return the bank, and the last frame unless it is in the bank: all that is remembered, nothing twice."""
         ...
 
     def lengths(self, layer: int) -> Sequence[int]:
@@ -131,7 +131,9 @@ class MemoryView(Protocol):
         ...
 
     def ranks(self, layer: int) -> bool:
-        """Whether the bank of a layer will have to choose among its tokens next, by the attention that they receive now."""
+        """Tell whether the bank of a layer will have to choose among its tokens next, by the attention that they receive
+        now.
+        """
         ...
 
 

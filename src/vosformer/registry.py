@@ -55,13 +55,13 @@ def register(variant: Variant) -> None:
 
 
 def variants() -> tuple[Variant, ...]:
-    """All known variants, in the order of the systems."""
+    """Return all known variants, in the order of the systems."""
     load_plugins()
     return tuple({**_built_in(), **_EXTRA}.values())
 
 
 def variant(name: str) -> Variant:
-    """The variant of that name.
+    """Return the variant of that name.
 
     Raises:
         InputError: there is none; the message names the closest ones.
@@ -81,7 +81,8 @@ def variant(name: str) -> Variant:
 
 
 def build_from(model: Callable[[C], M], preset: C, small: Mapping[str, Any], *, tiny: bool = False, **overrides: Any) -> M:
-    """A model with fresh weights: the `build` of a system whose hyper-parameters are a dataclass (the first three bound beforehand).
+    """Return a model with fresh weights: the `build` of a system whose hyper-parameters are a dataclass (the first three
+    bound beforehand).
 
     Args:
         model: the system's class.
@@ -98,7 +99,7 @@ def build_from(model: Callable[[C], M], preset: C, small: Mapping[str, Any], *, 
 
 
 def new_model(name: str, **overrides: Any) -> VOSModel:
-    """A model of that variant with fresh (untrained) weights, in training mode; `built_with` of it are the overrides."""
+    """Return a model of that variant with fresh (untrained) weights, in training mode; `built_with` of it are the overrides."""
     model = variant(name).build(**overrides)
     model.built_with = overrides
     return model

@@ -63,5 +63,5 @@ class Blobs:
             temporary.unlink()
 
     def path(self, name: str) -> Path:
-        """Where a content lies."""
+        """Return where a content lies."""
         return self._folder / name[:2] / f"{name[2:]}.png"

@@ -37,7 +37,7 @@ class Editor:
         self._marker: tuple[int, Marker] | None = None  # of the last frame: it remembers what it computed
 
     def image(self, frame: int) -> NDArray[np.uint8]:
-        """The frame, uint8 RGB [H,W,3].
+        """Return the frame, uint8 RGB [H,W,3].
 
         Raises:
             InputError: there is no such frame, or it does not decode.
@@ -152,7 +152,7 @@ class Editor:
             action.set_mask(frame, labels if rows else None, rows)
 
     def scissors(self, frame: int, start: tuple[float, float], end: tuple[float, float]) -> list[tuple[int, int]]:
-        """The path along edges between two places; both must be inside the frame."""
+        """Return the path along edges between two places; both must be inside the frame."""
         self._check_points([start, end], inside=True)
         if self._scissors is None or self._scissors[0] != frame:
             self._scissors = (frame, Scissors(self.image(frame)))
@@ -161,7 +161,7 @@ class Editor:
         return tool.to(*end)
 
     def add_object(self, name: str | None = None, category: str = "object") -> TrackedObject:
-        """A new object without a mask."""
+        """Return a new object without a mask."""
         with self._project.lock, self._project.action("new object") as action:
             thing = self._project.new_object(name, category)
             action.set_object(thing)
@@ -176,12 +176,12 @@ class Editor:
         return thing
 
     def here_again(self, frame: int, i: int) -> None:
-        """The object, which was absent, is there again from this frame on."""
+        """Return the object, which was absent, is there again from this frame on."""
         with self._project.lock, self._project.action("here again") as action:
             action.set_object(self._object(i).returning(frame))
 
     def absent_from(self, frame: int, i: int, told: Callable[[int, int], None] | None = None) -> None:
-        """The object is gone from this frame on: its masks are removed, and none are tracked there."""
+        """Return the object is gone from this frame on: its masks are removed, and none are tracked there."""
         thing = self._object(i)
         self._relabel({i: 0}, frame, None, f"{thing.name} absent from frame {frame}", thing.leaving(frame, None), told)
 

@@ -81,7 +81,7 @@ def _write_all(project: Project, sink: Sink, frames: list[int], pictures: bool, 
 
 
 def _packed(path: Path) -> Path:
-    """The path itself, or a zip of the folder."""
+    """Return the path itself, or a zip of the folder."""
     if path.is_file():
         return path
     packed = path.with_suffix(".zip")
@@ -132,7 +132,7 @@ def _new_object(i: int, info: ObjectInfo) -> TrackedObject:
 
 
 def _unpacked(path: Path) -> Path:
-    """The content of a zip in a folder beside it; of a zip with one file or folder, that.
+    """Return the content of a zip in a folder beside it; of a zip with one file or folder, that.
 
     Raises:
         InputError: it is no zip, holds too much, or names places outside of it.

@@ -11,7 +11,7 @@ Mask = NDArray[np.bool_]
 
 
 def flood(image: Image, x: float, y: float, tolerance: int) -> Mask:
-    """The connected pixels whose color differs from the one at (x, y) by at most `tolerance` a channel."""
+    """Return the connected pixels whose color differs from the one at (x, y) by at most `tolerance` a channel."""
     height, width = image.shape[:2]
     reached = np.zeros((height + 2, width + 2), np.uint8)
     flags = 4 | cv2.FLOODFILL_MASK_ONLY | cv2.FLOODFILL_FIXED_RANGE | (1 << 8)
@@ -20,7 +20,7 @@ def flood(image: Image, x: float, y: float, tolerance: int) -> Mask:
 
 
 def hole_at(mask: Mask, x: float, y: float) -> Mask | None:
-    """The hole of a mask that (x, y) lies in: pixels enclosed by it; None if it lies in none."""
+    """Return the hole of a mask that (x, y) lies in: pixels enclosed by it; None if it lies in none."""
     if mask[int(y), int(x)]:
         return None
     outside = np.pad(~mask, 1, constant_values=True).astype(np.uint8)

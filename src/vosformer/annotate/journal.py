@@ -94,7 +94,7 @@ class Journal:
         return record
 
     def changes(self, record: ActionRecord, backward: bool = False) -> Iterator[Change]:
-        """The changes of an action, in their order or the other way round; read from the file one line at a time."""
+        """Yield the changes of an action, in their order or the other way round; read from the file one line at a time."""
         places = [place for place, line in self._lines(record.start, record.stop) if _owner(line) == record.id]
         with self._path.open("rb") as file:
             for place in reversed(places) if backward else places:
@@ -103,7 +103,9 @@ class Journal:
                 yield from reversed(changes) if backward else changes
 
     def after(self, offset: int) -> Iterator[tuple[str, Any]]:
-        """(key, value) as they became by all lines from `offset` on, in order: what a reader of an older state has to catch up on."""
+        """Yield (key, value) as they became by all lines from `offset` on, in order: what a reader of an older state has to
+        catch up on.
+        """
         known = {record.id: record for record in [*self.done, *self.undone]}
         for _, line in self._lines(offset, self.size):
             entry = json.loads(line)
@@ -184,7 +186,7 @@ class Journal:
 
 
 def _owner(line: bytes) -> int | None:
-    """The action whose changes a line holds; the id stands near its begin."""
+    """Return the action whose changes a line holds; the id stands near its begin."""
     if not line.startswith((b'{"op":"do"', b'{"op":"set"')):
         return None
     head = line[: line.index(b",", line.index(b'"id":'))]

@@ -19,7 +19,7 @@ MOST_IDS = 65535  # what 16-bit PNG holds
 
 
 def labels_png(labels: Labels) -> bytes:
-    """A label map [H,W] as PNG: indexed for ids up to 255, else gray with 16 bits.
+    """Return a label map [H,W] as PNG: indexed for ids up to 255, else gray with 16 bits.
 
     Raises:
         OutputError: an id above 65535, or below 0.
@@ -33,7 +33,7 @@ def labels_png(labels: Labels) -> bytes:
 
 
 def read_png(path: Path) -> Labels:
-    """A label map that `labels_png` wrote.
+    """Return a label map that `labels_png` wrote.
 
     Raises:
         InputError: it does not decode.

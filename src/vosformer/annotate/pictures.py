@@ -13,7 +13,7 @@ _QUALITY = 90
 
 
 def frame_jpeg(frame: Frame, size: tuple[int, int], height: int | None) -> bytes:
-    """A frame as JPEG, no higher than `height`; one that did not decode is dark gray with the words why."""
+    """Return a frame as JPEG, no higher than `height`; one that did not decode is dark gray with the words why."""
     if frame.image is None:
         image = np.full((*size, 3), 48, np.uint8)
         cv2.putText(

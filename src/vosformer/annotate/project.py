@@ -102,38 +102,38 @@ class Project:
             return self._masked.copy()
 
     def labels(self, frame: int) -> Labels:
-        """The masks of a frame [H,W]: given and tracked; all zero where there are none."""
+        """Return the masks of a frame [H,W]: given and tracked; all zero where there are none."""
         with self.lock:
             path = self.mask_path(frame)
             return read_png(path) if path.exists() else np.zeros(self.size, np.int32)
 
     def given_labels(self, frame: int) -> Labels:
-        """The given masks of a frame [H,W]; all zero where there are none."""
+        """Return the given masks of a frame [H,W]; all zero where there are none."""
         with self.lock:
             path = self.given_path(frame)
             return read_png(path) if frame in self.given and path.exists() else np.zeros(self.size, np.int32)
 
     def known(self, frame: int) -> set[int]:
-        """The objects that something is known of on a frame: given or tracked."""
+        """Return the objects that something is known of on a frame: given or tracked."""
         with self.lock:
             given = self.given.get(frame)
             return {i for i in [*self.measures.at(frame), *(given.ids if given else ())] if i in self.objects}
 
     def empty_frame(self, frame: int) -> Frame:
-        """What is known of a frame without decoding it."""
+        """Return what is known of a frame without decoding it."""
         time = None if self.source.fps is None else float(frame / self.source.fps)
         return Frame(frame, self.source.name_of(frame), None, time)
 
     def mask_path(self, frame: int) -> Path:
-        """Where the masks of a frame lie."""
+        """Return where the masks of a frame lie."""
         return self.folder / "masks" / f"{self.source.name_of(frame)}.png"
 
     def given_path(self, frame: int) -> Path:
-        """Where the given masks of a frame lie."""
+        """Return where the given masks of a frame lie."""
         return self.folder / "given" / f"{self.source.name_of(frame)}.png"
 
     def new_object(self, name: str | None = None, category: str = "object", color: str | None = None) -> TrackedObject:
-        """An object with an id that is free; to be put in with `Action.set_object`.
+        """Return an object with an id that is free; to be put in with `Action.set_object`.
 
         Raises:
             InputError: there are 65535 already.
@@ -190,7 +190,7 @@ class Project:
         return self._blobs.add(labels_png(labels))
 
     def kept_labels(self, name: str) -> Labels:
-        """The label maps that `keep_labels` kept under that name."""
+        """Return the label maps that `keep_labels` kept under that name."""
         return read_png(self._blobs.path(name))
 
     def extend(self, record: ActionRecord, key: str, new: Any) -> None:
@@ -220,7 +220,7 @@ class Project:
         self.version += 1
 
     def _value(self, key: str) -> Any:
-        """What a key is now, as the journal writes it."""
+        """Return what a key is now, as the journal writes it."""
         kind, number = _parts(key)
         if kind == "object":
             return _plain(self.objects[number].to_json()) if number in self.objects else None
@@ -376,7 +376,7 @@ class LongAction(Action):
 
 
 def read_about(folder: Path) -> dict[str, Any]:
-    """The content of a folder's `project.json`.
+    """Return the content of a folder's `project.json`.
 
     Raises:
         InputError: it is missing, broken, or of a later version.
@@ -401,7 +401,7 @@ def _parts(key: str) -> tuple[str, int]:
 
 
 def _plain(value: Any) -> Any:
-    """The value as it comes back from JSON, so that old and new compare."""
+    """Return the value as it comes back from JSON, so that old and new compare."""
     return json.loads(json.dumps(value))
 
 

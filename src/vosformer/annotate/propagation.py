@@ -156,7 +156,7 @@ class Propagation:
             shutil.rmtree(self._work, ignore_errors=True)
 
     def _passes(self) -> list[range]:
-        """The frames of each pass, from the first one with an anchor."""
+        """Return the frames of each pass, from the first one with an anchor."""
         frames, plan, passes = list(self._anchors), self._plan, []
         if not frames:
             raise InputError("there is no mask to begin with: mark an object on a frame first")
@@ -185,7 +185,7 @@ class Propagation:
                 yield _Seen(frame.number, labels, {i: out.score(i) for i in out.ids}, _probability(out))
 
     def _given(self, frame: int, step: int) -> tuple[Labels | None, tuple[int, ...]]:
-        """What the session is told on a frame: masks that count as given there, and objects that leave."""
+        """Return what the session is told on a frame: masks that count as given there, and objects that leave."""
         project, known = self._project, set(self._session.ids)
         ids = [i for i in self._anchors.get(frame, ()) if i in project.objects]
         leaving = [
@@ -227,7 +227,7 @@ class Propagation:
     def _blended(
         self, seen: _Seen, stored: dict[int, tuple[float, NDArray[np.uint8]]]
     ) -> tuple[Labels, dict[int, float], dict[int, float]]:
-        """Both passes together, each object weighed by how near the given frames are that its masks come from."""
+        """Return both passes together, each object weighed by how near the given frames are that its masks come from."""
         maps: Maps = {}
         scores, agreement = dict[int, float](), dict[int, float]()
         size = next(iter(stored.values()))[1].shape
@@ -297,7 +297,7 @@ def _small(probability: NDArray[np.float32], size: tuple[int, ...]) -> NDArray[n
 
 
 def _winners(maps: Mapping[int, NDArray[np.float32]], size: tuple[int, int]) -> Labels:
-    """The most probable id of each pixel; one map at a time is held at the frame's size."""
+    """Return the most probable id of each pixel; one map at a time is held at the frame's size."""
 
     def large(values: NDArray[np.float32]) -> NDArray[np.float32]:
         if values.shape == size:

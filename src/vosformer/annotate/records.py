@@ -20,7 +20,7 @@ _GOLDEN = 0.618034  # steps of hue by the golden ratio: neighbors differ, and th
 
 
 def distinct_color(i: int) -> str:
-    """A bright color "#rrggbb" for object `i`, unlike those of its neighbors."""
+    """Return a bright color "#rrggbb" for object `i`, unlike those of its neighbors."""
     red, green, blue = colorsys.hsv_to_rgb((0.02 + _GOLDEN * (i - 1)) % 1, 0.75 if i % 2 else 0.55, 1.0)
     return f"#{round(255 * red):02x}{round(255 * green):02x}{round(255 * blue):02x}"
 
@@ -48,15 +48,15 @@ class TrackedObject:
     absent: tuple[tuple[int, int | None], ...] = ()
 
     def is_absent(self, frame: int) -> bool:
-        """Whether the user said that the object is not in this frame."""
+        """Tell whether the user said that the object is not in this frame."""
         return any(start <= frame and (stop is None or frame < stop) for start, stop in self.absent)
 
     def leaving(self, start: int, stop: int | None) -> TrackedObject:
-        """The same, absent in another range as well."""
+        """Return the same, absent in another range as well."""
         return replace(self, absent=merged_ranges([*self.absent, (start, stop)]))
 
     def returning(self, frame: int) -> TrackedObject:
-        """The same, back from that frame on, up to where another range of absence begins."""
+        """Return the same, back from that frame on, up to where another range of absence begins."""
         kept = [(start, stop) for start, stop in self.absent if start > frame or (stop is not None and stop <= frame)]
         cut: list[tuple[int, int | None]] = [
             (start, frame) for start, stop in self.absent if start < frame and (stop is None or stop > frame)
@@ -64,7 +64,7 @@ class TrackedObject:
         return replace(self, absent=tuple(sorted(kept + cut, key=lambda span: span[0])))
 
     def to_json(self) -> dict[str, Any]:
-        """For `project.json`."""
+        """Return what `project.json` holds of it."""
         return asdict(self)
 
     @classmethod
@@ -100,7 +100,7 @@ class GivenFrame:
     prompts: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """For `project.json`."""
+        """Return what `project.json` holds of it."""
         return {"ids": list(self.ids), "prompts": {str(i): dict(prompt) for i, prompt in self.prompts.items()}}
 
     @classmethod
@@ -134,7 +134,7 @@ class Measures:
         return np.asarray(table[name])
 
     def at(self, frame: int) -> dict[int, Row]:
-        """The rows of a frame by object, those that are known."""
+        """Return the rows of a frame by object, those that are known."""
         rows = {i: table[frame] for i, table in self._tables.items() if not np.isnan(table[frame]["score"])}
         return {i: (float(r[0]), int(r[1]), float(r[2]), float(r[3]), float(r[4])) for i, r in sorted(rows.items())}
 
@@ -150,7 +150,7 @@ class Measures:
 def measure(
     labels: NDArray[np.int32], scores: Mapping[int, float], agreement: Mapping[int, float] | None = None
 ) -> dict[int, Row]:
-    """The rows of a frame: scores of the objects known there, with areas and centers from its masks.
+    """Return the rows of a frame: scores of the objects known there, with areas and centers from its masks.
 
     Args:
         labels: integers [H,W].

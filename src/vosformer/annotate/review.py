@@ -88,7 +88,7 @@ def signs_of(measures: Measures, i: int) -> dict[str, Curve]:
 
 
 def doubts_of(measures: Measures, i: int, given: Collection[int] = ()) -> Curve:
-    """How doubtful each frame is for an object, in [0,1] [frames]; 0 where it is given."""
+    """Return how doubtful each frame is for an object, in [0,1] [frames]; 0 where it is given."""
     doubt = 1 - np.prod([1 - curve for curve in signs_of(measures, i).values()], axis=0)
     doubt[[n for n in given if 0 <= n < measures.frames]] = 0
     return np.asarray(doubt)
@@ -97,7 +97,7 @@ def doubts_of(measures: Measures, i: int, given: Collection[int] = ()) -> Curve:
 def rank(
     measures: Measures, given: Mapping[int, Collection[int]] | None = None, most: int = 50, least: float = 0.3
 ) -> list[Doubt]:
-    """The most doubtful frames first; of neighboring frames of an object only the worst.
+    """Return the most doubtful frames first; of neighboring frames of an object only the worst.
 
     Args:
         measures: numbers of all frames.
@@ -116,7 +116,7 @@ def rank(
 
 
 def suggest(measures: Measures, k: int, given: Mapping[int, Collection[int]] | None = None) -> list[int]:
-    """The k frames whose correction would help most: doubtful, and unlike each other and the frames that are given.
+    """Return the k frames whose correction would help most: doubtful, and unlike each other and the frames that are given.
 
     Args:
         measures: numbers of all frames.
@@ -147,7 +147,7 @@ def suggest(measures: Measures, k: int, given: Mapping[int, Collection[int]] | N
 
 
 def measures_of_results(out: Path) -> Measures:
-    """The numbers of a folder that `vosformer track` wrote (scores.csv, and masks/ if there), or of a project.
+    """Return the numbers of a folder that `vosformer track` wrote (scores.csv, and masks/ if there), or of a project.
 
     Raises:
         InputError: there are no scores.
@@ -187,7 +187,7 @@ def _presence(score: Curve, area: Curve, known: NDArray[np.bool_]) -> Curve:
 
 
 def _previous(known: NDArray[np.bool_]) -> NDArray[np.intp]:
-    """The frame before each if it is known, else -1."""
+    """Return the frame before each if it is known, else -1."""
     before = np.arange(len(known)) - 1
     return np.where((before >= 0) & known[np.maximum(before, 0)], before, -1)
 
@@ -198,14 +198,14 @@ def _usual(values: Curve) -> float:
 
 
 def _beyond_usual(values: Curve, where: NDArray[np.bool_]) -> Curve:
-    """How far values lie above what is usual for this object: the 90th percentile of all frames."""
+    """Return how far values lie above what is usual for this object: the 90th percentile of all frames."""
     if not where.any():
         return np.zeros_like(values)
     return np.maximum(values - np.percentile(values[where], 90), 0)
 
 
 def _competition(measures: Measures, i: int, area: Curve, last: NDArray[np.intp], pairs: NDArray[np.bool_]) -> Curve:
-    """The share of the object's area that it loses to, or wins from, another one that is near."""
+    """Return the share of the object's area that it loses to, or wins from, another one that is near."""
     change = np.where(pairs, area - area[last], 0.0)
     x, y = measures.column(i, "x").astype(float), measures.column(i, "y").astype(float)
     result = np.zeros_like(area)
@@ -234,7 +234,9 @@ def _peaks(curve: Curve, least: float) -> list[int]:
 
 
 def _features(measures: Measures) -> NDArray[Any]:
-    """What tells frames apart [frames,n]: time in units of `_FAR`, and for each object place and size, in its own sizes."""
+    """Return what tells frames apart [frames,n]: time in units of `_FAR`, and for each object place and size, in its own
+    sizes.
+    """
     columns = [np.arange(measures.frames) / max(3.0, _FAR * measures.frames)]
     for i in measures.ids:
         area = measures.column(i, "pixels").astype(float)

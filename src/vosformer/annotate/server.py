@@ -47,7 +47,7 @@ class Clients:
         return queue
 
     def leave(self, queue: asyncio.Queue[Event]) -> None:
-        """A page is gone; the others hear of it."""
+        """Return a page is gone; the others hear of it."""
         with self._lock:
             self._queues.pop(queue, None)
         self.tell({"event": "clients", "count": len(self._queues)})
@@ -70,7 +70,7 @@ def _put(queue: asyncio.Queue[Event], event: Event) -> None:
 
 
 def create_app(workspace: Workspace, hosts: set[str], token: str | None = None) -> tuple[FastAPI, Guard, str]:
-    """The application, guarded, and its token.
+    """Yield the application, guarded, and its token.
 
     Args:
         workspace: that is served; it is closed with the application.
@@ -269,7 +269,7 @@ def _runs(workspace: Workspace) -> APIRouter:
 
 
 def _exchange(workspace: Workspace) -> APIRouter:
-    """Exports and imports."""
+    """Add the routes of exports and imports."""
     router, project = APIRouter(), workspace.project
 
     @router.post("/export")

@@ -55,7 +55,7 @@ class Workspace:
             listener(event)
 
     def state(self) -> dict[str, Any]:
-        """All that a page shows besides pictures; its size grows with objects and given frames, not with the video."""
+        """Return all that a page shows besides pictures; its size grows with objects and given frames, not with the video."""
         project = self.project
         with project.lock:
             about = {
@@ -149,7 +149,7 @@ class Workspace:
             return {"edges": edges.tolist(), "lanes": lanes}
 
     def review(self, most: int = 50) -> list[dict[str, Any]]:
-        """The doubtful frames, worst first."""
+        """Return the doubtful frames, worst first."""
         with self.project.lock:
             found = rank(self.project.measures, self._given_of(), most)
         return [
@@ -159,7 +159,7 @@ class Workspace:
         ]
 
     def suggest(self, k: int) -> list[int]:
-        """The k frames whose correction would help most."""
+        """Return the k frames whose correction would help most."""
         with self.project.lock:
             return suggest(self.project.measures, k, self._given_of())
 

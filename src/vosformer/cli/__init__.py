@@ -92,7 +92,7 @@ def _run(name: str, rest: list[str], debug: bool) -> int:
 
 
 def _lists(command: Callable[..., Any]) -> set[str]:
-    """The flags of a command that take several values; options that several commands share come as a dataclass."""
+    """Return the flags of a command that take several values; options that several commands share come as a dataclass."""
     annotations = {p.name: str(p.annotation) for p in signature(command).parameters.values()}
     for parameter in signature(command).parameters.values():
         if is_dataclass(parameter.default):
@@ -102,7 +102,9 @@ def _lists(command: Callable[..., Any]) -> set[str]:
 
 
 def _gathered(words: Sequence[str], lists: Collection[str]) -> list[str]:
-    """The words with all values of a repeated list flag behind its first place: of `--set a=1 --set b=2` tyro would drop a=1."""
+    """Return the words with all values of a repeated list flag behind its first place: of `--set a=1 --set b=2` tyro would
+    drop a=1.
+    """
     groups: list[list[str]] = [[]]  # a flag and what follows it
     first: dict[str, list[str]] = {}
     here = groups[0]

@@ -82,7 +82,7 @@ def annotate(
 
 
 def _places(video: str, out: Path | None) -> tuple[Path, str]:
-    """The project's folder, and the video it is of."""
+    """Return the project's folder, and the video it is of."""
     path = Path(video)
     if (path / "project.json").is_file():
         if out is not None and out.resolve() != path.resolve():
@@ -95,7 +95,7 @@ def _places(video: str, out: Path | None) -> tuple[Path, str]:
 
 
 def _names(host: str) -> tuple[str, set[str]]:
-    """The name to show in the address, and all names under which requests may come."""
+    """Return the name to show in the address, and all names under which requests may come."""
     local = {"127.0.0.1", "localhost", "[::1]"}
     if host in ("0.0.0.0", "::"):
         name = socket.gethostname().lower()

@@ -140,7 +140,7 @@ def _start(run: SessionOptions, reading: SourceOptions, resume: bool, token: str
 
 
 def _rows(videos: Path, masks: Path | None, template: Job) -> list[Job]:
-    """The jobs of a folder or a list.
+    """Return the jobs of a folder or a list.
 
     Raises:
         InputError: there is none, a row lacks a video or mask, or two have the same name.
@@ -271,7 +271,7 @@ def _done(out: Path, jobs: list[Job]) -> set[str]:
 
 
 def _about(job: Job) -> dict[str, Any]:
-    """What decides a row's results, for JSON."""
+    """Return what decides a row's results, for JSON."""
     return json.loads(json.dumps({key: getattr(job, key) for key in job.__dataclass_fields__ if key != "out"}, default=str))  # type: ignore[no-any-return]
 
 

@@ -245,7 +245,7 @@ def _show(report: Report | TrackReport | VotReport, objects: bool) -> None:
 
 @contextmanager
 def _bar(what: str) -> Iterator[Advance]:
-    """A progress bar on the terminal's error stream; nothing where that is no terminal."""
+    """Provide a progress bar on the terminal's error stream; nothing where that is no terminal."""
     console = Console(stderr=True)
     columns = (
         TextColumn(what),

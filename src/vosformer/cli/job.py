@@ -148,7 +148,7 @@ def _absences(job: Job, source: Source) -> tuple[Absence, ...]:
 
 
 def _settings(job: Job, run: SessionOptions, objects: dict[int, ObjectInfo]) -> dict[str, object]:
-    """What decides the results besides the session's own settings."""
+    """Return what decides the results besides the session's own settings."""
     return {
         "options": list(run.option),
         "outputs": job.outputs,

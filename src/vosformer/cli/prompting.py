@@ -53,7 +53,7 @@ class GivenMasks(NamedTuple):
 
 
 def given_masks(source: Source, mask: Path | None, number: int, marks: Marks) -> GivenMasks:
-    """The masks of files, and on frame `number` what is marked by clicks and the like.
+    """Return the masks of files, and on frame `number` what is marked by clicks and the like.
 
     Raises:
         InputError: nothing is given, or what is given cannot be used.
@@ -114,7 +114,7 @@ def mark_frame(
 
 
 def read_prompts(marks: Marks, held: NDArray[np.int32]) -> dict[int, Prompt]:
-    """The prompts of all objects, by ascending id.
+    """Return the prompts of all objects, by ascending id.
 
     Args:
         marks: what is said about them.

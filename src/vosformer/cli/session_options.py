@@ -121,7 +121,7 @@ class SessionOptions:
 
 
 def _identity(weights: Path | None) -> list[str | int] | None:
-    """What changes if another file is given, under the same name, too."""
+    """Return what changes if another file is given, under the same name, too."""
     if weights is None or not weights.exists():
         return None
     status = weights.stat()

@@ -37,13 +37,13 @@ class Adapter(Protocol):
         ...
 
     def from_pretrained(self, state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-        """A pre-training file's tensors -> those of ours that it can start."""
+        """Return a pre-training file's tensors -> those of ours that it can start."""
         ...
 
 
 @cache
 def adapter(system: str) -> Adapter:
-    """The adapter of a system; a system without one (your own) uses its own names in files."""
+    """Return the adapter of a system; a system without one (your own) uses its own names in files."""
     name = f"vosformer.convert.{system}"
     if not system.isidentifier() or importlib.util.find_spec(name) is None:
         name = "vosformer.convert.same"
@@ -51,5 +51,5 @@ def adapter(system: str) -> Adapter:
 
 
 def system_of(model: nn.Module) -> str:
-    """The system that a model belongs to: the module of `vosformer.models` that defines its class."""
+    """Return the system that a model belongs to: the module of `vosformer.models` that defines its class."""
     return type(model).__module__.rpartition(".")[2]

@@ -22,12 +22,12 @@ def from_official(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Te
 
 
 def to_official(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """The same tensors."""
+    """Return the same tensors."""
     return dict(state)
 
 
 def from_pretrained(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """The encoder's tensors of an ImageNet file of MobileNetV2, ResNet-50 or Swin-B."""
+    """Return the encoder's tensors of an ImageNet file of MobileNetV2, ResNet-50 or Swin-B."""
     return encoders.from_pretrained(state, model)
 
 

@@ -28,12 +28,12 @@ _FRESH = re.compile(rf"norm[012]\.(weight|bias)|{OPTIONAL[0]}")
 
 
 def unused(name: str) -> bool:
-    """Whether an encoder has no use for a tensor of that name in an ImageNet file."""
+    """Tell whether an encoder has no use for a tensor of that name in an ImageNet file."""
     return _UNUSED.fullmatch(name) is not None
 
 
 def from_pretrained(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """The tensors for `model.encoder` (or for `model`, if it has no such part), under the names that `model` has.
+    """Return the tensors for `model.encoder` (or for `model`, if it has no such part), under the names that `model` has.
 
     Args:
         state: an ImageNet file's tensors, names with or without a leading `encoder.`. Convolutions may have their batch norm folded
@@ -69,7 +69,7 @@ def from_pretrained(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, 
 
 
 def _convvit(state: Mapping[str, Tensor], encoder: ConvViTEncoder) -> dict[str, Tensor]:
-    """A ConvMAE file; its positions are resized to the encoder's table."""
+    """Return a ConvMAE file; its positions are resized to the encoder's table."""
     found = from_convmae({name.removeprefix("encoder."): tensor for name, tensor in state.items()})
     side = round(encoder.pos_embed.shape[1] ** 0.5)
     found["pos_embed"] = resize_positions(found["pos_embed"], Grid(side, side))
@@ -92,7 +92,7 @@ def _norms_after_convolutions(encoder: nn.Module) -> Iterator[tuple[str, str]]:
 
 
 def _identity_norm(name: str, shift: Tensor, norm: nn.Module) -> dict[str, Tensor]:
-    """A batch norm's tensors that make it ``x + shift``, exactly: the variance makes up for eps."""
+    """Return a batch norm's tensors that make it ``x + shift``, exactly: the variance makes up for eps."""
     eps = float(getattr(norm, "eps", 0.0))
     one, zero = torch.ones_like(shift, dtype=torch.float32), torch.zeros_like(shift, dtype=torch.float32)
     return {

@@ -34,7 +34,10 @@ WRAPPED = False
 
 
 def from_official(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """Renames. Files of the first stage know no other objects: their fifth input channel starts as the official loader starts it."""
+    """Rename the tensors.
+
+    Files of the first stage know no other objects: their fifth input channel starts as the official loader starts it.
+    """
     ours = names.to_ours(state, _TABLE)
     weight, own = ours.get(f"{_MEMORY}.proj.weight"), model.state_dict().get(f"{_MEMORY}.proj.weight")
     if weight is not None and own is not None and weight.dim() == 4 and weight.shape[1] == 4 and own.shape[1] == 5:
@@ -44,12 +47,12 @@ def from_official(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Te
 
 
 def to_official(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """Renames."""
+    """Rename the tensors."""
     return names.to_theirs(state, _TABLE)
 
 
 def from_pretrained(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """A ConvMAE file, or an MAE, DeiT-III or MoCo-v3 file for a plain ViT.
+    """Return a ConvMAE file, or an MAE, DeiT-III or MoCo-v3 file for a plain ViT.
 
     The patch embedding starts both stems; the mask channels of the memory stem keep their fresh values. The last
     blocks start those of the compressed memory, too (paper, Sec. 4.1 "Model"). The position table is ours: a sine table of 24 x 24
@@ -76,7 +79,7 @@ def from_pretrained(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, 
 
 
 def _last_blocks(found: Mapping[str, Tensor], own: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:
-    """The last blocks, as many as `part` has, under its names."""
+    """Return the last blocks, as many as `part` has, under its names."""
     copies = {}
     shift = _count(own, "blocks") - _count(own, part)
     for name in own:

@@ -20,7 +20,7 @@ def to_ours(state: Mapping[str, Tensor], table: Table) -> dict[str, Tensor]:
 
 
 def to_theirs(state: Mapping[str, Tensor], table: Table) -> dict[str, Tensor]:
-    """The way back of `to_ours`."""
+    """Return the way back of `to_ours`."""
     reverse = [(ours, official) for official, ours in table]
     return {_rename(name, reverse): tensor for name, tensor in state.items()}
 

@@ -30,7 +30,7 @@ def from_official(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Te
 
 
 def to_official(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """The reverse; the norm that is never applied becomes the identity."""
+    """Return the reverse; the norm that is never applied becomes the identity."""
     official = {f"backbone.{name}" if name.startswith("backbone.") else name: tensor for name, tensor in state.items()}
     positions = state.get("backbone.pos_embed")
     if positions is not None:
@@ -40,7 +40,7 @@ def to_official(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tens
 
 
 def from_pretrained(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """The encoder's tensors of a public ConvMAE or MAE file; positions are resized as OneVOS does it.
+    """Return the encoder's tensors of a public ConvMAE or MAE file; positions are resized as OneVOS does it.
 
     A OneVOS checkpoint starts all that a OneVOS-D model shares with it.
 

@@ -13,15 +13,15 @@ WRAPPED = True
 
 
 def from_official(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """The same tensors."""
+    """Return the same tensors."""
     return dict(state)
 
 
 def to_official(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """The same tensors."""
+    """Return the same tensors."""
     return dict(state)
 
 
 def from_pretrained(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """The tensors of the model's part `encoder`, or of the model itself, if it is a known encoder."""
+    """Return the tensors of the model's part `encoder`, or of the model itself, if it is a known encoder."""
     return encoders.from_pretrained(state, model)

@@ -41,7 +41,7 @@ WRAPPED = False
 
 
 def from_official(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """Renames, and leaves out what SimVOS never reads."""
+    """Rename the tensors, and leave out what SimVOS never reads."""
     own = model.state_dict().keys()
     ours = names.to_ours({name: tensor for name, tensor in state.items() if not _UNUSED.fullmatch(name)}, _TABLE)
     refined = any(_REFINEMENT.match(name) for name in own)
@@ -49,12 +49,12 @@ def from_official(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Te
 
 
 def to_official(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """Renames. Official code loads the result with `strict=False`, as it does its own files."""
+    """Rename the tensors. Official code loads the result with `strict=False`, as it does its own files."""
     return names.to_theirs(state, _TABLE)
 
 
 def from_pretrained(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """An MAE file's ViT; its position table is resized to ours (bicubic, the class token's row aside)."""
+    """Return an MAE file's ViT; its position table is resized to ours (bicubic, the class token's row aside)."""
     own = model.state_dict()
     found = from_mae(state)
     table, side = found.pop("pos_embed"), round((own["positions"].shape[1] - 1) ** 0.5)

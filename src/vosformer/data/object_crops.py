@@ -96,7 +96,7 @@ class ObjectCrops(ClipDataset):
 
 
 def from_stills(stills: Sequence[Still], seed: int) -> Draw:
-    """Every picture once an epoch.
+    """Return every picture once an epoch.
 
     Raises:
         DataError: there is none.
@@ -124,7 +124,7 @@ def from_videos(videos: Sequence[Video]) -> Draw:
 
 
 def from_clips(clips: ClipDataset) -> Draw:
-    """The first frames of a stream of clips."""
+    """Return the first frames of a stream of clips."""
 
     def draw(rng: np.random.Generator, index: int) -> tuple[Image, Labels]:
         clip = clips[index]
@@ -134,7 +134,7 @@ def from_clips(clips: ClipDataset) -> Draw:
 
 
 def _window(rng: np.random.Generator, length: int, side: float, first: int, last: int) -> slice:
-    """A range of about `side` pixels inside `length` that holds most of first..last, which may lie anywhere in it."""
+    """Return a range of about `side` pixels inside `length` that holds most of first..last, which may lie anywhere in it."""
     size = int(min(length, max(side, 16.0)))
     slack = size - (last - first)
     begin = first - rng.uniform(-0.1 if slack < 0 else 0.0, 1.0) * slack

@@ -31,7 +31,7 @@ class GapSampling:
     tries: int = 5
 
     def __call__(self, rng: np.random.Generator, video: Video, max_gap: int) -> list[int]:
-        """Indices of the clip's frames; the first is the reference."""
+        """Return the indices of the clip's frames; the first is the reference."""
         way = -1 if rng.random() < self.reverse else 1
         seen: dict[int, NDArray[np.intp]] = {}
 
@@ -71,7 +71,7 @@ class PairSampling:
         return 2
 
     def __call__(self, rng: np.random.Generator, video: Video, max_gap: int) -> list[int]:
-        """Indices of the clip's frames."""
+        """Return the indices of the clip's frames."""
         indices: list[int] = []
         for _ in range(self.tries):
             reach = min(max(1, max_gap - 1), len(video) - 1)
@@ -100,7 +100,7 @@ class SpreadSampling:
     tries: int = 5
 
     def __call__(self, rng: np.random.Generator, video: Video, max_gap: int) -> list[int]:
-        """Indices of the clip's frames. A video with too few frames repeats its ends, as if played back and forth."""
+        """Return the indices of the clip's frames. A video with too few frames repeats its ends, as if played back and forth."""
         indices: list[int] = []
         for _ in range(self.tries):
             indices = self._draw(rng, len(video), max_gap)

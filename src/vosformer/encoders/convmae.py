@@ -151,7 +151,7 @@ class ConvStem(nn.Module):
 
 
 def from_convmae(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The encoder's tensors of a public ConvMAE file (pre-trained or fine-tuned), under their own names.
+    """Return the encoder's tensors of a public ConvMAE file (pre-trained or fine-tuned), under their own names.
 
     Names: `patch_embed1.` to `patch_embed4.`, `blocks1.` to `blocks3.` (the transformer blocks), `norm.` and `pos_embed`
     [1,196,C] (a 14x14 grid, no class token). A wrapping "model" or "state_dict" and a leading `module.` are taken off; decoders, mask

@@ -52,13 +52,13 @@ class BenchmarkResult:
         return self.timing.model_frames / self.timing.model_seconds if self.timing.model_seconds else 0.0
 
     def speed(self) -> dict[str, Any]:
-        """How fast it was, on what, as plain values."""
+        """Return how fast it was, on what, as plain values."""
         one = self.timing
         known = {"machine": one.machine, "objects": one.objects, "gpu_peak_mb": round(one.gpu_bytes / 1e6, 1)}
         return {"frames": one.frames, "seconds": one.seconds, "fps": self.fps, "model_fps": self.model_fps, **known}
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as plain values."""
+        """Return everything as plain values."""
         report = None if self.report is None else self.report.to_dict()
         place = {"folder": str(self.folder), "archive": None if self.archive is None else str(self.archive)}
         return {**place, **self.speed(), "missing": list(self.missing), "report": report}

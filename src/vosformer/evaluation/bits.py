@@ -45,7 +45,7 @@ def pack(masks: NDArray[np.bool_] | NDArray[np.uint8]) -> Packed:
 
 
 def unpack(packed: Packed) -> NDArray[np.bool_]:
-    """The masks [n,H,W] of the bits."""
+    """Return the masks [n,H,W] of the bits."""
     octets = np.ascontiguousarray(packed.words).view(np.uint8)
     return np.unpackbits(octets, axis=-1, count=packed.width, bitorder="little").view(np.bool_)
 
@@ -59,7 +59,7 @@ def count(words: Words) -> NDArray[np.int64]:
 
 
 def extent(words: Words) -> Part:
-    """Rows and words that hold all set bits of all masks, and one more on each side for the boundary."""
+    """Return rows and words that hold all set bits of all masks, and one more on each side for the boundary."""
     any_mask = np.bitwise_or.reduce(words, axis=0)
     found = []
     for axis in (1, 0):
@@ -71,7 +71,7 @@ def extent(words: Words) -> Part:
 
 
 def boundary(packed: Packed, gap_words: int = 1, part: Part | None = None) -> Words:
-    """Where a mask differs from its right, lower or lower right neighbor, as the DAVIS scorer draws boundaries.
+    """Return where a mask differs from its right, lower or lower right neighbor, as the DAVIS scorer draws boundaries.
 
     On the last row and column only the neighbors inside the picture are looked at.
 

@@ -93,7 +93,7 @@ def _table(report: Report, other: Report | None) -> str:
 
 
 def _official(report: Report, other: Report | None) -> str:
-    """The numbers of the benchmark's own scorer, in its units."""
+    """Return the numbers of the benchmark's own scorer, in its units."""
     if report.official is None or not report.official.overall:
         return ""
     before = other.official.overall if other is not None and other.official is not None else {}
@@ -144,7 +144,7 @@ class _Place:
 
 
 def _worst(report: Report) -> Iterator[str]:
-    """The frames with the lowest mean of both measures, at most a few of one object."""
+    """Yield the frames with the lowest mean of both measures, at most a few of one object."""
     places = []
     for sequence in report.sequences:
         for one in sequence.objects:
@@ -169,7 +169,7 @@ def _worst(report: Report) -> Iterator[str]:
 
 
 def _mask(folders: MaskFolders, place: _Place, frame: str) -> NDArray[np.bool_] | None:
-    """The mask of an object on a frame: bool [H,W]; None if there is no file."""
+    """Return the mask of an object on a frame: bool [H,W]; None if there is no file."""
     name = place.sequence
     if folders.objects:
         name = next((key for key in folders.videos.get(name, ()) if int(key.rsplit("/", 1)[1]) == place.one.id), name)

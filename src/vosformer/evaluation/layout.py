@@ -121,7 +121,7 @@ def select(truth: MaskFolders, results: MaskFolders, split: str | Path | Sequenc
 
 
 def read_split(root: Path, split: str | Path) -> list[str]:
-    """The names in one of a data set's lists.
+    """Return the names in one of a data set's lists.
 
     Args:
         root: the data set, or a folder up to three levels inside of it.
@@ -143,7 +143,7 @@ def read_split(root: Path, split: str | Path) -> list[str]:
 
 
 def read_meta(root: Path) -> dict[str, Any] | None:
-    """The ``meta.json`` of YouTube-VOS that lies in the folder or up to two levels above, or None.
+    """Return the ``meta.json`` of YouTube-VOS that lies in the folder or up to two levels above, or None.
 
     Raises:
         DataError: it cannot be read, or has no "videos".
@@ -156,7 +156,7 @@ def read_meta(root: Path) -> dict[str, Any] | None:
 
 
 def load_meta(path: Path) -> dict[str, Any]:
-    """A ``meta.json`` in YouTube-VOS's form: {"videos": {NAME: {"objects": {ID: {"category": ..., "frames": [...]}}}}}.
+    """Return a ``meta.json`` in YouTube-VOS's form: {"videos": {NAME: {"objects": {ID: {"category": ..., "frames": [...]}}}}}.
 
     Raises:
         DataError: it cannot be read, or has another form.
@@ -179,14 +179,14 @@ def load_meta(path: Path) -> dict[str, Any]:
 
 
 def first_of(names: Iterable[str], limit: int = 3) -> str:
-    """The first few names in words, with the count of the rest."""
+    """Return the first few names in words, with the count of the rest."""
     listed = list(names)
     shown = ", ".join(listed[:limit])
     return shown if len(listed) <= limit else f"{shown} and {len(listed) - limit} more"
 
 
 def _lists(root: Path) -> dict[str, list[str]]:
-    """The lists in ImageSets, or sav_*.txt (SA-V), of the folder or up to three levels above it."""
+    """Return the lists in ImageSets, or sav_*.txt (SA-V), of the folder or up to three levels above it."""
     for folder in (root, *list(root.resolve().parents)[:3]):
         sets = folder / "ImageSets"
         if files := sorted(sets.rglob("*.txt") if sets.is_dir() else folder.glob("sav_*.txt")):

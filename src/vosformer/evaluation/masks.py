@@ -21,7 +21,7 @@ Labels = NDArray[Any]
 
 
 def read_labels(path: Path) -> Labels:
-    """The label map of a PNG: palette index or gray value of each pixel; colors of the DAVIS palette are its labels.
+    """Return the label map of a PNG: palette index or gray value of each pixel; colors of the DAVIS palette are its labels.
 
     Returns:
         uint8 [H,W], or a wider type for labels above 255.
@@ -51,7 +51,7 @@ def _from_colors(path: Path) -> Labels:
 
 
 def labels_present(labels: Labels) -> frozenset[int]:
-    """The labels that occur, 0 left out."""
+    """Return the labels that occur, 0 left out."""
     if labels.dtype == np.uint8:
         # Four times as fast as np.unique, and threads can run it side by side.
         counts = cv2.calcHist([labels], [0], None, [256], [0, 256])

@@ -59,7 +59,7 @@ def boundary_radius(height: int, width: int, tolerance: float = TOLERANCE) -> in
 
 
 def boundary(mask: ArrayLike) -> NDArray[np.bool_]:
-    """The one pixel wide boundary of a mask: where it differs from its right, lower or lower right neighbor.
+    """Return the one pixel wide boundary of a mask: where it differs from its right, lower or lower right neighbor.
 
     Args:
         mask: [H,W] or [n,H,W], not zero = object.

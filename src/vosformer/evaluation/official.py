@@ -146,12 +146,12 @@ def _mosev2(sequences: Sequence[SequenceScore]) -> Official:
 
 
 def _without_results(both: NDArray[np.float64]) -> bool:
-    """A video without results has 0 everywhere; with them no frame has J = 0, as J is (I + 1) / (U + 1)."""
+    """Return a video without results has 0 everywhere; with them no frame has J = 0, as J is (I + 1) / (U + 1)."""
     return not both.any()
 
 
 def _runs(flags: NDArray[np.bool_]) -> Iterator[tuple[bool, slice]]:
-    """Each stretch of equal values, as its value and its place."""
+    """Yield each stretch of equal values, as its value and its place."""
     at = 0
     for value, same in groupby(flags.tolist()):
         length = len(list(same))

@@ -36,7 +36,7 @@ class Official:
     objects: dict[str, dict[str, float]]
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as plain values; None for NaN, which JSON does not know."""
+        """Return everything as plain values; None for NaN, which JSON does not know."""
         return {"overall": _plain(self.overall), "objects": {name: _plain(values) for name, values in self.objects.items()}}
 
 
@@ -62,7 +62,7 @@ class Scores:
         return (self.j.mean + self.f.mean) / 2
 
     def row(self) -> tuple[float, ...]:
-        """The values of the official scorer's table: J&F, then mean, recall and decay of J and of F."""
+        """Return the values of the official scorer's table: J&F, then mean, recall and decay of J and of F."""
         return (self.jf, self.j.mean, self.j.recall, self.j.decay, self.f.mean, self.f.recall, self.f.decay)
 
     def to_dict(self, measures: tuple[str, str] = ("J", "F")) -> dict[str, Any]:
@@ -72,7 +72,7 @@ class Scores:
 
     @staticmethod
     def mean(parts: list[Scores]) -> Scores:
-        """The plain mean of several objects' scores."""
+        """Return the plain mean of several objects' scores."""
         return Scores(mean_statistics([p.j for p in parts]), mean_statistics([p.f for p in parts]))
 
 
@@ -187,7 +187,7 @@ class Report:
         return (f"{j}&{f}-Mean", *each)
 
     def to_dict(self, *, per_frame: bool = False) -> dict[str, Any]:
-        """Everything as plain values.
+        """Return everything as plain values.
 
         Args:
             per_frame: J and F of every frame, too.
@@ -238,7 +238,7 @@ class Report:
         write_bytes(Path(path), text.getvalue().encode())
 
     def table(self, *, objects: bool = False) -> Table:
-        """For the screen: values in percent.
+        """Return rows for the screen: values in percent.
 
         Args:
             objects: a line for each object, too.

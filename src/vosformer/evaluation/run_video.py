@@ -66,7 +66,7 @@ class Timing:
     machine: str = ""
 
     def plus(self, other: Timing) -> Timing:
-        """Both after each other."""
+        """Return both after each other."""
         return Timing(
             self.frames + other.frames,
             round(self.seconds + other.seconds, 6),
@@ -152,7 +152,7 @@ class VideoRunner:
 
 
 def _fitted(labels: NDArray[np.int32], size: tuple[int, ...], video: Video, number: int) -> NDArray[np.int32]:
-    """The given labels at the frame's size."""
+    """Return the given labels at the frame's size."""
     if labels.shape == size:
         return labels
     if video.larger:

@@ -162,7 +162,7 @@ def _cores() -> int:
 def _read_all(
     plans: Sequence[Plan], rules: Rules, workers: int, progress: ProgressCallback | None
 ) -> Iterator[tuple[Plan, list[_Frame]]]:
-    """Every sequence with its frames, in order; at most a few tasks are ahead of the one that is waited for."""
+    """Yield every sequence with its frames, in order; at most a few tasks are ahead of the one that is waited for."""
     total = sum(len(plan.frames) for plan in plans)
     tasks = (
         (plan, range(at, min(at + plan.chunk, len(plan.frames))))
@@ -231,7 +231,7 @@ def _checked(path: Path, plan: Plan) -> Labels:
 
 
 def _white(frames: Sequence[_Frame]) -> int | None:
-    """The only object of the truth, where the results have no label but 255 for it."""
+    """Return the only object of the truth, where the results have no label but 255 for it."""
     in_truth = frozenset().union(*(frame.true_ids for frame in frames))
     in_results = frozenset().union(*(frame.result_ids for frame in frames))
     return min(in_truth) if in_results == {VOID} and len(in_truth) == 1 and VOID not in in_truth else None

@@ -48,7 +48,7 @@ class TrackReport:
         return self.groups["all"]["HOTA" if self.rules == "burst" else "AP"]
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as plain values; None for what is not defined."""
+        """Return everything as plain values; None for what is not defined."""
         classes = {
             name: {key: _plain(getattr(one, attribute).tolist()) for key, attribute in _NAMES.items()}
             for name, one in self.classes.items()

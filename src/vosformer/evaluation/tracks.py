@@ -199,7 +199,9 @@ def _matches(sequence: TrackedSequence, category: int) -> _Matches:
 
 
 def _best(overlaps: Values, truth: Sequence[Track], taken: set[int], least: float) -> int | None:
-    """The free true track with the greatest overlap, the last one of equals; an ignored one only if there is no other."""
+    """Return the free true track with the greatest overlap, the last one of equals; an ignored one only if there is no
+    other.
+    """
     found: int | None = None
     for at, track in enumerate(truth):
         if at in taken or overlaps[at] < least - _EPS:

@@ -130,7 +130,7 @@ class VotReport:
         return self.eao
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as plain values."""
+        """Return everything as plain values."""
         names = ("accuracy", "robustness", "frames_before_failure", "length")
         sequences = {key: {name: getattr(one, name) for name in names} for key, one in self.sequences.items()}
         overall = {"EAO": self.eao, "A": self.accuracy, "R": self.robustness}

@@ -39,11 +39,11 @@ class VotVideo:
         return range(anchor, len(self.regions)) if self.anchors[anchor] > 0 else range(anchor, -1, -1)
 
     def truth(self, frames: Iterable[int]) -> Masks:
-        """The true masks: bool [n,H,W]."""
+        """Return the true masks: bool [n,H,W]."""
         return np.stack([decode_region(self.regions[t], self.size, self.folder / "groundtruth.txt") for t in frames])
 
     def images(self) -> list[Path]:
-        """The frames, in order.
+        """Return the frames, in order.
 
         Raises:
             DataError: there are fewer or more than true masks.

@@ -68,7 +68,7 @@ def run_vot(
 def _masks(
     video: VotVideo, anchor: int, session: Steps, options: dict[str, Any], seconds: list[float]
 ) -> Iterator[NDArray[np.bool_]]:
-    """The masks of one run in its order, the given one first."""
+    """Yield the masks of one run in its order, the given one first."""
     frames = video.order(anchor)
     images = video.images()
     source = ImageFiles([images[t] for t in frames], f"the sequence {video.name}")

@@ -53,7 +53,7 @@ def read(
 
 
 def describe_formats() -> str:
-    """What can be read, for messages."""
+    """Return what can be read, for messages."""
     return "read are label images, .npy and " + ", ".join(name for name, form in FORMATS.items() if form.read is not None)
 
 

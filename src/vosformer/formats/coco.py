@@ -90,7 +90,7 @@ def read_coco(path: Path, options: ReadOptions) -> LabeledVideo:
 
 
 def _images_of_one(path: Path, data: Mapping[str, Any], wanted: str | None) -> tuple[list[Any], Mapping[str, Any]]:
-    """The images of one video, and what is said of it."""
+    """Return the images of one video, and what is said of it."""
     images, videos = list(data["images"]), list(data.get("videos") or [])
     if not images:
         raise InputError(f"{path} holds no images")

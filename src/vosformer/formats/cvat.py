@@ -162,7 +162,7 @@ def encode_mask(mask: Mask) -> tuple[list[int], int, int, int, int]:
 
 
 def decode_mask(runs: list[int], left: int, top: int, wide: int, high: int, height: int, width: int) -> Mask:
-    """The mask of CVAT's run lengths in a box, in a frame of `height` x `width`.
+    """Return the mask of CVAT's run lengths in a box, in a frame of `height` x `width`.
 
     Raises:
         ValueError: the runs do not fill the box, or the box does not lie in the frame.
@@ -211,7 +211,7 @@ def write_cvat_video(video: LabeledVideo, path: Path, pictures: Source | None = 
 
 
 def _shapes(video: LabeledVideo, number: int) -> Iterator[tuple[int, Any, bool]]:
-    """(frame, ring, outside) of an object."""
+    """Yield (frame, ring, outside) of an object."""
     last: tuple[int, Any] | None = None
     for frame in video.frames:
         mask = frame.masks.get(number)

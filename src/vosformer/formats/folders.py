@@ -97,7 +97,7 @@ def read_object_folders(path: Path, options: ReadOptions) -> LabeledVideo:
 
 
 def _one_object(path: Path) -> NDArray[np.bool_]:
-    """The pixels of the only object of a file."""
+    """Return the pixels of the only object of a file."""
     try:
         with Pillow.open(path) as image:
             soft = image.mode in ("RGBA", "LA")
@@ -125,7 +125,7 @@ def _files(folder: Path) -> list[Path]:
 
 
 def frames_for_sinks(video: LabeledVideo, pictures: Source | None) -> Iterator[tuple[Frame, NDArray[np.int32], LabeledFrame]]:
-    """(frame with its picture if there are any, label map, labeled frame) of every annotated frame, for sinks."""
+    """Yield (frame with its picture if there are any, label map, labeled frame) of every annotated frame, for sinks."""
     for labeled in video.frames:
         frame = Frame(labeled.number, labeled.name, None, labeled.time)
         if pictures is not None:
@@ -186,7 +186,7 @@ def write_rgba(video: LabeledVideo, path: Path, pictures: Source | None = None) 
 
 
 def jpeg(image: NDArray[np.uint8]) -> bytes:
-    """A JPEG file, quality 95, of uint8 RGB [H,W,3]."""
+    """Return a JPEG file, quality 95, of uint8 RGB [H,W,3]."""
     buffer = io.BytesIO()
     Pillow.fromarray(image).save(buffer, "JPEG", quality=95)
     return buffer.getvalue()

@@ -82,7 +82,7 @@ class Mask(NamedTuple):
 
 
 def _parse(counts: str) -> NDArray[np.int64]:
-    """The run lengths in COCO's compressed text: groups of 5 bits, and differences from the fourth run on."""
+    """Return the run lengths in COCO's compressed text: groups of 5 bits, and differences from the fourth run on."""
     digits = np.frombuffer(counts.encode("ascii"), np.uint8).astype(np.int64) - 48
     if len(digits) and (digits.min() < 0 or digits.max() > 63 or digits[-1] & 32):
         raise ValueError("run lengths that are no compressed COCO text")
@@ -152,14 +152,14 @@ class LabeledFrame:
         return self.file or f"{self.name}.jpg"
 
     def labels(self, height: int, width: int) -> NDArray[np.int32]:
-        """The label map int32 [H,W]; where masks overlap the lowest id wins."""
+        """Return the label map int32 [H,W]; where masks overlap the lowest id wins."""
         labels = np.zeros((height, width), np.int32)
         for number in sorted(self.masks, reverse=True):
             labels[self.masks[number].pixels()] = number
         return labels
 
     def overlap(self) -> int:
-        """How many pixels belong to several objects."""
+        """Return how many pixels belong to several objects."""
         if len(self.masks) < 2:
             return 0
         union = coco.merge([mask.rle for mask in self.masks.values()])
@@ -245,7 +245,7 @@ class LabeledVideo:
         return tuple(sorted(self.objects))
 
     def object(self, number: int) -> ObjectInfo:
-        """What is known of an object."""
+        """Return what is known of an object."""
         return self.objects.get(number, ObjectInfo(number))
 
 
@@ -276,5 +276,5 @@ def check_sides(height: int, width: int) -> tuple[int, int]:
 
 
 def categories(video: LabeledVideo, default: str = "object") -> Sequence[str]:
-    """The categories of the objects in the order of their ids, each once; objects without one are of the `default`."""
+    """Return the categories of the objects in the order of their ids, each once; objects without one are of the `default`."""
     return tuple(dict.fromkeys(video.objects[number].category or default for number in video.ids)) or (default,)

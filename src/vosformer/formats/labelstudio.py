@@ -47,7 +47,7 @@ def encode_rle(pixels: NDArray[np.bool_]) -> list[int]:
 
 
 def decode_rle(data: list[int], height: int, width: int) -> NDArray[np.bool_]:
-    """The mask [H,W] of Label Studio's run lengths: where alpha is above 0.
+    """Return the mask [H,W] of Label Studio's run lengths: where alpha is above 0.
 
     Raises:
         ValueError: they do not give a picture of this size.

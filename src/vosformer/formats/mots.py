@@ -99,7 +99,7 @@ def _video(
 
 
 def frame_with(frame: LabeledFrame, masks: dict[int, Mask]) -> LabeledFrame:
-    """The frame with other masks."""
+    """Return the frame with other masks."""
     return LabeledFrame(frame.number, frame.name, masks, file=frame.file)
 
 

@@ -74,7 +74,7 @@ def parse_color(value: Any) -> tuple[int, int, int] | None:
 
 
 def shown_color(item: ObjectInfo) -> tuple[int, int, int]:
-    """The color of an object: its own, or its place in the DAVIS palette."""
+    """Return the color of an object: its own, or its place in the DAVIS palette."""
     if item.color is not None:
         return item.color
     red, green, blue = DAVIS_PALETTE[(item.id - 1) % 255 + 1].tolist()
@@ -82,7 +82,7 @@ def shown_color(item: ObjectInfo) -> tuple[int, int, int]:
 
 
 def palette_of(objects: Mapping[int, ObjectInfo], base: NDArray[np.uint8] | None = None) -> NDArray[np.uint8] | None:
-    """A palette uint8 [256,3] in which objects of ids up to 255 have their colors; `base` if none has one."""
+    """Return a palette uint8 [256,3] in which objects of ids up to 255 have their colors; `base` if none has one."""
     colored = {number: item.color for number, item in objects.items() if item.color is not None and number < 256}
     if not colored:
         return base

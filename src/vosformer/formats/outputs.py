@@ -100,7 +100,7 @@ _WITH_PICTURES = {"overlay", "cutout", "rgba"}
 
 
 def output_names() -> tuple[str, ...]:
-    """All names, those of formats last."""
+    """Return all names, those of formats last."""
     return (*_SINKS, *(name for name, form in FORMATS.items() if form.write is not None and name not in _SINKS))
 
 
@@ -125,7 +125,7 @@ def summary_of(output: str) -> str:
 
 
 def needs_pictures(output: str) -> bool:
-    """Whether an output cannot be written without the frames' pictures."""
+    """Tell whether an output cannot be written without the frames' pictures."""
     return output in _WITH_PICTURES or (output in FORMATS and FORMATS[output].pictures == "needed")
 
 
@@ -135,7 +135,7 @@ def place_of(output: str) -> str:
 
 
 def make_sinks(outputs: Sequence[str], out: Path, setting: Setting) -> list[Sink]:
-    """The sinks of a run."""
+    """Return the sinks of a run."""
     return [_make(output, out / place_of(output), setting) for output in dict.fromkeys(outputs)]
 
 

@@ -24,7 +24,7 @@ Ring = NDArray[np.int64]
 
 
 def edge_rings(mask: Mask) -> list[Ring]:
-    """The outlines of a mask along the edges of its pixels, each part and each hole a ring, corners only."""
+    """Return the outlines of a mask along the edges of its pixels, each part and each hole a ring, corners only."""
     pixels = np.pad(mask.pixels(), 1)
     # Directed edges with the mask on their right: up left sides, right along tops, down right sides, left along bottoms.
     following: dict[tuple[int, int], list[tuple[int, int]]] = {}
@@ -62,14 +62,16 @@ def edge_rings(mask: Mask) -> list[Ring]:
 
 
 def _merged(ring: Ring) -> Ring:
-    """The ring without corners on straight lines."""
+    """Return the ring without corners on straight lines."""
     former, latter = np.roll(ring, 1, 0), np.roll(ring, -1, 0)
     bends = (ring - former)[:, 0] * (latter - ring)[:, 1] != (ring - former)[:, 1] * (latter - ring)[:, 0]
     return np.asarray(ring[bends])
 
 
 def center_rings(mask: Mask) -> tuple[list[Ring], list[Ring]]:
-    """The outlines of a mask through the centers of its outermost pixels: those of its parts, and those around its holes."""
+    """Return the outlines of a mask through the centers of its outermost pixels: those of its parts, and those around its
+    holes.
+    """
     contours, levels = cv2.findContours(mask.pixels().astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
     if levels is None:
         return [], []
@@ -93,7 +95,7 @@ def one_ring(rings: Sequence[Ring]) -> Ring:
 
 
 def _nearest(left: Ring, right: Ring) -> tuple[int, int, int]:
-    """(squared distance, place in left, place in right) of the nearest corners."""
+    """Return (squared distance, place in left, place in right) of the nearest corners."""
     best = (1 << 62, 0, 0)
     for at in range(0, len(left), 256):  # bounded memory for large rings
         distance = ((left[at : at + 256, None] - right[None]) ** 2).sum(-1)
@@ -104,7 +106,7 @@ def _nearest(left: Ring, right: Ring) -> tuple[int, int, int]:
 
 
 def fill_edges(polygons: Iterable[Sequence[float]], height: int, width: int) -> Mask:
-    """The mask of polygons x1, y1, x2, y2, ... in continuous coordinates, by COCO's own rule; polygons are joined.
+    """Return the mask of polygons x1, y1, x2, y2, ... in continuous coordinates, by COCO's own rule; polygons are joined.
 
     Raises:
         ValueError: a polygon has fewer than three corners, or an odd number of values, or one that is no number.
@@ -118,7 +120,7 @@ def fill_edges(polygons: Iterable[Sequence[float]], height: int, width: int) -> 
 
 
 def fill_centers(polygons: Iterable[Sequence[float]], height: int, width: int) -> Mask:
-    """The mask of polygons x1, y1, x2, y2, ... through centers of pixels, which belong to it; polygons are joined.
+    """Return the mask of polygons x1, y1, x2, y2, ... through centers of pixels, which belong to it; polygons are joined.
 
     Raises:
         ValueError: see `fill_edges`.

@@ -36,7 +36,7 @@ class AnnotatedMasks(MaskFolder):
         self.objects = objects
 
     def __getitem__(self, number: int) -> LabelMap:
-        """The label map of that frame.
+        """Return the label map of that frame.
 
         Raises:
             KeyError: there is no mask for this frame.
@@ -51,7 +51,7 @@ class AnnotatedMasks(MaskFolder):
 
 
 def read_masks(path: Path | str, source: Source, *, frame: int = 0) -> MaskFolder:
-    """The masks that a user gives, by frame number: pictures (see `vosformer.io.read_masks`), or any annotation format.
+    """Return the masks that a user gives, by frame number: pictures (see `vosformer.io.read_masks`), or any annotation format.
 
     Annotated frames are matched by the names of their pictures, else by the numbers that the format holds; a lone one is of `frame`.
     Of a file with several videos the one called like the source is read.

@@ -100,7 +100,7 @@ class Content:
             raise InputError(f"{self.path} cannot be read: {error.strerror}") from error
 
     def has(self, *keys: str) -> bool:
-        """Whether it is a JSON object with all of these keys."""
+        """Tell whether it is a JSON object with all of these keys."""
         return isinstance(self.data, dict) and all(key in self.data for key in keys)
 
 
@@ -127,7 +127,7 @@ def find_format(name: str) -> Format:
 
 
 def recognize(path: Path) -> Format | None:
-    """The format of a file or folder, or None if it is of none that is known.
+    """Return the format of a file or folder, or None if it is of none that is known.
 
     Raises:
         InputError: there is no such file, or it is called .json and holds none.

@@ -85,7 +85,7 @@ def _picture_size(root: Path) -> tuple[int, int] | None:
 
 
 def _lines(file: Path, names: dict[int, str], height: int, width: int) -> tuple[list[tuple[str, Mask]], int]:
-    """(category, mask) of each line with a polygon, and the number of lines with a box."""
+    """Return (category, mask) of each line with a polygon, and the number of lines with a box."""
     found, boxes = [], 0
     for at, line in enumerate(file.read_text(encoding="ascii").splitlines(), 1):
         fields = line.split()

@@ -94,7 +94,7 @@ class Absences:
         self._exact = None if exact is None else {number: frozenset(ids) for number, ids in sorted(exact.items())}
 
     def mark(self) -> Any:
-        """What a resumed run has to agree in, as a value for JSON."""
+        """Return what a resumed run has to agree in, as a value for JSON."""
         exact = None if self._exact is None else {number: sorted(ids) for number, ids in self._exact.items()}
         return [list(self._known), exact]
 

@@ -37,11 +37,11 @@ class Cohort:
         return [i for slot in self.slots for i in slot if i is not None]
 
     def clone(self) -> Cohort:
-        """A copy that can go its own way."""
+        """Return a copy that can go its own way."""
         return Cohort(self.memory.clone(), self.began, [list(slot) for slot in self.slots])
 
     def to(self, device: torch.device) -> Cohort:
-        """A copy on a device that can go its own way."""
+        """Return a copy on a device that can go its own way."""
         return Cohort(self.memory.to(device), self.began, [list(slot) for slot in self.slots])
 
 
@@ -72,12 +72,12 @@ def remove(cohorts: list[Cohort], gone: int) -> None:
 
 
 def all_ids(cohorts: Iterable[Cohort]) -> list[int]:
-    """The ids of every cohort, in the order in which channels are merged."""
+    """Return the ids of every cohort, in the order in which channels are merged."""
     return [i for cohort in cohorts for i in cohort.ids]
 
 
 def hard_masks(cohort: Cohort, labels: Tensor, slot_size: int, given: bool) -> ObjectMasks:
-    """The masks of a cohort out of a label map.
+    """Return the masks of a cohort out of a label map.
 
     Args:
         cohort: whose masks.
@@ -95,7 +95,7 @@ def hard_masks(cohort: Cohort, labels: Tensor, slot_size: int, given: bool) -> O
 
 
 def soft_masks(cohort: Cohort, probabilities: dict[int, Tensor], slot_size: int, given: bool) -> ObjectMasks:
-    """The masks of a cohort out of the probabilities [H,W] of every id, at the network's size."""
+    """Return the masks of a cohort out of the probabilities [H,W] of every id, at the network's size."""
     first = next(iter(probabilities.values()))
     total = torch.stack(tuple(probabilities.values())).sum(0)
     own = torch.zeros(len(cohort.slots), slot_size, *first.shape, device=first.device)

@@ -47,7 +47,7 @@ class Answer:
     scores: dict[int, float]
 
     def strips(self) -> Iterator[tuple[slice, Tensor]]:
-        """Rows of the source and their merged logits [1+n,rows,width], from the top."""
+        """Yield rows of the source and their merged logits [1+n,rows,width], from the top."""
         height, width = self.placement.source
         channels = sum(m.shape[1] for m in self.maps)
         limit = _STRIP_VALUES if self.maps[0].device.type == "cpu" else 32 * _STRIP_VALUES
@@ -58,7 +58,7 @@ class Answer:
 
 
 def _resample(values: Tensor, source: tuple[int, int], rows: slice, align_corners: bool) -> Tensor:
-    """Rows of `F.interpolate(values, source, mode="bilinear")`: first down the columns, then along the rows."""
+    """Return rows of `F.interpolate(values, source, mode="bilinear")`: first down the columns, then along the rows."""
     height = values.shape[-2]
     if height != source[0]:
         places = torch.arange(rows.start, rows.stop, device=values.device, dtype=torch.float32)
@@ -81,13 +81,17 @@ def hard_answer(
     slots: Sequence[Tensor], ids: Sequence[int | None], merge: Callable[[Sequence[Tensor]], Tensor], placement: Placement,
     align_corners: bool,
 ) -> Answer:  # fmt: skip
-    """The answer of a system that resamples logits [1,1+k,h,w] of each slot to source size and merges there (AOT, OneVOS)."""
+    """Return the answer of a system that resamples logits [1,1+k,h,w] of each slot to source size and merges there (AOT,
+    OneVOS).
+    """
     maps = tuple(logits.float() for logits in slots)
     return Answer(maps, merge, tuple(ids), placement, align_corners, presence(merge(maps), ids))
 
 
 def soft_answer(probabilities: Tensor, ids: Sequence[int | None], placement: Placement, scores: dict[int, float]) -> Answer:
-    """The answer of a system that resamples merged probabilities [1,1+n,H,W] from the network's size (SimVOS, JointFormer)."""
+    """Return the answer of a system that resamples merged probabilities [1,1+n,H,W] from the network's size (SimVOS,
+    JointFormer).
+    """
     inner = crop(probabilities, placement) if placement.pads else probabilities
     return Answer((inner,), _logarithm, tuple(ids), placement, False, scores)
 
@@ -120,7 +124,7 @@ class Prediction:
     _answers: tuple[Answer, ...] = field(default=(), repr=False)
 
     def score(self, i: int) -> float:
-        """How surely the object is in the frame, in [0,1].
+        """Return how surely the object is in the frame, in [0,1].
 
         The mean of its 16 largest probabilities on the grid of stride 4 (before resampling to the source's size), so that a fragment
         of an object of about 16 x 16 network pixels gives a full score, and 16 cells that all doubt give a low one. With several
@@ -253,7 +257,9 @@ def labels_of(answers: Sequence[Answer]) -> Tensor:
 
 
 def _winners(values: Tensor, ids: Sequence[int | None]) -> Tensor:
-    """The id of the largest channel of [1+n,rows,width]; running comparisons are ten times faster here than an argmax."""
+    """Return the id of the largest channel of [1+n,rows,width]; running comparisons are ten times faster here than an
+    argmax.
+    """
     best = values[0]
     winner = torch.zeros(best.shape, dtype=torch.int32, device=best.device)
     for i, channel in zip(ids, values[1:], strict=True):

@@ -60,7 +60,7 @@ class RunState:
         self._folder, self._mark = folder, mark
 
     def load(self, session: Session) -> RunProgress:
-        """The progress of the run before, with its session restored; a fresh one if that run never came to a checkpoint.
+        """Return the progress of the run before, with its session restored; a fresh one if that run never came to a checkpoint.
 
         Raises:
             InputError: the run before had other input or settings, or its files are broken.
@@ -84,7 +84,7 @@ class RunState:
         return progress
 
     def forget(self) -> None:
-        """A new run begins: what a former one left must not be taken for its progress.
+        """Return a new run begins: what a former one left must not be taken for its progress.
 
         Raises:
             OutputError: the files cannot be removed.
@@ -120,7 +120,8 @@ class RunState:
 
 
 def survey(source: Source, masks: Mapping[int, NDArray[Any]], settings: Mapping[str, Any]) -> tuple[set[int], str]:
-    """(the ids in the masks, text that differs if the frames, the masks or the settings do); masks are looked at one by one.
+    """Return (the ids in the masks, text that differs if the frames, the masks or the settings do); masks are looked at one
+    by one.
 
     Raises:
         InputError: a mask has another size than the frames.

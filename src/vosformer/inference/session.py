@@ -132,7 +132,7 @@ class Session:
         return self._state.views[0]
 
     def placement(self, height: int, width: int) -> Placement:
-        """Where frames of height x width lie in the network's input, in the first view."""
+        """Return where frames of height x width lie in the network's input, in the first view."""
         return self._model.geometry.place(height, width, self._setup.size, self._setup.views[0].scale)
 
     @property
@@ -160,7 +160,7 @@ class Session:
         prompts: Mapping[int, Prompt] | None = None,
         **options: Any,
     ) -> Prediction:
-        """The masks of the next frame.
+        """Return the masks of the next frame.
 
         Args:
             frame: uint8 RGB [height,width,3], an array or tensor; every frame of a session has the same size.
@@ -288,7 +288,7 @@ class Session:
     def _with_prompts(
         self, image: NDArray[np.uint8], given: Given | None, prompts: Mapping[int, Prompt], options: dict[str, Any]
     ) -> Given:
-        """What was given by labels, and the masks of the prompts on top."""
+        """Return what was given by labels, and the masks of the prompts on top."""
         self._model.check_options(**options)
         repairs = [
             i for i, p in prompts.items() if i in self.ids and isinstance(p, Prompt) and p.box is None and p.mask is None
@@ -346,7 +346,9 @@ def _named(name: str, weights: str | Path | None, device: torch.device, dtype: t
 
 
 def _given(model: nn.Module, weights: str | Path | None, device: torch.device, dtype: torch.dtype) -> VOSModel:
-    """The model for inference there and in that format; a copy if anything about it has to change, since it is the user's."""
+    """Return the model for inference there and in that format; a copy if anything about it has to change, since it is the
+    user's.
+    """
     if weights is not None:
         raise InputError(
             f"weights {weights} were given beside a model that is no name: vosformer.weights.load_weights loads them"

@@ -57,11 +57,11 @@ class State:
     origin: Mapping[str, str] = field(default_factory=dict)
 
     def clone(self) -> State:
-        """A copy that can go its own way."""
+        """Return a copy that can go its own way."""
         return replace(self, views=tuple([cohort.clone() for cohort in cohorts] for cohorts in self.views))
 
     def to(self, device: torch.device) -> State:
-        """A copy on a device that can go its own way."""
+        """Return a copy on a device that can go its own way."""
         return replace(self, views=tuple([cohort.to(device) for cohort in cohorts] for cohorts in self.views))
 
 
@@ -146,7 +146,7 @@ def _look(setup: Setup, view: View, cohorts: list[Cohort], frame: NDArray[np.uin
 def _live_slots(
     model: VOSModel, cohorts: list[Cohort], readings: list[Reading], flip: bool
 ) -> tuple[list[Tensor], list[int | None]]:
-    """Each slot's logits [1,1+k,h,w] of the places that compete, and whose they are."""
+    """Return each slot's logits [1,1+k,h,w] of the places that compete, and whose they are."""
     parts: list[Tensor] = []
     ids: list[int | None] = []
     for cohort, reading in zip(cohorts, readings, strict=True):
@@ -161,7 +161,7 @@ def _live_slots(
 
 
 def _overlay(labels: Tensor, given: Given) -> Tensor:
-    """The user's masks win: ids that they speak for are exactly where they say."""
+    """Return the user's masks win: ids that they speak for are exactly where they say."""
     kept = labels
     for i in given.ids:
         kept = kept.masked_fill(kept == i, 0)

@@ -221,7 +221,7 @@ class _Walk:
         self._ended: set[int] = set()  # objects that were tracked and are absent for good
 
     def begin(self) -> None:
-        """A new direction begins."""
+        """Return a new direction begins."""
         self._session.reset()
         self._labels = None
         self._open.clear()
@@ -235,7 +235,9 @@ class _Walk:
     def follow(
         self, frames: Iterator[Frame], real_time: bool, step: int
     ) -> Generator[tuple[Frame, Labels, dict[int, float], Callable[[int], NDArray[np.float32]]]]:
-        """(frame, labels, scores, probability) of every frame; of a `real_time` source, of those that there is time for."""
+        """Yield (frame, labels, scores, probability) of every frame; of a `real_time` source, of those that there is time
+        for.
+        """
         with Prefetch(frames, latest=real_time, keep=self._masks) as ahead:
             for frame in ahead:
                 given = self._masks.get(frame.number)
@@ -251,7 +253,7 @@ class _Walk:
     def _step(
         self, image: NDArray[np.uint8], number: int, given: NDArray[Any] | None, step: int
     ) -> tuple[Prediction, set[int]]:
-        """(prediction, ids that are known to be absent); what a mask shows is there, whatever else was said."""
+        """Return (prediction, ids that are known to be absent); what a mask shows is there, whatever else was said."""
         shown = set() if given is None else {int(i) for i in np.unique(given)} - {0}
         tracked = set(self._session.ids) - shown
         for i in self._absences.ended(number, step, tracked):
@@ -265,7 +267,7 @@ class _Walk:
         return self._session.step(image, given, **self._options), set(self._ended)
 
     def progress(self, part: int, frames: int, sinks: dict[str, Any]) -> RunProgress:
-        """What a later process needs to go on from here."""
+        """Return what a later process needs to go on from here."""
         report = self._report
         return RunProgress(
             part,
@@ -309,7 +311,7 @@ def _probability(out: Prediction, gone: Collection[int]) -> Callable[[int], NDAr
 
 
 def _plan(source: Source, given: list[int], direction: Direction, start: int | None, stop: int | None) -> list[_Pass]:
-    """The passes over the source, in order."""
+    """Return the passes over the source, in order."""
     strange = [number for number in given if number < 0 or (source.count is not None and number >= source.count)]
     if strange:
         raise InputError(f"masks are on the frames {strange[:5]}, but {source.name} has {source.count} frames, from 0 on")
@@ -345,7 +347,7 @@ def _length(part: _Pass, count: int) -> int:
 
 
 def _frames(source: Source, part: _Pass, begun: int) -> Iterator[Frame]:
-    """The frames of a pass of which `begun` are done."""
+    """Return the frames of a pass of which `begun` are done."""
     if source.live:
         return (frame for frame in source.frames(stop=part.stop) if frame.number >= part.start)
     first = part.start + part.step * begun

@@ -171,14 +171,14 @@ def inspect_clip(session: Session, clip: Iterable[tuple[NDArray[np.uint8], Array
 
 
 def _target(labels: NDArray[np.int32], grid: Grid) -> Tensor:
-    """Whether objects cover at least half of each token [N]; all tokens if there is no such one."""
+    """Tell whether objects cover at least half of each token [N]; all tokens if there is no such one."""
     objects = torch.from_numpy((labels != 0).astype(np.float32))[None]
     covered = F.adaptive_avg_pool2d(objects, (grid.height, grid.width)).flatten() >= 0.5
     return covered if bool(covered.any()) else torch.ones_like(covered)
 
 
 def _look(seen: Seen, target: Tensor, remembered: TokenPlaces) -> LayerView:
-    """The attention of the target's tokens, group by group."""
+    """Return the attention of the target's tokens, group by group."""
     sums, peaks, received = _weights(seen, target)
     grid, lengths = seen.grid, seen.lengths
     place = seen.reference.get("place")

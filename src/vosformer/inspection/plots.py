@@ -111,7 +111,7 @@ def _text(image: Image, words: str, x: int, y: int, color: tuple[int, int, int] 
 
 
 def _axes(title: str, layers: int, top: float, names: Sequence[str]) -> tuple[Image, NDArray[np.int64], int, int]:
-    """An empty chart, the x of each layer, and the y of 0 and of `top`."""
+    """Return an empty chart, the x of each layer, and the y of 0 and of `top`."""
     width, height, left, base, head = max(420, 60 + 44 * layers), 320, 56, 270, 50
     image = np.full((height, width, 3), _PAPER, np.uint8)
     _text(image, title, left, 18, scale=0.5)
@@ -163,7 +163,7 @@ def _tile(image: Image) -> Image:
 
 
 def _heat(image: Image, weights: NDArray[np.float32], most: float) -> Image:
-    """A picture under the colors of its tokens' weights."""
+    """Return a picture under the colors of its tokens' weights."""
     small = _tile(image)
     level = np.sqrt(np.clip(weights / max(most, 1e-12), 0, 1))
     large = cv2.resize(level.astype(np.float32), small.shape[1::-1], interpolation=cv2.INTER_LINEAR)
@@ -173,7 +173,7 @@ def _heat(image: Image, weights: NDArray[np.float32], most: float) -> Image:
 
 
 def _tokens(image: Image, chosen: NDArray[np.bool_]) -> Image:
-    """A picture whose tokens are bright where they were chosen."""
+    """Return a picture whose tokens are bright where they were chosen."""
     small = _tile(image)
     mask = cv2.resize(chosen.astype(np.uint8), small.shape[1::-1], interpolation=cv2.INTER_NEAREST)[..., None] > 0
     return np.where(mask, small, small // 5 + 20).astype(np.uint8)

@@ -218,7 +218,7 @@ def _watch_identities(model: IdentitySystem, before: Callable[..., None], frames
     counts: dict[nn.Module, int] = {}
 
     def layer_of(module: nn.Module, first: int) -> int:
-        """A shared block is used for one layer after the other."""
+        """Return a shared block is used for one layer after the other."""
         counts[module] = counts.get(module, 0) + 1
         return first + counts[module] - 1
 
@@ -250,7 +250,7 @@ def _watch_identities(model: IdentitySystem, before: Callable[..., None], frames
 
 
 def _from_point(look: _Look, token: int, grid: Grid, number: int) -> list[WeightMap]:
-    """The weights of one query over the places of each frame, mean over the heads."""
+    """Return the weights of one query over the places of each frame, mean over the heads."""
     heads = look.heads
     q = look.q[token].float().view(heads, -1)
     keys = torch.cat([k for _, k in look.keys]).float()
@@ -271,7 +271,7 @@ def _from_point(look: _Look, token: int, grid: Grid, number: int) -> list[Weight
 
 
 def _bias(window: tuple[nn.Module, int], q: Tensor, token: int, grid: Grid) -> Tensor:
-    """What the relative bias adds at every place [heads,N]; -inf outside of the window."""
+    """Return what the relative bias adds at every place [heads,N]; -inf outside of the window."""
     relative, side = window[0].relative(), window[1]  # type: ignore[operator]
     heads = relative.weight.shape[0]
     offsets = torch.einsum("hod,hd->ho", relative.weight.float(), q.view(heads, -1)) + relative.bias.float()
@@ -284,7 +284,7 @@ def _bias(window: tuple[nn.Module, int], q: Tensor, token: int, grid: Grid) -> T
 
 
 def _middle(labels: NDArray[np.int32]) -> Point | None:
-    """The pixel of the object with the lowest id that is nearest to its center; None without objects."""
+    """Return the pixel of the object with the lowest id that is nearest to its center; None without objects."""
     ids = np.unique(labels[labels != 0])
     if not len(ids):
         return None
@@ -294,7 +294,7 @@ def _middle(labels: NDArray[np.int32]) -> Point | None:
 
 
 def _token(point: Point, placement: Placement, grid: Grid, align_corners: bool) -> int:
-    """The token that shows a source pixel."""
+    """Return the token that shows a source pixel."""
     x = placement.left + (point[0] + 0.5) * placement.inner[1] / placement.source[1]
     y = placement.top + (point[1] + 0.5) * placement.inner[0] / placement.source[0]
     half = 0.5 if align_corners else 0.0

@@ -52,7 +52,7 @@ class VideoIndex:
     rate: Fraction | None = None
 
     def numbered(self, stamps: NDArray[np.int64]) -> VideoIndex:
-        """The same of these frames only."""
+        """Return the same of these frames only."""
         return replace(self, stamps=stamps, keys=self.keys[np.isin(self.keys, stamps)], fields=False)
 
 
@@ -80,7 +80,7 @@ def check_pixels(path: Path | str, height: int, width: int) -> None:
 
 
 def video_streams(container: Any) -> list[Any]:
-    """All real video streams of a container: cover pictures of music and thumbnails of chapters do not count."""
+    """Return all real video streams of a container: cover pictures of music and thumbnails of chapters do not count."""
     found = []
     for stream in container.streams.video:
         if stream.codec_context is None:  # a codec that FFmpeg does not know

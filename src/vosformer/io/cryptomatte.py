@@ -25,7 +25,7 @@ _PAIRS = 6  # as is usual: three layers of two
 
 
 def hash_bits(name: str) -> int:
-    """The 32 bits of a name: MurmurHash3 whose exponent is kept away from 0 and 255, which are no normal floats.
+    """Return the 32 bits of a name: MurmurHash3 whose exponent is kept away from 0 and 255, which are no normal floats.
 
     Raises:
         OutputError: mmh3 is not installed.

@@ -121,13 +121,15 @@ def bits(frame: Any) -> int:
 
 
 def native_scale(frame: Any) -> float:
-    """What the values of `frame_pixels` are to be multiplied by to have them as the file does."""
+    """Return what the values of `frame_pixels` are to be multiplied by to have them as the file does."""
     depth = bits(frame)
     return (2**depth - 1) / 65535 if 8 < depth <= 16 else 1.0
 
 
 def frame_pixels(frame: Any) -> NDArray[np.generic]:
-    """A decoded frame at its depth: uint8, uint16 (more than 8 bits, scaled to 16) or float32; [H,W] if it is gray, else [H,W,3]."""
+    """Return a decoded frame at its depth: uint8, uint16 (more than 8 bits, scaled to 16) or float32; [H,W] if it is gray,
+    else [H,W,3].
+    """
     depth, gray = bits(frame), _is_gray(frame)
     if "f32" in frame.format.name or "f16" in frame.format.name:
         kind = "grayf32le" if gray else "gbrpf32le"
@@ -139,7 +141,9 @@ def frame_pixels(frame: Any) -> NDArray[np.generic]:
 
 
 def decode_picture(path: Path) -> NDArray[np.generic] | None:
-    """The pixels of a picture that FFmpeg reads (DPX, OpenEXR, and many more), as `frame_pixels`; None if it does not decode."""
+    """Return the pixels of a picture that FFmpeg reads (DPX, OpenEXR, and many more), as `frame_pixels`; None if it does not
+    decode.
+    """
     try:
         with av.open(f"file:{path}") as container:
             if not container.format.name.endswith("_pipe") or not container.streams.video:
@@ -160,7 +164,7 @@ def pixel_aspect(stream: Any, look: Look) -> Fraction:
 
 
 def display_matrix(frame: Any) -> Matrix:
-    """(a, b, c, d) of the display matrix in 16.16 fixed point: x' = ax + cy, y' = bx + dy (ISO/IEC 14496-12, 6.2.2).
+    """Return (a, b, c, d) of the display matrix in 16.16 fixed point: x' = ax + cy, y' = bx + dy (ISO/IEC 14496-12, 6.2.2).
 
     To be asked for once a stream: it makes PyAV's frame refer to itself, so that its memory is only freed by the garbage collector,
     which does not know how much that is. Asked for each frame, hundreds of them pile up.

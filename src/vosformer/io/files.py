@@ -28,7 +28,7 @@ _REASONS = {
 
 
 def reason(error: OSError) -> str:
-    """What went wrong with a file, in plain words."""
+    """Return what went wrong with a file, in plain words."""
     return _REASONS.get(error.errno or 0, error.strerror or str(error) or type(error).__name__)
 
 

@@ -40,7 +40,7 @@ class Frame(NamedTuple):
 
 
 def frame_name(number: int) -> str:
-    """The name of a frame that has none of its own: "00042"."""
+    """Return the name of a frame that has none of its own: "00042"."""
     return f"{number:05d}"
 
 
@@ -91,7 +91,8 @@ class Source(ABC):
 
     @abstractmethod
     def frames(self, start: int | None = None, stop: int | None = None, step: int = 1) -> Iterator[Frame]:
-        """The frames whose numbers `range(start, stop, step)` has; None stands for the end that `step` comes from or goes to.
+        """Return the frames whose numbers `range(start, stop, step)` has; None stands for the end that `step` comes from or
+        goes to.
 
         Backwards (a negative step), too, only a bounded number of frames is in memory at once.
 
@@ -116,11 +117,13 @@ class Source(ABC):
         raise InputError(f"{self.name} has no frame {number}")
 
     def name_of(self, number: int) -> str:
-        """The name of a frame, `Frame.name`, without reading it."""
+        """Return the name of a frame, `Frame.name`, without reading it."""
         return frame_name(number)
 
     def find(self, name: str) -> int | None:
-        """The number of the frame of that name, or None. Zeros in front may be more or fewer, but 7 or 07 is no frame's name."""
+        """Return the number of the frame of that name, or None. Zeros in front may be more or fewer, but 7 or 07 is no
+        frame's name.
+        """
         padded = len(name) > 2 and name.startswith("0")
         if not (name.isascii() and name.isdecimal()) or not (padded or frame_name(int(name)) == name):
             return None
@@ -141,7 +144,7 @@ class Source(ABC):
 
 
 def frame_range(source: Source, start: int | None, stop: int | None, step: int) -> range:
-    """The frame numbers that `Source.frames` is asked for, for sources that know their count.
+    """Return the frame numbers that `Source.frames` is asked for, for sources that know their count.
 
     Raises:
         InputError: the start does not exist or the step is 0.

@@ -54,7 +54,7 @@ def srgb(light: NDArray[Any]) -> NDArray[np.float32]:
 
 
 def _roll_off(light: NDArray[np.float32]) -> NDArray[np.float32]:
-    """A curve that is the identity up to the knee and bends so that the peak becomes 1, with one slope at the knee."""
+    """Return a curve that is the identity up to the knee and bends so that the peak becomes 1, with one slope at the knee."""
     room, reach = 1 - _KNEE, _PEAK_NITS / _WHITE_NITS - _KNEE
     above = np.maximum(light - _KNEE, 0) / room
     # Reinhard's curve with a white point, in units of the room above the knee.

@@ -161,7 +161,7 @@ def _pillow(path: Path) -> NDArray[np.generic]:
 
 
 def pillow_pixels(image: Pillow.Image) -> NDArray[np.generic]:
-    """The pixels of a picture that Pillow has open, at its depth; see `read_pixels`."""
+    """Return the pixels of a picture that Pillow has open, at its depth; see `read_pixels`."""
     if image.mode in ("RGB", "L"):
         return np.array(image)
     if image.mode.startswith("I") or image.mode == "F":
@@ -188,7 +188,7 @@ def cuts_to_8_bits(path: Path, image: Pillow.Image) -> bool:
 
 
 def _orientation(path: Path, image: Pillow.Image) -> int:
-    """The EXIF orientation, 1 to 8. Pillow turns TIFF by itself; PNG may have it behind the pixels."""
+    """Return the EXIF orientation, 1 to 8. Pillow turns TIFF by itself; PNG may have it behind the pixels."""
     early = {"exif", "Raw profile type exif"} & image.info.keys()
     if image.format == "TIFF" or (image.format == "PNG" and not early and not _late_exif(path)):
         return 1
@@ -216,7 +216,9 @@ def _turned(values: NDArray[np.generic], orientation: int) -> NDArray[np.generic
 
 
 def _tiff_tags(path: Path) -> dict[int, Any]:
-    """The tags of a TIFF whose kind of pixels Pillow lacks (16 bits or floating point a color); empty for other files."""
+    """Return the tags of a TIFF whose kind of pixels Pillow lacks (16 bits or floating point a color); empty for other
+    files.
+    """
     with path.open("rb") as file:
         head = file.read(8)
         if head[:4] not in (b"II*\0", b"MM\0*"):

@@ -65,7 +65,7 @@ def _member(path: Path, archive: zipfile.ZipFile, name: str) -> NDArray[np.gener
 
 
 def _load(path: Path, data: bytes) -> NDArray[np.generic]:
-    """An array, whose header must not promise more than the data hold: NumPy would reserve the memory first."""
+    """Return an array, whose header must not promise more than the data hold: NumPy would reserve the memory first."""
     stream = io.BytesIO(data)
     try:
         version = np.lib.format.read_magic(stream)

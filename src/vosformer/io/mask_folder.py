@@ -36,7 +36,7 @@ class MaskFolder(Mapping[int, LabelMap]):
         self.notes = notes
 
     def __getitem__(self, number: int) -> LabelMap:
-        """The label map of that frame.
+        """Return the label map of that frame.
 
         Raises:
             InputError: the file is no label map, is empty, or has another size than the frames.
@@ -59,7 +59,7 @@ class MaskFolder(Mapping[int, LabelMap]):
         return _LabelsOf(self)
 
     def path(self, number: int) -> Path:
-        """Where the mask of that frame comes from."""
+        """Return where the mask of that frame comes from."""
         return self._paths[number]
 
 
@@ -80,7 +80,7 @@ class _LabelsOf(Mapping[int, NDArray[np.int32]]):
 
 
 def read_masks(path: Path | str, source: Source, *, frame: int = 0) -> MaskFolder:
-    """The masks that a user gives, by frame number.
+    """Return the masks that a user gives, by frame number.
 
     A file is the mask of `frame`. A folder holds one mask per frame if the name of any of its files or sub-folders is the name of a
     frame (see `read_mask_folder`); else it holds one mask per object, all of `frame`.
@@ -102,7 +102,7 @@ def read_masks(path: Path | str, source: Source, *, frame: int = 0) -> MaskFolde
 
 
 def read_mask_folder(folder: Path | str, source: Source) -> MaskFolder:
-    """The masks of a folder by frame number. All are read once, so that a bad one is known before any work is done.
+    """Return the masks of a folder by frame number. All are read once, so that a bad one is known before any work is done.
 
     Each file, or sub-folder with one image per object, is named like its frame: by the stem of the image for folders of images, by
     the number with five digits for videos ("00042.png"). Masks without any object are passed over with a note.
@@ -161,7 +161,7 @@ def _check_names(folder: Path, source: Source) -> None:
 
 
 def _like_objects(paths: Mapping[int, Path], lone: int) -> bool:
-    """Whether these might as well be masks of one object each, `lone` of them being of one object."""
+    """Tell whether these might as well be masks of one object each, `lone` of them being of one object."""
     return len(paths) > 1 and lone == len(paths) and all(path.stem == str(at) for at, path in enumerate(paths.values(), 1))
 
 

@@ -24,7 +24,7 @@ _FULL_RANGE = 2
 
 
 def start_timecode(path: Path) -> str | None:
-    """The time code of the first frame of a video file, or None if it has none."""
+    """Return the time code of the first frame of a video file, or None if it has none."""
     try:
         with av.open(f"file:{path}") as container:
             tagged: list[Any] = [container, *container.streams]
@@ -68,7 +68,7 @@ class Edges:
 
 
 def _gray(edges: Edges, labels: Labels, scores: Mapping[int, float], probability: Probability, i: int) -> NDArray[np.uint8]:
-    """The matte of an object, uint8 [H,W]; black where it is not tracked."""
+    """Return the matte of an object, uint8 [H,W]; black where it is not tracked."""
     if i not in scores and not (labels == i).any():
         return np.zeros(labels.shape, np.uint8)
     return np.asarray(np.rint(edges(probability(i)).clip(0, 1) * 255), np.uint8)

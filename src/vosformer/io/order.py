@@ -55,7 +55,7 @@ def in_order(paths: Sequence[Path], notes: Notes | None = None) -> list[Path]:
 
 
 def _decimal(stems: Sequence[str]) -> list[Decimal] | None:
-    """The values of names that hold one number each and are the same otherwise."""
+    """Return the values of names that hold one number each and are the same otherwise."""
     found = [_NUMBER.fullmatch(stem) for stem in stems]
     matches = [match for match in found if match is not None]
     if len(matches) < len(found) or len({(match["head"].casefold(), match["tail"].casefold()) for match in matches}) > 1:
@@ -67,7 +67,7 @@ def _decimal(stems: Sequence[str]) -> list[Decimal] | None:
 
 
 def _hexadecimal(stems: Sequence[str]) -> list[Decimal] | None:
-    """The values of names like 0a, 10, ff: hexadecimal, of one length, and not all decimal."""
+    """Return the values of names like 0a, 10, ff: hexadecimal, of one length, and not all decimal."""
     if not all(_HEX.fullmatch(stem) for stem in stems) or len({len(stem) for stem in stems}) != 1:
         return None
     starts = {stem[0] for stem in stems} <= set("0123456789") or len(stems) > 16

@@ -83,7 +83,7 @@ class PictureFile(Source):
 
     @property
     def count(self) -> int:
-        """Number of pictures."""
+        """Return number of pictures."""
         return len(self._numbers)
 
     def frames(self, start: int | None = None, stop: int | None = None, step: int = 1) -> Iterator[Frame]:
@@ -136,7 +136,7 @@ class _Pages:
         return _NoHandle() if self.slices else open_picture(self._path)
 
     def timeless(self, pages: Any) -> bool:
-        """Whether the format knows no times."""
+        """Tell whether the format knows no times."""
         return bool(self.slices) or pages.format == "TIFF"
 
     def sizes(self, pages: Any) -> dict[int, tuple[int, int]]:
@@ -155,7 +155,7 @@ class _Pages:
         return found
 
     def page(self, pages: Any, number: int) -> NDArray[np.generic]:
-        """The pixels of a page, see `read_pixels`."""
+        """Return the pixels of a page, see `read_pixels`."""
         if self.slices:
             try:
                 done, values = cv2.imreadmulti(str(self._path), start=number, count=1, flags=cv2.IMREAD_UNCHANGED)
@@ -181,7 +181,7 @@ class _NoHandle:
 
 
 def count_pictures(path: Path) -> int:
-    """Number of pictures in a file that are frames; 1 for kinds of which only the first counts; 0 if it is no picture."""
+    """Return number of pictures in a file that are frames; 1 for kinds of which only the first counts; 0 if it is no picture."""
     try:
         with open_picture(path) as image:
             return int(getattr(image, "n_frames", 1)) if image.format in _ANIMATED else 1
@@ -224,7 +224,7 @@ def series_format(path: Path) -> str | None:
 
 
 def opencv_pages(path: Path) -> int:
-    """Number of pages of a TIFF whose kind of pixels Pillow lacks; 0 for other files."""
+    """Return number of pages of a TIFF whose kind of pixels Pillow lacks; 0 for other files."""
     with path.open("rb") as file:
         if file.read(4) not in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
             return 0
@@ -235,7 +235,7 @@ def opencv_pages(path: Path) -> int:
 
 
 def _seconds(pages: Pillow.Image, number: int) -> float:
-    """How long a picture is shown; 0 where the file does not say."""
+    """Return how long a picture is shown; 0 where the file does not say."""
     try:
         pages.seek(number)
         pages.load()

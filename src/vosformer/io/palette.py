@@ -7,7 +7,9 @@ from numpy.typing import NDArray
 
 
 def _voc_palette() -> NDArray[np.uint8]:
-    """The bit formula of PASCAL VOC: the bits of an id go in turn to red, green and blue, the highest bits of each color first."""
+    """Return the bit formula of PASCAL VOC: the bits of an id go in turn to red, green and blue, the highest bits of each
+    color first.
+    """
     ids = np.arange(256)
     palette = np.zeros((256, 3), np.uint8)
     for bit in range(8):
@@ -38,7 +40,7 @@ def pack(rgb: NDArray[np.uint8]) -> NDArray[np.int32]:
 
 
 def painted_ids(rgb: NDArray[np.uint8]) -> tuple[NDArray[np.int32], int]:
-    """The ids of a label map that was saved as a color picture, and how many of its colors `DAVIS_PALETTE` lacks.
+    """Return the ids of a label map that was saved as a color picture, and how many of its colors `DAVIS_PALETTE` lacks.
 
     Args:
         rgb: uint8 [H,W,3].

@@ -77,14 +77,14 @@ class PartedVideo(Sink):
 
     @abstractmethod
     def _picture(self, frame: Frame, labels: Labels, scores: Mapping[int, float], probability: Probability) -> av.VideoFrame:
-        """What the video shows of a frame, as it waits in memory."""
+        """Return what the video shows of a frame, as it waits in memory."""
 
     @abstractmethod
     def _configure(self, stream: Any, picture: av.VideoFrame) -> None:
         """Choose how a new stream encodes. Every packet must come out in the order of frames."""
 
     def _encoded(self, picture: av.VideoFrame) -> av.VideoFrame:
-        """The picture in the format of the stream."""
+        """Return the picture in the format of the stream."""
         return picture
 
     def write(self, frame: Frame, labels: Labels, scores: Mapping[int, float], probability: Probability) -> None:
@@ -167,7 +167,7 @@ class PartedVideo(Sink):
 
 
 def encoder(*names: str) -> str:
-    """The first of these encoders that is there.
+    """Return the first of these encoders that is there.
 
     Raises:
         OutputError: none is.

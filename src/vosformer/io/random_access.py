@@ -35,7 +35,7 @@ class RandomAccess:
         self._lock = threading.Lock()
 
     def read(self, number: int) -> Frame:
-        """The frame of that number.
+        """Return the frame of that number.
 
         Raises:
             InputError: there is none.

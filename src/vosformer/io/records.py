@@ -56,7 +56,7 @@ class Lines:
                     file.truncate(size)
 
     def sorted(self) -> Iterator[dict[str, Any]]:
-        """All records by frame number; only one is in memory at a time, and 16 bytes for each."""
+        """Yield all records by frame number; only one is in memory at a time, and 16 bytes for each."""
         self.close()
         if not self.begun or not self._path.exists():
             return

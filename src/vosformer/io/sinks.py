@@ -69,17 +69,19 @@ class Sink(ABC):
         """
 
     def checkpoint(self) -> dict[str, Any]:
-        """A small value for JSON from which `restore` knows what was written so far."""
+        """Return a small value for JSON from which `restore` knows what was written so far."""
         return {}
 
     def restore(self, token: Mapping[str, Any] | None) -> None:  # noqa: B027 (files per frame are simply written again)
         """Go back to a checkpoint of this or a former process; None: to the beginning. Called before the first `write`."""
 
     def set_aside(self) -> None:  # noqa: B027 (single files are replaced as a whole)
-        """A new run begins: move what a former one left in the folder out of the way. Called before the first `write`."""
+        """Return a new run begins: move what a former one left in the folder out of the way. Called before the first
+        `write`.
+        """
 
     def present(self, frames: int) -> bool:
-        """Whether the results of a complete run of so many frames are still there."""
+        """Tell whether the results of a complete run of so many frames are still there."""
         return True
 
     def close(self, complete: bool = True) -> None:
@@ -154,7 +156,7 @@ class Sinks(Sink):
             sink.restore(None if token is None else token[sink.name])
 
     def present(self, frames: int) -> bool:
-        """Whether those of all are."""
+        """Tell whether those of all are."""
         return all(sink.present(frames) for sink in self._sinks)
 
     def close(self, complete: bool = True) -> None:
@@ -228,7 +230,7 @@ class LabelImages(Sink):
 
 
 def indexed_png(labels: NDArray[np.integer[Any]], palette: bytes = DAVIS_PALETTE.tobytes()) -> bytes:
-    """An indexed PNG file of ids 0 to 255 [H,W] with a palette of 768 bytes RGB (default: that of DAVIS)."""
+    """Return an indexed PNG file of ids 0 to 255 [H,W] with a palette of 768 bytes RGB (default: that of DAVIS)."""
     image = Pillow.fromarray(labels.astype(np.uint8))
     image.putpalette(palette)
     buffer = io.BytesIO()
@@ -301,7 +303,7 @@ class CutOuts(_PerObject):
 
 
 def png(pixels: NDArray[Any]) -> bytes:
-    """A PNG file of gray [H,W] (uint8, uint16) or BGRA [H,W,4] (uint8) pixels."""
+    """Return a PNG file of gray [H,W] (uint8, uint16) or BGRA [H,W,4] (uint8) pixels."""
     done, data = cv2.imencode(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, _PNG_LEVEL])
     if not done:
         raise OutputError(f"an image of shape {pixels.shape} cannot be written as PNG")

@@ -72,7 +72,9 @@ class ImageFiles(Source):
         return first
 
     def _ranges(self, readable: Sequence[Path]) -> dict[Any, Levels]:
-        """The range of every type of more than 8 bits, from pictures of all parts of the source; 8 bits stay as they are."""
+        """Return the range of every type of more than 8 bits, from pictures of all parts of the source; 8 bits stay as they
+        are.
+        """
         samples: dict[Any, list[NDArray[np.generic]]] = {}
         for path in readable[:: -(-len(readable) // SAMPLES)]:
             with suppress(InputError):
@@ -110,11 +112,11 @@ class ImageFiles(Source):
         return Frame(number, path.stem, image, time)
 
     def name_of(self, number: int) -> str:
-        """The stem of the file."""
+        """Return the stem of the file."""
         return self._paths[number].stem
 
     def find(self, name: str) -> int | None:
-        """The number of the file with that stem, or None."""
+        """Return the number of the file with that stem, or None."""
         return self._numbers.get(name)
 
     def fingerprint(self) -> str:

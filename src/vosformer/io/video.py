@@ -94,7 +94,7 @@ class VideoFile(Source):
             self.notes.add(f"{self.name} keeps the fields of its frames apart: {len(stamps)} frames in {index.packets} packets")
 
     def _first(self) -> Any:
-        """The first frame that can be shown, which becomes number 0."""
+        """Return the first frame that can be shown, which becomes number 0."""
         for number, frame in self._decode(0):
             if frame is None:
                 continue
@@ -111,7 +111,7 @@ class VideoFile(Source):
         raise InputError(f"{self._path}: none of its {self._index.packets} frames decodes")
 
     def _samples(self) -> Iterator[Any]:
-        """Some frames of the whole file, those that are cheap to reach."""
+        """Return some frames of the whole file, those that are cheap to reach."""
         if self._index.stamps is not None and len(self._index.keys) >= _FEW_KEYS:
             numbers = np.searchsorted(self._index.stamps, self._index.keys)
             for number in numbers[:: -(-len(numbers) // SAMPLES)]:
@@ -185,7 +185,7 @@ class VideoFile(Source):
         return float((int(stamps[number]) - int(stamps[0])) * self._index.unit)
 
     def _key_number(self, number: int) -> int:
-        """The last frame up to `number` where decoding can begin."""
+        """Return the last frame up to `number` where decoding can begin."""
         index = self._index
         if index.stamps is None:
             return 0
@@ -199,7 +199,7 @@ class VideoFile(Source):
                 return
 
     def _decode(self, first: int) -> Iterator[tuple[int, Any]]:
-        """(number, decoded frame or None) from `first` to the end, without gaps."""
+        """Yield (number, decoded frame or None) from `first` to the end, without gaps."""
         index = self._index
         if index.stamps is None:
             for number, frame in enumerate(self._decode_in_order()):
@@ -240,7 +240,7 @@ class VideoFile(Source):
             yield missing, None
 
     def _packets(self, container: Any, stream: Any, key: int) -> Iterator[Any]:
-        """The packets from that key frame on; containers that seek badly are read from further ahead."""
+        """Yield the packets from that key frame on; containers that seek badly are read from further ahead."""
         if key > 0:
             wanted, back = int(self._index.keys[key]), 0
             while key - back > 0:
@@ -262,7 +262,7 @@ class VideoFile(Source):
             yield None if frame is None or frame.is_corrupt else frame
 
     def _decode_file(self) -> Iterator[Any]:
-        """All frames from the begin; None where a packet does not decode."""
+        """Yield all frames from the begin; None where a packet does not decode."""
         with self._open() as (container, stream):
             yield from _decoded(container.demux(stream), gaps=not self._index.fields)
 
@@ -277,7 +277,7 @@ class VideoFile(Source):
 
 
 def _decoded(packets: Iterator[Any], gaps: bool = False) -> Iterator[Any]:
-    """The frames of packets; packets that do not decode are passed over, or give None if `gaps`."""
+    """Yield the frames of packets; packets that do not decode are passed over, or give None if `gaps`."""
     while True:
         try:
             packet = next(packets, None)

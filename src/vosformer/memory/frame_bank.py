@@ -97,7 +97,7 @@ class LayerBank:
             self._storage = {name: tensor[:, :wanted].clone() for name, tensor in self._storage.items()}
 
     def clone(self) -> LayerBank:
-        """A copy that shares nothing writable."""
+        """Return a copy that shares nothing writable."""
         twin = LayerBank(self._capacity)
         twin._lengths = list(self._lengths)
         twin._storage = {name: tensor.clone() for name, tensor in self._storage.items()}

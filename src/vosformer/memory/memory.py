@@ -44,7 +44,7 @@ class Memory:
         return self._last[layer] if layer < len(self._last) else {}
 
     def references(self, layer: int) -> list[dict[str, Tensor]]:
-        """The bank, and the last frame unless it is in the bank: all that is remembered, nothing twice."""
+        """Return the bank, and the last frame unless it is in the bank: all that is remembered, nothing twice."""
         found = [self.bank(layer)]
         if self.last_frame is not None and self.last_frame not in self.frames:
             found.append(self.last(layer))
@@ -85,7 +85,9 @@ class Memory:
             self.token = entry.token
 
     def ranks(self, layer: int) -> bool:
-        """Whether the next `add` will have to choose among the tokens of a layer, by the attention that they receive until then."""
+        """Tell whether the next `add` will have to choose among the tokens of a layer, by the attention that they receive
+        until then.
+        """
         room, last = self._room(layer), self.last_frame
         if room is None or last is None:
             return False
@@ -135,7 +137,7 @@ class Memory:
                 bank.limit(capacity)
 
     def clone(self) -> Memory:
-        """A copy that can go its own way; tensors that are never written in place are shared."""
+        """Return a copy that can go its own way; tensors that are never written in place are shared."""
         twin = Memory(self.policy)
         twin.frames = list(self.frames)
         twin.last_frame = self.last_frame
@@ -148,12 +150,12 @@ class Memory:
         return twin
 
     def to(self, device: torch.device) -> Memory:
-        """A copy on a device that can go its own way."""
+        """Return a copy on a device that can go its own way."""
         tensors, about = self.export()
         return Memory.restore(self.policy, {name: tensor.to(device) for name, tensor in tensors.items()}, about)
 
     def export(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """All that is remembered as named tensors and plain values, for `restore`."""
+        """Return all that is remembered as named tensors and plain values, for `restore`."""
         tensors: dict[str, Tensor] = {} if self.token is None else {"token": self.token}
         for level, layers in (("bank", [bank.view() for bank in self._banks]), ("last", self._last)):
             for number, layer in enumerate(layers):
@@ -173,7 +175,7 @@ class Memory:
 
     @staticmethod
     def restore(policy: Policy, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> Memory:
-        """The memory that `export` described, under a policy."""
+        """Return the memory that `export` described, under a policy."""
 
         def layers(level: str, count: int) -> list[dict[str, Tensor]]:
             found: list[dict[str, Tensor]] = [{} for _ in range(count)]
@@ -213,7 +215,7 @@ class Memory:
         return isinstance(self.policy, DynamicTokens) and self.policy.capacity is not None
 
     def _room(self, layer: int) -> Room | None:
-        """How much a layer may remember where that is counted in tokens (c_l = r_l N Cap); else None."""
+        """Return how much a layer may remember where that is counted in tokens (c_l = r_l N Cap); else None."""
         policy = self.policy
         if not isinstance(policy, DynamicTokens) or policy.capacity is None or not self._quota:
             return None

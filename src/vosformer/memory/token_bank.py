@@ -107,7 +107,7 @@ class TokenBank:
         self._storage = {name: tensor[slots] for name, tensor in self._storage.items()}
 
     def clone(self) -> TokenBank:
-        """A copy that shares nothing writable."""
+        """Return a copy that shares nothing writable."""
         twin = TokenBank()
         twin._lengths = list(self._lengths)
         twin._storage = {name: tensor if tensor.requires_grad else tensor.clone() for name, tensor in self._storage.items()}
@@ -115,7 +115,7 @@ class TokenBank:
 
     @staticmethod
     def restore(lengths: Sequence[int], layer: Layer) -> TokenBank:
-        """The bank that had these `lengths` and this `view`."""
+        """Return the bank that had these `lengths` and this `view`."""
         bank = TokenBank()
         bank._lengths = list(lengths)
         bank._storage = {name: tensor.clone() for name, tensor in layer.items()}
@@ -146,7 +146,7 @@ class TokenBank:
 
 
 def _best(layer: Layer, count: int, scores: Tensor | None) -> dict[str, Tensor]:
-    """The `count` tokens with the highest scores [S,n], in their order; without scores the last ones."""
+    """Return the `count` tokens with the highest scores [S,n], in their order; without scores the last ones."""
     length = next(iter(layer.values())).shape[1]
     if length <= count:
         return dict(layer)

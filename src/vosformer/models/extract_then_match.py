@@ -84,7 +84,7 @@ class _ValueEncoder(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, frame: Tensor, f16: Tensor) -> Tensor:
-        """A frame with masks [S,5,H,W] and its features [S,C,h,w] -> values [S,C_v,h,w]."""
+        """Return a frame with masks [S,5,H,W] and its features [S,C,h,w] -> values [S,C_v,h,w]."""
         x = F.relu(self.bn1(self.conv1(frame)))
         x = self.layer3(self.layer2(self.layer1(F.max_pool2d(x, 3, 2, padding=1))))
         out: Tensor = self.fuse(torch.cat([x, f16], 1))
@@ -121,7 +121,7 @@ class ExtractThenMatch(VOSModel):
         self.decoder = STMDecoder(2 * c.value, c.size.widths[1], c.size.widths[0], c.value, c.decoder)
 
     def encode(self, image: Tensor) -> Features:
-        """The frame's features and keys: they know no object."""
+        """Return the frame's features and keys: they know no object."""
         maps = self.stem(image, "patch_embed1_query")
         grid = Grid(maps.f16.shape[2], maps.f16.shape[3])
         x = self.stem.tokens(maps.f16) + resize_positions(self.positions[:, 1:], grid)

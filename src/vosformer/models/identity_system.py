@@ -38,7 +38,7 @@ class IdentityCarry(NamedTuple):
 
 
 def build_encoder(name: EncoderName, freeze_at: int) -> nn.Module:
-    """An encoder with fresh weights.
+    """Return an encoder with fresh weights.
 
     Args:
         name: which one.
@@ -69,7 +69,7 @@ def build_encoder(name: EncoderName, freeze_at: int) -> nn.Module:
 
 
 def check_sizes(window: int, kernel: int, heads: int, split: int, **counts: int) -> None:
-    """Whether the numbers of a configuration fit together.
+    """Tell whether the numbers of a configuration fit together.
 
     Args:
         window: side of the local window.
@@ -166,7 +166,8 @@ class IdentitySystem(VOSModel):
         return Reading(self.decode(features, carry), carry)
 
     def write(self, features: Features, masks: ObjectMasks, reading: Reading | None, memory: MemoryView | None = None) -> Entry:
-        """What the frame leaves behind: keys and values of each layer, the values (AOST: also the keys) told by the ID embedding.
+        """Return what the frame leaves behind: keys and values of each layer, the values (AOST: also the keys) told by the
+        ID embedding.
 
         A frame with given masks ignores the memory and attends only to itself, so that deeper layers have seen the masks; all layers
         are run. Otherwise the layers that were read are written, from what `reading` kept.
@@ -192,7 +193,7 @@ class IdentitySystem(VOSModel):
         return Entry(layers, tuple(self._shift(memory.last(i)) for i in range(len(layers))))
 
     def reference(self, features: Features, masks: ObjectMasks) -> tuple[Entry, list[Reading]]:
-        """The reference pass with its own decoding: what `write` does with given masks, and the logits that come of it.
+        """Return the reference pass with its own decoding: what `write` does with given masks, and the logits that come of it.
 
         The official training puts an auxiliary loss on these logits. AOST has a reading for each of its depths, as `read_depths` has.
         """
@@ -200,7 +201,7 @@ class IdentitySystem(VOSModel):
         return entry, [Reading(self.decode(features, each), each) for each in self._supervised(carry)]
 
     def embed(self, masks: ObjectMasks) -> Tensor:
-        """The ID embedding E [S,N,C] (AOT Eq. 2), normalized where the system does so."""
+        """Return the ID embedding E [S,N,C] (AOT Eq. 2), normalized where the system does so."""
         identity: Tensor = self.patch_wise_id_bank(masks)
         if self.id_norm is not None:
             identity = self.id_norm(identity)
@@ -241,7 +242,7 @@ class IdentitySystem(VOSModel):
         return Entry(tuple(layers)), carry
 
     def _last_frames(self, last: Layer) -> tuple[Layer, ...]:
-        """The last frame, then the ones before that `_shift` has kept with it."""
+        """Return the last frame, then the ones before that `_shift` has kept with it."""
         frames = [{"k": last["k"], "v": last["v"]}]
         for age in range(1, self.local_frames):
             if f"k{age}" in last:
@@ -249,7 +250,7 @@ class IdentitySystem(VOSModel):
         return tuple(frames)
 
     def _shift(self, last: Layer) -> Layer:
-        """What was the last frame becomes the one before; a frame with given masks begins anew."""
+        """Return what was the last frame becomes the one before; a frame with given masks begins anew."""
         frames = self._last_frames(last)[: self.local_frames - 1]
         return {f"{name}{age}": frame[name] for age, frame in enumerate(frames, 1) for name in ("k", "v")}
 

@@ -157,7 +157,9 @@ class JointFormer(VOSModel):
     # ---------------------------------------------------------------- the current frame
 
     def encode(self, image: Tensor) -> Features:
-        """The current frame up to the projections of the first joint block, and the decoder's skip features: they know no object."""
+        """Return the current frame up to the projections of the first joint block, and the decoder's skip features: they
+        know no object.
+        """
         grid = _grid(image)
         x, skips = self._enter(image, "query")
         x = x + self._place(grid)
@@ -170,7 +172,7 @@ class JointFormer(VOSModel):
         return Features(image, (*extra, *(to_map(y, grid) for y in (x, *self._block(first).project(x)))))
 
     def _enter(self, image: Tensor, kind: Literal["query", "memory"]) -> tuple[Tensor, Skips | None]:
-        """The stem: tokens [B,N,C] without positions, and the current frame's skip features if they come from here."""
+        """Return the stem: tokens [B,N,C] without positions, and the current frame's skip features if they come from here."""
         name = f"patch_embed1_{kind}"
         if not isinstance(self.stem, ConvStem):
             return self.stem[name](image), None
@@ -231,7 +233,7 @@ class JointFormer(VOSModel):
     def match(
         self, features: Features, past: Sequence[Sequence[Layer]], topk: int | None, topk_blocks: TopkBlocks | None = None
     ) -> tuple[Tensor, list[Tensor]]:
-        """The current tokens through all blocks (Eq. 2).
+        """Return the current tokens through all blocks (Eq. 2).
 
         Args:
             features: of the current frame.
@@ -262,7 +264,7 @@ class JointFormer(VOSModel):
         return x, found
 
     def _attend(self, current: Projected, past: Sequence[Layer], topk: int | None) -> Tensor:
-        """The current frame attends to the past and to itself, its past filtered where the filter applies."""
+        """Return the current frame attends to the past and to itself, its past filtered where the filter applies."""
         heads = self.config.size.heads
         if past and topk:
             remembered = _joined(past, "k"), _joined(past, "v")
@@ -282,7 +284,7 @@ class JointFormer(VOSModel):
     # ---------------------------------------------------------------- the compressed memory
 
     def enhance(self, x: Tensor, token: Tensor, grid: Grid) -> Tensor:
-        """Current tokens [S,N,C] enhanced by the compressed memory [S,1,C] (Eq. 4) -> [S,N,C]."""
+        """Return current tokens [S,N,C] enhanced by the compressed memory [S,1,C] (Eq. 4) -> [S,N,C]."""
         embed = cast(nn.Linear, self.enhance_embed)
         x = embed(x) + self._place(grid)
         token = embed(token) + self.positions[:, :1]
@@ -292,7 +294,7 @@ class JointFormer(VOSModel):
         return out
 
     def update(self, token: Tensor, tokens: Tensor, grid: Grid) -> Tensor:
-        """The compressed memory [S,1,C] after it met the decoder tokens [S,N,C] (Eq. 3, below)."""
+        """Return the compressed memory [S,1,C] after it met the decoder tokens [S,N,C] (Eq. 3, below)."""
         embed = cast(nn.Linear, self.update_embed)
         out: Tensor = self.norm(
             absorb(self.update_blocks, embed(token) + self.positions[:, :1], embed(tokens) + self._place(grid))
@@ -304,7 +306,8 @@ class JointFormer(VOSModel):
     def write(
         self, features: Features, masks: ObjectMasks, reading: Reading | None, memory: MemoryView | None, update: bool = True
     ) -> Entry:
-        """The frame with its masks through the shared backbone; on the way the compressed memory meets its tokens (Eq. 3, above).
+        """Return the frame with its masks through the shared backbone; on the way the compressed memory meets its tokens
+        (Eq. 3, above).
 
         Args:
             features: of the frame.
@@ -334,7 +337,7 @@ class JointFormer(VOSModel):
         return Entry(tuple(store.layers), token=None if token is None else torch.cat([own for own in moved if own is not None]))
 
     def _embed(self, image: Tensor, masks: Tensor) -> Tensor:
-        """Reference tokens H_z^0 [S,N,C] of a frame [B,3,H,W] with masks [S,1 or 2,H,W] (Eq. 1)."""
+        """Return reference tokens H_z^0 [S,N,C] of a frame [B,3,H,W] with masks [S,1 or 2,H,W] (Eq. 1)."""
         x, _ = self._enter(torch.cat([per_slot(image, len(masks)), masks.to(image.dtype)], 1), "memory")
         return x + self._place(_grid(image))
 
@@ -381,7 +384,7 @@ class JointFormer(VOSModel):
         return (round(depth / 3) - 1, round(2 * depth / 3) - 1) if self.config.features == "middle" else ()
 
     def _filtered(self, blocks: TopkBlocks) -> range:
-        """The blocks with top-k filter."""
+        """Return the blocks with top-k filter."""
         depth = self.config.depth
         if blocks == "first-half":
             return range(depth // 2)
@@ -432,7 +435,7 @@ class _References:
 
 
 def joint_blocks(joint: str | tuple[int, ...], depth: int) -> tuple[int, ...]:
-    """The indices of the joint blocks, ascending.
+    """Return the indices of the joint blocks, ascending.
 
     Raises:
         InputError: there is no such choice.
@@ -490,7 +493,7 @@ def _check(config: JointFormerConfig) -> None:
 
 
 def _small(config: JointFormerConfig) -> dict[str, Any]:
-    """What makes that variant tiny: the size of `TINY`, and as many of its other traits as the variant has."""
+    """Return what makes that variant tiny: the size of `TINY`, and as many of its other traits as the variant has."""
     size = VIT_TINY if isinstance(config.size, ViTSize) else TINY.size
     kept = {"features": config.features, "topk_blocks": config.topk_blocks, "gru": min(config.gru, 16)}
     return {**vars(TINY), **kept, "size": size, "updates": min(config.updates, TINY.updates)}

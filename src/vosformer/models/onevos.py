@@ -168,7 +168,7 @@ class OneVOS(VOSModel):
         return Features(image, (*maps, *self.blocks[0].project(maps[3])))
 
     def read(self, features: Features, memory: MemoryView, probe: Probe | None = None) -> Reading:
-        """What the memory says about the frame (Eq. 6, second line, in every layer; then mask decoding).
+        """Return what the memory says about the frame (Eq. 6, second line, in every layer; then mask decoding).
 
         Args:
             features: of B samples.
@@ -185,7 +185,7 @@ class OneVOS(VOSModel):
         return Reading(self.decoder(to_map(x, _grid(features)), features.pyramid), carry)
 
     def write(self, features: Features, masks: ObjectMasks, reading: Reading | None, memory: MemoryView | None = None) -> Entry:
-        """What the frame leaves behind as the next frame's reference (Eq. 6, first line, in every layer).
+        """Return what the frame leaves behind as the next frame's reference (Eq. 6, first line, in every layer).
 
         Args:
             features: of B samples.
@@ -207,7 +207,7 @@ class OneVOS(VOSModel):
         return Entry(layers, recent, None, carry.previous, carry.received, self._quota(tokens.shape[1]))
 
     def prepare_given(self, labels: Tensor) -> Tensor:
-        """What the session does to the labels of a first frame, integers [H,W] at network size: see `dilate_small`."""
+        """Return what the session does to the labels of a first frame, integers [H,W] at network size: see `dilate_small`."""
         return dilate_small(labels)
 
     def training_report(self) -> dict[str, float]:
@@ -216,7 +216,7 @@ class OneVOS(VOSModel):
         return {f"selected_{i}": float(one.ratio) for i, one in enumerate(selectors) if one is not None}
 
     def entry_loss(self, entry: Entry) -> Tensor | None:
-        """What training adds to its loss for each written frame: that of DTS-Lr (`rate`), else nothing."""
+        """Return what training adds to its loss for each written frame: that of DTS-Lr (`rate`), else nothing."""
         gates = [layer["gate"] for layer in entry.previous or entry.layers if "gate" in layer]
         if self.config.rate is None or not gates:
             return None
@@ -225,7 +225,7 @@ class OneVOS(VOSModel):
     def _refer(
         self, features: Features, mask: Tensor, memory: MemoryView | None
     ) -> tuple[tuple[Layer, ...], tuple[Layer, ...]]:
-        """The reference stream: tokens attend among themselves only."""
+        """Return the reference stream: tokens attend among themselves only."""
         x = per_slot(features.pyramid[3], mask.shape[0])
         layers: list[Layer] = []
         recent: list[Layer] = []
@@ -254,7 +254,7 @@ class OneVOS(VOSModel):
         return tuple(layers), tuple(recent)
 
     def _propagate(self, features: Features, memory: MemoryView, probe: Probe | None) -> tuple[Tensor, OneVOSCarry]:
-        """The current stream through all blocks."""
+        """Return the current stream through all blocks."""
         start = memory.last(0)
         if not start:
             raise InputError("nothing is remembered yet: the first frame must be written with given masks")
@@ -308,7 +308,7 @@ class OneVOS(VOSModel):
         return own, (block.finish(x, attend(q, keys, values, block.heads)), mask)
 
     def _chosen(self, layer: dict[str, Tensor], gate: Tensor, ragged: bool) -> dict[str, Tensor]:
-        """The selected tokens of a layer; in training all, with their gates."""
+        """Return the selected tokens of a layer; in training all, with their gates."""
         return {**layer, "gate": gate} if self.training else take(layer, gate, ragged)
 
     def _carry(self, features: Features, reading: Reading | None, memory: MemoryView | None) -> OneVOSCarry:
@@ -343,13 +343,15 @@ def _grid(features: Features) -> Grid:
 
 
 def _first(features: Features, slots: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries, keys and values [S,N,C] of the first block."""
+    """Return queries, keys and values [S,N,C] of the first block."""
     q, k, v = (per_slot(each, slots) for each in features.pyramid[4:])
     return q, k, v
 
 
 def _ragged(tokens: Tensor, known: Layer) -> bool:
-    """Whether slots may select different numbers of tokens; what was kept for several slots once stays so when one is left."""
+    """Tell whether slots may select different numbers of tokens; what was kept for several slots once stays so when one is
+    left.
+    """
     return tokens.shape[0] > 1 or "gate" in known
 
 

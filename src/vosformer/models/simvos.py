@@ -76,7 +76,8 @@ class TokenRefinement(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def assignment(self, x: Tensor, mask: Tensor, grid: Grid, suppress: bool) -> Tensor:
-        """The matrix of Eq. 4 from tokens [S,N,C] and the mask phi(M) [S,N,1]: [S,N,K], each column a softmax over places.
+        """Return the matrix of Eq. 4 from tokens [S,N,C] and the mask phi(M) [S,N,1]: [S,N,K], each column a softmax over
+        places.
 
         With `suppress`, places where the mask is exactly 0 have no part; if that is everywhere, all weights are 0.
         """
@@ -132,14 +133,14 @@ class SimVOS(VOSModel):
             initialize(part)
 
     def encode(self, image: Tensor) -> Features:
-        """The current frame's tokens through the within-frame blocks: they know no object."""
+        """Return the current frame's tokens through the within-frame blocks: they know no object."""
         grid = _grid(image)
         embedded = self.patch_embed(image) + resize_positions(self.positions[:, 1:], grid)
         maps = [embedded, *self._projected(self._within(embedded)).values()]
         return Features(image, tuple(to_map(x, grid) for x in maps))
 
     def _within(self, x: Tensor) -> Tensor:
-        """The first L blocks: every frame attends to itself only."""
+        """Return the first L blocks: every frame attends to itself only."""
         for block in self.blocks[: self.config.within]:
             x = block(x)
         return x
@@ -204,7 +205,7 @@ class SimVOS(VOSModel):
 
 
 def token_masks(masks: ObjectMasks, grid: Grid, samples: int) -> tuple[Tensor, Tensor]:
-    """The masks phi(M) and phi(1 - M) that prototypes are made with, [S,N,1] float32 each.
+    """Return the masks phi(M) and phi(1 - M) that prototypes are made with, [S,N,1] float32 each.
 
     A place belongs to the object that is most probable there after resampling; the foreground mask is the probability p of the own
     object where that is so, the background mask 1 - p everywhere else. As in the released code the background only takes part in
@@ -241,7 +242,7 @@ def _check(config: SimVOSConfig) -> None:
 
 
 def _small(config: SimVOSConfig) -> dict[str, Any]:
-    """What makes that variant tiny: the size of `TINY`, and as many of its other traits as the variant has."""
+    """Return what makes that variant tiny: the size of `TINY`, and as many of its other traits as the variant has."""
     prototypes = TINY.prototypes if config.prototypes is not None else None
     return {**vars(TINY), "within": min(config.within, TINY.within), "prototypes": prototypes}
 

@@ -109,12 +109,12 @@ class _Band:
 
 
 def _starts(length: int, step: int) -> list[int]:
-    """Where tiles begin; the last one ends at the edge, and may overlap its neighbor."""
+    """Return where tiles begin; the last one ends at the edge, and may overlap its neighbor."""
     return [min(start, length - step) for start in range(0, length, step)]
 
 
 def _product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
-    """``a @ b' + bias`` for each head: [heads,n,d], [heads,m,d], [heads,m] -> [heads,n,m]."""
+    """Compute ``a @ b' + bias`` for each head: [heads,n,d], [heads,m,d], [heads,m] -> [heads,n,m]."""
     if a.shape[0] == 1:
         return onednn.product(a[0], b[0], None if bias is None else bias[0])[None]
     return torch.bmm(a, b.transpose(1, 2)) if bias is None else torch.baddbmm(bias[:, None], a, b.transpose(1, 2))

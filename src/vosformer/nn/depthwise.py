@@ -96,7 +96,7 @@ def _lattices(x: Tensor, step: int) -> Tensor:
 
 
 def _five(gradient: Tensor, x: Tensor, weight: Tensor, padding: int) -> Tensor:
-    """The 5x5 gradient as four 3x3 ones that share a row and a column."""
+    """Return the 5x5 gradient as four 3x3 ones that share a row and a column."""
     wide = F.pad(x, (padding,) * 4)
     height, width = gradient.shape[-2:]
     whole = torch.empty_like(weight)

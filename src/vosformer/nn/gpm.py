@@ -122,7 +122,7 @@ class SelfPropagation(GatedPropagation):
             self.linear_U2 = TokenLinear(channels, expansion)
 
     def among(self, normed: Stream, grid: Grid) -> Tensor:
-        """The normed streams [S,N,C] -> [S,N,streams*C]."""
+        """Return the normed streams [S,N,C] -> [S,N,streams*C]."""
         q = self.linear_QK(torch.cat(normed, 2) if self.maps == "both" else normed[0])
         v, gates = self.linear_V1(normed[0], "silu"), [self.linear_U1(normed[0], "silu")]
         if self.streams == 2:
@@ -285,6 +285,6 @@ class GPMStack(Stack):
         self.decoder_norms = nn.ModuleList([StreamNorm(streams, channels)])
 
     def normalize(self, streams: Sequence[Stream], grid: Grid) -> tuple[Tensor, ...]:
-        """The streams of each layer side by side; the last one normalized."""
+        """Return the streams of each layer side by side; the last one normalized."""
         outputs = [torch.cat(stream, 2) for stream in streams]
         return (*outputs[:-1], self.decoder_norms[0](outputs[-1], grid))

@@ -32,7 +32,9 @@ class HybridAttention(Attention):
         self.linear_ID_KV = TokenLinear(width, heads + width) if form == "gated" else None
 
     def identify(self, v: Tensor, mask: Tensor) -> tuple[Tensor, Tensor | None]:
-        """What the mask embedding [S,N,C] makes of values [S,N,C], and the factors [S,N,heads] of the keys, if it changes them."""
+        """Return what the mask embedding [S,N,C] makes of values [S,N,C], and the factors [S,N,heads] of the keys, if it
+        changes them.
+        """
         if self.form == "none":
             return v, None
         if self.linear_ID_KV is None:
@@ -42,7 +44,7 @@ class HybridAttention(Attention):
 
 
 def marked_keys(layer: Layer) -> Tensor:
-    """The keys [S,M,C] of a layer with their factors `mark` [S,M,heads], if it has any."""
+    """Return the keys [S,M,C] of a layer with their factors `mark` [S,M,heads], if it has any."""
     k, mark = layer["k"], layer.get("mark")
     if mark is None:
         return k

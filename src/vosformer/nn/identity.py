@@ -13,7 +13,7 @@ from vosformer.protocol import ObjectMasks
 
 
 def one_hot(masks: ObjectMasks) -> Tensor:
-    """The masks of a slot's objects, background first.
+    """Return the masks of a slot's objects, background first.
 
     Objects of other slots count as background. Pixels that are to be ignored belong to nothing at all.
 

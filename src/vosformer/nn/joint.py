@@ -20,7 +20,7 @@ def absorb(
     keep: Collection[int] = (),
     take: Callable[[Layer], None] | None = None,
 ) -> Tensor | None:
-    """A token that gathers what the tokens of a frame say, block by block (JointFormer Eq. 3).
+    """Return a token that gathers what the tokens of a frame say, block by block (JointFormer Eq. 3).
 
     The frame's tokens attend to each other, the token to itself and to them. What nobody asks for is not computed: the frame's output
     of the last block, and without a token everything after the last block of `keep`.
@@ -56,7 +56,7 @@ def absorb(
 
 
 def gated(block: ViTBlock, x: Tensor, token: Tensor) -> Tensor:
-    """A block in which tokens attend to a single one, with a sigmoid in place of the softmax (JointFormer Eq. 4).
+    """Return a block in which tokens attend to a single one, with a sigmoid in place of the softmax (JointFormer Eq. 4).
 
     Per head the score is ``q k'`` with one k for all places, and the output is v times the sigmoid of it. So the projections of
     queries and of the output are folded into that k and that v: [heads,C] matrices in place of [C,C] ones.

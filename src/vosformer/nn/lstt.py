@@ -193,7 +193,7 @@ class ScalableLSTTBlock(LSTTBlock):
         return self.mark(state, identity, self.linear_ID_KV)
 
     def mark(self, state: StackState, identity: Tensor, weights: nn.Module | None) -> Layer:
-        """The same with the weights of a layer (`linear_ID_KV`) that uses this block."""
+        """Return the same with the weights of a layer (`linear_ID_KV`) that uses this block."""
         k, v = state["k"], state["v"]
         if weights is None:
             return {"k": k, "v": v + identity}
@@ -253,7 +253,7 @@ class LSTT(Stack):
             self.decoder_norms = nn.ModuleList([nn.LayerNorm(channels) for _ in range(depth)])
 
     def block(self, index: int) -> Block:
-        """The block of layer `index`."""
+        """Return the block of layer `index`."""
         if self.identity_layers is None:
             return super().block(index)
         return _Layer(cast(ScalableLSTTBlock, self.layer), self.identity_layers[index])

@@ -40,7 +40,7 @@ def reference_kernels() -> Iterator[None]:
 
 
 def serves(x: Tensor) -> bool:
-    """Whether the fast kernels for inference on a CPU can take `x`."""
+    """Tell whether the fast kernels for inference on a CPU can take `x`."""
     return (
         x.device.type == "cpu"
         and x.dtype in (torch.float32, torch.bfloat16)
@@ -85,7 +85,7 @@ def convolution(
 
 
 def activate(x: Tensor, activation: Activation) -> Tensor:
-    """The activation alone; `x` may be overwritten."""
+    """Return the activation alone; `x` may be overwritten."""
     if activation == "relu":
         return F.relu(x, inplace=True)
     if activation == "relu6":

@@ -18,12 +18,12 @@ class Part(NamedTuple):
     samples: slice
 
     def of(self, layers: Sequence[Layer]) -> list[Layer]:
-        """The same layers, of these slots only."""
+        """Return the same layers, of these slots only."""
         return [{name: tensor[self.slots] for name, tensor in layer.items()} for layer in layers]
 
 
 def in_parts(slots: int, like: Tensor) -> list[Part]:
-    """All slots at once; on a CPU without gradients one by one.
+    """Return all slots at once; on a CPU without gradients one by one.
 
     A frame of one object has work enough for a CPU, and activations then take no more memory for ten objects than for one.
 
@@ -54,7 +54,9 @@ class Gatherer:
         self._count = count
 
     def taker(self, part: Part) -> Callable[[Layer], None]:
-        """What is to be called with the layers of this part, tensors [s,N,C] that are alike in all layers and parts, one by one."""
+        """Return what is to be called with the layers of this part, tensors [s,N,C] that are alike in all layers and parts,
+        one by one.
+        """
         places = iter(range(self._count))
 
         def take(layer: Layer) -> None:

@@ -13,7 +13,7 @@ from vosformer.nn.maps import Grid
 
 @lru_cache(maxsize=16)
 def sine_positions(grid: Grid, channels: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """The fixed 2-D sine embedding of DETR, as AOT uses it: half of the channels tell the row, half the column.
+    """Return the fixed 2-D sine embedding of DETR, as AOT uses it: half of the channels tell the row, half the column.
 
     A coordinate i of n is ``i / (n - 1 + 1e-6) * 2 pi``; even channels hold the sine, odd ones the cosine, temperature 10000.
 

@@ -40,11 +40,11 @@ class Block(nn.Module, ABC):
 
     @abstractmethod
     def prepare(self, stream: Stream, grid: Grid) -> tuple[Stream, StackState]:
-        """What does not need the past. Returns the stream so far, and the state."""
+        """Return what does not need the past. Returns the stream so far, and the state."""
 
     @abstractmethod
     def remember(self, state: StackState, identity: Tensor) -> Layer:
-        """What the memory keeps of a frame: "k" and "v" [S,N,C], from its state and its ID embedding E [S,N,C]."""
+        """Return what the memory keeps of a frame: "k" and "v" [S,N,C], from its state and its ID embedding E [S,N,C]."""
 
     @abstractmethod
     def propagate(self, stream: Stream, state: StackState, past: Past, grid: Grid) -> Stream:
@@ -70,7 +70,7 @@ class Stack(nn.Module, ABC):
             self.layers = nn.ModuleList(blocks)
 
     def block(self, index: int) -> Block:
-        """The block of layer `index`."""
+        """Return the block of layer `index`."""
         return self.layer if self.shared else cast(Block, self.layers[index])
 
     def forward(
@@ -108,7 +108,7 @@ class Stack(nn.Module, ABC):
 
     @abstractmethod
     def normalize(self, streams: Sequence[Stream], grid: Grid) -> tuple[Tensor, ...]:
-        """The outputs [S,N,C] of the layers as the decoder wants them."""
+        """Return the outputs [S,N,C] of the layers as the decoder wants them."""
 
 
 def initialize(module: nn.Module) -> None:

@@ -94,7 +94,7 @@ class _Decoder(nn.Module):
         return Skips(self.up_16_8.skip_conv(f8), self.up_8_4.skip_conv(f4))
 
     def enlarge(self, g16: Tensor, skips: Skips) -> Decoded:
-        """The way up from stride 16."""
+        """Return the way up from stride 16."""
         g8 = self.up_16_8(skips.at8, g16)
         g4 = self.up_8_4(skips.at4, g8)
         return Decoded(self.pred(F.relu(g4)), g16, g8, g4)
@@ -218,7 +218,7 @@ class CBAMDecoder(_Decoder):
         return self.enlarge(self.fuser_16(f16), skips)
 
     def tokens(self, decoded: Decoded) -> Tensor:
-        """Decoder tokens H_D [S,N,C] at stride 16: features of the three scales and the logits."""
+        """Return decoder tokens H_D [S,N,C] at stride 16: features of the three scales and the logits."""
         assert self.fuser_all is not None
         fused: Tensor = self.fuser_all(decoded)
         return fused
@@ -241,7 +241,7 @@ class DeconvPyramid(nn.Module):
         self.up2 = nn.ConvTranspose2d(width, at4, 2, 2)
 
     def forward(self, for8: Tensor, for4: Tensor) -> tuple[Tensor, Tensor]:
-        """The maps [S,C,h,w] that strides 8 and 4 are made of -> [S,at8,2h,2w] and [S,at4,4h,4w]."""
+        """Return the maps [S,C,h,w] that strides 8 and 4 are made of -> [S,at8,2h,2w] and [S,at4,4h,4w]."""
         middle = self.up4(for4)
         grid = Grid(middle.shape[2], middle.shape[3])
         return self.up8(for8), self.up2(to_map(F.gelu(self.norm(to_tokens(middle))), grid))

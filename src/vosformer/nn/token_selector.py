@@ -48,7 +48,7 @@ class TokenSelector(nn.Module):
             self.score.bias.copy_(torch.tensor([0.0, _KEEP_BIAS]))
 
     def encode(self, tokens: Tensor) -> Tensor:
-        """The z of Eq. 7, MLP(Norm(e)): [S,N,C] -> [S,N,C/4]."""
+        """Return the z of Eq. 7, MLP(Norm(e)): [S,N,C] -> [S,N,C/4]."""
         z: Tensor = F.gelu(self.local(self.norm(tokens)))
         return z
 
@@ -137,7 +137,7 @@ def attend_gated(q: Tensor, k: Sequence[Tensor], v: Sequence[Tensor], gate: Tens
 
 
 def received_attention(q: Tensor, k: Tensor, heads: int, gate: Tensor | None = None, chunk: int = 256) -> Tensor:
-    """How much attention each key receives: the softmax weights, averaged over queries and heads.
+    """Return how much attention each key receives: the softmax weights, averaged over queries and heads.
 
     Args:
         q: [S,N,C].
@@ -160,7 +160,8 @@ def received_attention(q: Tensor, k: Tensor, heads: int, gate: Tensor | None = N
 
 
 def rate_loss(gates: Sequence[Tensor], rate: float = 0.5) -> Tensor:
-    """The loss of DTS-Lr (Table 4b): the mean over layers of the squared distance between the selected share and a fixed rate.
+    """Return the loss of DTS-Lr (Table 4b): the mean over layers of the squared distance between the selected share and a
+    fixed rate.
 
     Args:
         gates: of each layer [S,N,1], with gradients (`Entry.layers[l]["gate"]` in training).

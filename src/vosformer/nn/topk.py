@@ -15,7 +15,7 @@ _CPU_SCORES, _GPU_SCORES = 1 << 22, 1 << 27
 
 
 def kth_largest(scores: Tensor, count: int) -> Tensor:
-    """The `count`-th largest of the last dimension: [...,M] -> [...,1]; no gradient flows. count <= M."""
+    """Return the `count`-th largest of the last dimension: [...,M] -> [...,1]; no gradient flows. count <= M."""
     scores = scores.detach()
     if scores.device.type != "cpu":
         return scores.topk(count, -1, sorted=False).values.amin(-1, keepdim=True)
@@ -60,7 +60,7 @@ def attend_topk(q: Tensor, memory: tuple[Tensor, Tensor], current: tuple[Tensor,
 
 
 def _by_product(queries: Tensor, keys: Tensor, values: Tensor, remembered: int, count: int) -> Tensor:
-    """The same by the fast products of a CPU, head by head: [S,heads,...,d] each -> [S,N,C]."""
+    """Return the same by the fast products of a CPU, head by head: [S,heads,...,d] each -> [S,N,C]."""
     slots, heads, tokens, d = queries.shape
     out = values.new_empty(slots, tokens, heads, d)
     rows = max(64, _CPU_SCORES // 4 // keys.shape[2])
@@ -74,7 +74,7 @@ def _by_product(queries: Tensor, keys: Tensor, values: Tensor, remembered: int, 
 
 
 def _filter(scores: Tensor, remembered: int, count: int) -> Tensor:
-    """The weights of scores [...,M+N] of which the first M are filtered; `scores` is overwritten."""
+    """Return the weights of scores [...,M+N] of which the first M are filtered; `scores` is overwritten."""
     of_memory = scores[..., :remembered]
     of_memory.masked_fill_(of_memory < kth_largest(of_memory, count), -torch.inf)
     return torch.softmax(scores, -1)

@@ -39,7 +39,7 @@ class PatchEmbed(nn.Module):
 
 
 class Projected(NamedTuple):
-    """Queries, keys and values [S,N,C] of some tokens, the heads side by side in the channels."""
+    """Return queries, keys and values [S,N,C] of some tokens, the heads side by side in the channels."""
 
     q: Tensor
     k: Tensor
@@ -89,7 +89,7 @@ class ViTBlock(nn.Module):
         self.drop_path = DropPath(drop_path)
 
     def project(self, x: Tensor) -> Projected:
-        """Queries, keys and values [S,N,C] of tokens [S,N,C] (before their norm)."""
+        """Return queries, keys and values [S,N,C] of tokens [S,N,C] (before their norm)."""
         return Projected(*self.attn.qkv(self.norm1(x)).chunk(3, 2))
 
     def project_queries(self, x: Tensor) -> Tensor:
@@ -111,7 +111,7 @@ class ViTBlock(nn.Module):
         return self.add(x, self.attn.proj(attended))
 
     def add(self, x: Tensor, attention: Tensor) -> Tensor:
-        """The same for a finished attention output [S,N,C], `proj` included."""
+        """Return the same for a finished attention output [S,N,C], `proj` included."""
         x = x + self.drop_path(attention)
         out: Tensor = x + self.drop_path(self.mlp(self.norm2(x)))
         return out
@@ -128,7 +128,8 @@ def make_blocks(count: int, width: int, heads: int, ratio: int = 4, drop_path: f
 
 
 def resize_positions(table: Tensor, grid: Grid, by_scale: bool = False) -> Tensor:
-    """A learned position embedding for a map of another size, bicubic (corners not aligned), computed in float32 or better.
+    """Return a learned position embedding for a map of another size, bicubic (corners not aligned), computed in float32 or
+    better.
 
     Args:
         table: [1,g*g,C], a square grid row by row, without class token.

@@ -58,7 +58,7 @@ def brush(mask: Mask, path: Path, radius: float, erase: bool = False) -> Mask:
 
 
 def stroke(path: Path, radius: float, height: int, width: int) -> Mask:
-    """The pixels [height,width] that a round brush covers on its way; see `brush`. Of use for scribbles."""
+    """Return the pixels [height,width] that a round brush covers on its way; see `brush`. Of use for scribbles."""
     if not len(path):
         raise InputError("a brush stroke needs at least one place (x, y)")
     if not radius > 0:
@@ -98,7 +98,7 @@ class Scissors:
         self._tool.buildMap(self._start)
 
     def to(self, x: float, y: float) -> list[tuple[int, int]]:
-        """The path (x, y), ... along edges from the start to here, both included; the corners of a `polygon`.
+        """Return the path (x, y), ... along edges from the start to here, both included; the corners of a `polygon`.
 
         Raises:
             InputError: outside the frame, or there was no `start`.

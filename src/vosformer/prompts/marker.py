@@ -90,7 +90,7 @@ class Marker:
         return "classical" if self._network is None else "network"
 
     def mark(self, prompt: Prompt) -> Mask:
-        """The mask of one object.
+        """Return the mask of one object.
 
         Points are in it if their label is 1, and outside if it is 0; where they contradict each other the later one wins. If a mask
         to repair is given, it changes only where points and scribbles ask for it, or inside the box.
@@ -140,7 +140,7 @@ class Marker:
         return found
 
     def _first(self, said: CheckedPrompt) -> _Answer | None:
-        """What can be said without the clicks: by the mask, the box or scribbles."""
+        """Return what can be said without the clicks: by the mask, the box or scribbles."""
         marks = self._marks(said, 0)
         if said.mask is not None:
             logits = np.where(said.mask, np.float32(10), np.float32(-10))
@@ -159,7 +159,7 @@ class Marker:
         return self._twice(said, marks) if (marks > 0).any() else None
 
     def _twice(self, said: CheckedPrompt, marks: NDArray[np.int8]) -> _Answer:
-        """A look from afar, unless a box says where the object is, and a closer one around what was found."""
+        """Return a look from afar, unless a box says where the object is, and a closer one around what was found."""
         if said.box is not None:
             return self._pass(said, marks, None)
         far = self._look(whole(self._size, self._side, STRIDE), said, marks, None)
@@ -172,7 +172,7 @@ class Marker:
         return self._look(self._window(said, marks, before), said, marks, before)
 
     def _window(self, said: CheckedPrompt, marks: NDArray[np.int8], before: _Answer | None) -> Window:
-        """Where to look: around the mask so far, the marks on the object and the box."""
+        """Return where to look: around the mask so far, the marks on the object and the box."""
         regions: list[Box] = [] if said.box is None else [said.box]
         marked = _extent(marks > 0)
         if marked is not None:
@@ -235,7 +235,9 @@ class Marker:
         return marks
 
     def _obeyed(self, found: Mask, said: CheckedPrompt) -> Mask:
-        """The mask with every mark on its side: a click counts for a spot of a few pixels, about what a hand can aim at."""
+        """Return the mask with every mark on its side: a click counts for a spot of a few pixels, about what a hand can aim
+        at.
+        """
         radius = max(1, round(max(self._size) / 400))
         spots = np.zeros(self._size, np.int8) if said.scribbles is None else said.scribbles.copy()
         for (x, y), positive in zip(said.points, said.positive, strict=True):
@@ -276,7 +278,7 @@ def mark(
 
 
 def _same_base(first: CheckedPrompt, second: CheckedPrompt) -> bool:
-    """Whether two prompts differ in their points alone."""
+    """Tell whether two prompts differ in their points alone."""
 
     def same(a: NDArray[np.generic] | None, b: NDArray[np.generic] | None) -> bool:
         return a is b if a is None or b is None else bool(np.array_equal(a, b))
@@ -285,7 +287,7 @@ def _same_base(first: CheckedPrompt, second: CheckedPrompt) -> bool:
 
 
 def _extent(mask: Mask) -> Box | None:
-    """The box around the true pixels."""
+    """Return the box around the true pixels."""
     rows = np.flatnonzero(mask.any(1))
     if not len(rows):
         return None
@@ -294,7 +296,7 @@ def _extent(mask: Mask) -> Box | None:
 
 
 def _serves(held: Window, wanted: Window, around: list[float]) -> bool:
-    """Whether the last window still shows what is to be seen, at about the scale of the new one."""
+    """Tell whether the last window still shows what is to be seen, at about the scale of the new one."""
     room = 0.05 * max(around[2] - around[0], around[3] - around[1])
     shows = (
         (held.x0 == 0 or held.x0 <= around[0] - room)
@@ -307,7 +309,8 @@ def _serves(held: Window, wanted: Window, around: list[float]) -> bool:
 
 
 def _merged(old: Mask, new: Mask, marks: NDArray[np.int8], box: Box | None) -> Mask:
-    """The old mask with those changes alone that a mark asks for or that lie in the box (FocalClick's progressive merge).
+    """Return the old mask with those changes alone that a mark asks for or that lie in the box (FocalClick's progressive
+    merge).
 
     A positive mark asks for the added piece that it touches, a negative one for the piece that goes.
     """
@@ -328,7 +331,7 @@ def _merged(old: Mask, new: Mask, marks: NDArray[np.int8], box: Box | None) -> M
 
 
 def _seeded(mask: Mask, marks: NDArray[np.int8]) -> NDArray[np.int8]:
-    """Marks with the mask's sure parts added: all but its edge and the surroundings of the marks, which are what is wrong."""
+    """Return marks with the mask's sure parts added: all but its edge and the surroundings of the marks, which are what is wrong."""
     size = max(3, int(np.sqrt(mask.sum()) * 0.05))
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * size + 1,) * 2)
     inner, outer = cv2.erode(mask.astype(np.uint8), kernel), cv2.dilate(mask.astype(np.uint8), kernel)

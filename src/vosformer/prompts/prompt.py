@@ -35,7 +35,7 @@ class Prompt:
     mask: ArrayLike | None = None
 
     def checked(self, height: int, width: int) -> CheckedPrompt:
-        """The same for a frame of this size.
+        """Return the same for a frame of this size.
 
         Raises:
             InputError: nothing is given, a point lies outside the frame, labels that are not 0 or 1 or not one for each point, a box

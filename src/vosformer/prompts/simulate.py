@@ -22,7 +22,7 @@ class Click(NamedTuple):
 def next_click(
     truth: Mask, found: Mask, valid: Mask | None = None, rng: np.random.Generator | None = None, done: Mask | None = None
 ) -> Click | None:
-    """The next click of a user who sees `found` and wants `truth` (the protocol of RITM and its successors).
+    """Return the next click of a user who sees `found` and wants `truth` (the protocol of RITM and its successors).
 
     It lies in the larger of the errors, missed or wrongly taken, that have the pixel farthest from any right one: exactly there, or
     with `rng` at a random pixel that is at least half as far.

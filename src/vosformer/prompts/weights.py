@@ -23,20 +23,20 @@ KIND = "clicks"
 
 
 def packaged_network() -> Path | None:
-    """The file of weights that came with the package, or None if this installation has none."""
+    """Return the file of weights that came with the package, or None if this installation has none."""
     path = Path(str(files("vosformer"))) / "assets" / "prompts" / "clicks.safetensors"
     return path if path.is_file() else None
 
 
 @cache
 def default_network() -> ClickNetwork | None:
-    """The packaged network, loaded once, in `eval` mode; None if this installation has none."""
+    """Return the packaged network, loaded once, in `eval` mode; None if this installation has none."""
     path = packaged_network()
     return None if path is None else load_network(path)
 
 
 def load_network(path: str | Path, **options: Any) -> ClickNetwork:
-    """A click network with the weights of a file, in `eval` mode.
+    """Return a click network with the weights of a file, in `eval` mode.
 
     Args:
         path: a file that `vosformer train clicks` wrote, or a checkpoint's `model.safetensors`.

@@ -36,7 +36,7 @@ class Window(NamedTuple):
         return self.width / (self.x1 - self.x0), self.height / (self.y1 - self.y0)
 
     def shown(self, values: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """A picture, as the network sees it."""
+        """Return a picture, as the network sees it."""
         return np.asarray(_resize(values[self.part], self.width, self.height))
 
     def shown_mask(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -44,7 +44,7 @@ class Window(NamedTuple):
         return np.asarray(_resize(values[self.part], self.width, self.height))
 
     def shown_marks(self, marks: NDArray[np.int8]) -> NDArray[np.int8]:
-        """Marks int8 [H,W]: none is lost where the network sees fewer pixels; negative ones win a shared pixel."""
+        """Return marks int8 [H,W]: none is lost where the network sees fewer pixels; negative ones win a shared pixel."""
         rows, columns = np.nonzero(marks[self.part])
         values = marks[self.part][rows, columns]
         x, y = self.factors
@@ -55,7 +55,7 @@ class Window(NamedTuple):
         return shown
 
     def shown_box(self, box: Box) -> Box:
-        """A box, as the network sees it."""
+        """Return a box, as the network sees it."""
         (fx, fy), (x0, y0, x1, y1) = self.factors, box
         return (x0 - self.x0) * fx, (y0 - self.y0) * fy, (x1 - self.x0) * fx, (y1 - self.y0) * fy
 
@@ -65,7 +65,7 @@ class Window(NamedTuple):
 
 
 def window_around(region: Box, size: tuple[int, int], side: int, multiple: int) -> Window:
-    """A window with some room around a region.
+    """Return a window with some room around a region.
 
     Args:
         region: what must be seen.
@@ -80,12 +80,12 @@ def window_around(region: Box, size: tuple[int, int], side: int, multiple: int) 
 
 
 def whole(size: tuple[int, int], side: int, multiple: int) -> Window:
-    """The whole frame."""
+    """Return the whole frame."""
     return fit(0, 0, size[1], size[0], side, multiple)
 
 
 def fit(x0: int, y0: int, x1: int, y1: int, side: int, multiple: int) -> Window:
-    """The window of these rows and columns: its long side as seen is `side`, unless that would enlarge it too much."""
+    """Return the window of these rows and columns: its long side as seen is `side`, unless that would enlarge it too much."""
     scale = min(_ENLARGE, side / max(x1 - x0, y1 - y0))
     tall, wide = (max(1, round(length * scale / multiple)) * multiple for length in (y1 - y0, x1 - x0))
     return Window(x0, y0, x1, y1, tall, wide)

@@ -44,7 +44,7 @@ class Batch(NamedTuple):
     indices: Tensor
 
     def to(self, device: torch.device) -> Batch:
-        """The batch on another device (pinned memory goes over without waiting)."""
+        """Return the batch on another device (pinned memory goes over without waiting)."""
         return Batch(*(part.to(device, non_blocking=True) for part in self))
 
 
@@ -76,7 +76,7 @@ class Shares(NamedTuple):
         return self
 
     def indices(self, step: int, part: int) -> list[int]:
-        """The clips of this process for one part of a step."""
+        """Return the clips of this process for one part of a step."""
         first = step * self.batch + (part * self.world + self.rank) * self.part
         return list(range(first, first + self.part))
 
@@ -137,12 +137,12 @@ def collate(items: Sequence[Item | VOSError]) -> Batch | VOSError:
 
 
 def generator(seed: int, *path: int) -> np.random.Generator:
-    """A random generator that depends on the seed and on where it is used, and on nothing else."""
+    """Return a random generator that depends on the seed and on where it is used, and on nothing else."""
     return np.random.default_rng((seed, *path))
 
 
 def torch_seed(seed: int, *path: int) -> int:
-    """A seed for torch in the same sense."""
+    """Return a seed for torch in the same sense."""
     return int(np.random.SeedSequence((seed, *path)).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 

@@ -73,7 +73,7 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int, shard_mib: int | None 
 
 
 def newest(folder: Path) -> Checkpoint | None:
-    """The newest whole checkpoint; damaged ones are skipped with a warning. None if there is none at all.
+    """Return the newest whole checkpoint; damaged ones are skipped with a warning. None if there is none at all.
 
     Raises:
         WeightsError: there are checkpoints, and all of them are damaged.
@@ -146,7 +146,7 @@ def _write_part(folder: Path, part: str, tensors: Mapping[str, Tensor], shard_mi
 
 
 def _shards(tensors: Mapping[str, Tensor], shard_mib: int | None) -> Iterator[dict[str, Tensor]]:
-    """Groups of tensors no larger than the limit; larger tensors are cut into flat pieces `name@number/pieces:shape`."""
+    """Return groups of tensors no larger than the limit; larger tensors are cut into flat pieces `name@number/pieces:shape`."""
     # A copy each: safetensors refuses tensors that share storage.
     ready = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
     if shard_mib is None:

@@ -40,7 +40,7 @@ class Sample(NamedTuple):
     previous: NDArray[np.float32] | None
 
     def maps(self) -> NDArray[np.float32]:
-        """The prompt as the network takes it."""
+        """Return the prompt as the network takes it."""
         return prompt_maps(self.marks, self.box, self.previous)
 
     def clicked(self, rng: np.random.Generator, found: Mask, exact: float) -> Sample:
@@ -109,7 +109,9 @@ class ClickTraining(nn.Module):
 
 
 def first_prompt(rng: np.random.Generator, labels: NDArray[np.uint8], settings: Clicks) -> Sample:
-    """What a user says first: a click, a box, scribbles, several clicks at once, or clicks on the errors of a mask that exists."""
+    """Return what a user says first: a click, a box, scribbles, several clicks at once, or clicks on the errors of a mask
+    that exists.
+    """
     truth, valid = labels == 1, labels != IGNORE
     empty = Sample(truth, valid, np.zeros(labels.shape, np.int8), None, None)
     if not truth.any():
@@ -135,7 +137,9 @@ def first_prompt(rng: np.random.Generator, labels: NDArray[np.uint8], settings: 
 
 
 def damaged(rng: np.random.Generator, truth: Mask) -> Mask:
-    """A mask as tracking may leave it: parts lost, neighbors taken in, the edge off, moved, or the object's outline lost."""
+    """Return a mask as tracking may leave it: parts lost, neighbors taken in, the edge off, moved, or the object's outline
+    lost.
+    """
     height, width = truth.shape
     mask = truth.copy()
     rows, columns = np.nonzero(truth)
@@ -163,7 +167,7 @@ def damaged(rng: np.random.Generator, truth: Mask) -> Mask:
 
 
 def normalized_focal(logits: Tensor, labels: Tensor, gamma: float) -> Tensor:
-    """Normalized focal loss [B] (RITM, Eq. 3): the focal weights of a sample are scaled so that their mean over its pixels is 1.
+    """Return the normalized focal loss [B] (RITM, Eq. 3): a sample's focal weights have a mean of 1 over its pixels.
 
     Args:
         logits: float32 [B,H,W].
@@ -190,7 +194,9 @@ def soft_jaccard(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def _loose_box(rng: np.random.Generator, truth: Mask) -> Box:
-    """A box as a hand draws it: each side off by a few hundredths of the object's size, more often outside than inside."""
+    """Return a box as a hand draws it: each side off by a few hundredths of the object's size, more often outside than
+    inside.
+    """
     rows, columns = np.flatnonzero(truth.any(1)), np.flatnonzero(truth.any(0))
     x0, x1, y0, y1 = columns[0], columns[-1] + 1, rows[0], rows[-1] + 1
     dx, dy = (rng.normal(0.02, 0.04, 2) * side for side in (x1 - x0, y1 - y0))

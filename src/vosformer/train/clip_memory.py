@@ -53,17 +53,19 @@ class ClipMemory:
             self._memory.add(entry, number, pinned=number == 0)
 
     def penalty(self) -> Tensor | None:
-        """What the model itself asks of what was remembered (OneVOS's DTS-Lr: a fixed share of tokens); most ask nothing."""
+        """Return what the model itself asks of what was remembered (OneVOS's DTS-Lr: a fixed share of tokens); most ask
+        nothing.
+        """
         found = [loss for loss in map(self._model.entry_loss, self._entries) if loss is not None]
         return torch.stack(found).mean() if found else None
 
     def updates(self, number: int) -> bool:
-        """Whether the frame is written with the recurrent token."""
+        """Tell whether the frame is written with the recurrent token."""
         share = self._rollout.update_probability
         return share >= 1 or bool(self._random.random() < share)
 
     def at(self, number: int) -> Memory:
-        """What frame `number` is read with."""
+        """Return what frame `number` is read with."""
         if self._rollout.memory == "policy":
             return self._memory
         chosen = [self._references(random, number) for random in self._own_random]
@@ -75,14 +77,16 @@ class ClipMemory:
         return memory
 
     def _references(self, random: np.random.Generator, number: int) -> list[int]:
-        """The frames that one clip's frame `number` is read with, ascending: the first one and random later ones."""
+        """Return the frames that one clip's frame `number` is read with, ascending: the first one and random later ones."""
         if number <= self._rollout.references:
             return list(range(number))
         later = random.choice(number - 1, self._rollout.references - 1, replace=False) + 1
         return [0, *sorted(later.tolist())]
 
     def _mixed(self, numbers: list[int]) -> Entry:
-        """What the frames of those numbers left, one for each clip: [S,...] of slots from the entries of their clips' frames."""
+        """Return what the frames of those numbers left, one for each clip: [S,...] of slots from the entries of their clips'
+        frames.
+        """
         if len(set(numbers)) == 1:
             return self._entries[numbers[0]]
         parts = [self._entries[number] for number in numbers]

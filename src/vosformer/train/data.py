@@ -62,7 +62,7 @@ class Stages(ClipDataset):
 
 
 def training_clips(recipe: Recipe, roots: Sequence[str], notes: Notes | None = None) -> ClipDataset:
-    """The clips that a recipe trains on.
+    """Return the clips that a recipe trains on.
 
     Args:
         recipe: its `data` part says which sets and how clips are cut.
@@ -104,7 +104,7 @@ def training_clips(recipe: Recipe, roots: Sequence[str], notes: Notes | None = N
 
 
 def _locate(kind: str, folders: Sequence[Path]) -> Path:
-    """The folder that holds a set.
+    """Return the folder that holds a set.
 
     Raises:
         DataError: none does.

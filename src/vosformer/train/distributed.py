@@ -39,7 +39,7 @@ class Processes:
         return self.rank == 0
 
     def wrap(self, module: nn.Module) -> nn.Module:
-        """The module with its gradients averaged over all processes."""
+        """Return the module with its gradients averaged over all processes."""
         if self.world == 1:
             return module
         ids = [self.device.index] if self.device.type == "cuda" else None
@@ -47,18 +47,18 @@ class Processes:
         return DistributedDataParallel(module, device_ids=ids, find_unused_parameters=True)
 
     def without_sync(self, module: nn.Module) -> AbstractContextManager[Any]:
-        """For all parts of a step but the last."""
+        """Return the context for all parts of a step but the last."""
         return cast(DistributedDataParallel, module).no_sync() if self.world > 1 else nullcontext()
 
     def mean(self, values: Tensor) -> Tensor:
-        """The mean over all processes."""
+        """Return the mean over all processes."""
         if self.world > 1:
             dist.all_reduce(values)
             values /= self.world
         return values
 
     def agree(self, number: int) -> bool:
-        """Whether all processes have the same number."""
+        """Tell whether all processes have the same number."""
         if self.world == 1:
             return True
         ends = torch.tensor([number, -number], device=self.device)
@@ -106,7 +106,7 @@ _CPU_PIXELS = 2_500_000
 
 
 def shares(recipe: Recipe, processes: Processes) -> Shares:
-    """Who computes which clips, and in how many parts.
+    """Tell who computes which clips, and in how many parts.
 
     Raises:
         InputError: the batch cannot be shared evenly.
@@ -121,7 +121,8 @@ def shares(recipe: Recipe, processes: Processes) -> Shares:
 
 
 def precision(recipe: Recipe, device: torch.device) -> str:
-    """The number format, fp32, bf16 or fp16: what the recipe asks for; "amp" is the papers' or the nearest that the device has.
+    """Return the number format, fp32, bf16 or fp16: what the recipe asks for; "amp" is the papers' or the nearest that the
+    device has.
 
     Raises:
         InputError: fp16 without a CUDA GPU.

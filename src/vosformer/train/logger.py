@@ -68,12 +68,12 @@ class TrainingLog:
                 self._writer.close()
 
     def say(self, text: str) -> None:
-        """A line for the reader."""
+        """Return a line for the reader."""
         if self._active:
             self._console.print(text, highlight=False, markup=False)
 
     def note(self, **values: Any) -> None:
-        """A line of `log.jsonl` alone."""
+        """Return a line of `log.jsonl` alone."""
         if self._active:
             with self._bearing(), open(self._folder / "log.jsonl", "a") as file:
                 file.write(json.dumps({"time": round(time.time(), 1), **values}) + "\n")
@@ -97,7 +97,7 @@ class TrainingLog:
             self.say(f"step {step}/{self._steps}  {line}  ETA {_clock(seconds)}")
 
     def picture(self, step: int, batch: Batch, predicted: Tensor) -> None:
-        """A strip of the batch's first clip: rows frame, truth, prediction; columns time."""
+        """Return a strip of the batch's first clip: rows frame, truth, prediction; columns time."""
         if not self._active:
             return
         image = strip(batch, predicted)
@@ -110,7 +110,7 @@ class TrainingLog:
 
     @contextmanager
     def _bearing(self) -> Iterator[None]:
-        """A full disk costs lines and pictures, not the run; it is told once."""
+        """Provide a full disk costs lines and pictures, not the run; it is told once."""
         try:
             yield
         except OSError as error:
@@ -139,7 +139,7 @@ def gpu_memory_gib(device: torch.device) -> float:
 
 
 def _tensorboard(folder: Path) -> Any:
-    """A writer, or None where TensorBoard is not installed (it is part of `vosformer[train]`)."""
+    """Return a writer, or None where TensorBoard is not installed (it is part of `vosformer[train]`)."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:

@@ -79,7 +79,7 @@ def dice(logits: Tensor, labels: Tensor, counts: Tensor, slots: int | None = Non
 def segmentation_loss(
     logits: Tensor, labels: Tensor, counts: Tensor, loss: Loss, share: float, dice_slots: int | None = None
 ) -> Values:
-    """The recipe's weighted sum for each sample, in float32 under autocast, too; `share` comes from `top_share`."""
+    """Return the recipe's weighted sum for each sample, in float32 under autocast, too; `share` comes from `top_share`."""
     # Autocast would count the pixels of an intersection in 16 bits: up to 65,504 in float16, in steps of 1,024 in bfloat16.
     with torch.autocast(logits.device.type, enabled=False):
         scores = _scores(logits, labels, counts)

@@ -15,7 +15,7 @@ from vosformer.train.recipe import Optim
 
 
 def learning_rate(optim: Optim, step: int, steps: int) -> float:
-    """The rate of step `step` (from 0) of `steps`.
+    """Return the rate of step `step` (from 0) of `steps`.
 
     Warm-up rises linearly from `lr_min` to `lr`. Then "poly" is lr_min + (lr - lr_min) * (1 - t / (T + 1)) ** power with t and T
     counted after the warm-up (the released AOT code), "step" is a constant that falls by `step_factor` at each of `step_at`.
@@ -47,7 +47,7 @@ def freeze(model: nn.Module, patterns: Iterable[str], strict: bool = True) -> li
 
 
 def groups(model: nn.Module, optim: Optim) -> list[dict[str, Any]]:
-    """The trainable parameters, by learning-rate factors and weight decay; each group also has their `names`."""
+    """Return the trainable parameters, by learning-rate factors and weight decay; each group also has their `names`."""
     found: dict[tuple[float, float, float], dict[str, Any]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
@@ -64,7 +64,7 @@ def groups(model: nn.Module, optim: Optim) -> list[dict[str, Any]]:
 
 
 def new_optimizer(model: nn.Module, optim: Optim, fused: bool | None) -> torch.optim.Optimizer:
-    """A fresh optimizer over the model's trainable parameters.
+    """Return a fresh optimizer over the model's trainable parameters.
 
     Raises:
         InputError: nothing is trainable.
@@ -103,7 +103,7 @@ class Average:
         torch._foreach_lerp_(list(self.shadow.values()), list(self._live.values()), 1 - decay)
 
     def state(self, model: nn.Module) -> dict[str, Tensor]:
-        """The model's state with the averaged weights in place of the live ones."""
+        """Return the model's state with the averaged weights in place of the live ones."""
         return {**model.state_dict(), **self.shadow}
 
     @contextmanager
@@ -124,7 +124,7 @@ class Average:
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimizer's tensors by `parameter|name`."""
+    """Return the optimizer's tensors by `parameter|name`."""
     tensors = {}
     for group in optimizer.param_groups:
         for name, parameter in zip(group["names"], group["params"], strict=True):

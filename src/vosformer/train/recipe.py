@@ -268,7 +268,7 @@ class Recipe:
     clicks: Clicks = field(default_factory=Clicks)
 
     def scaled(self, steps: int) -> Recipe:
-        """The same recipe over another number of steps: every schedule is stretched with it.
+        """Return the same recipe over another number of steps: every schedule is stretched with it.
 
         Raises:
             InputError: fewer than one step.
@@ -325,7 +325,7 @@ class Recipe:
         )
 
     def flat(self) -> Iterator[tuple[str, Any]]:
-        """(dotted key, value) of every setting, in order."""
+        """Return (dotted key, value) of every setting, in order."""
         return _flat(self, "")
 
 
@@ -366,7 +366,7 @@ _POSITIVE = ("optim.lr", "optim.clip", "loss.top_share")
 
 
 def checked(recipe: Recipe) -> Recipe:
-    """The recipe itself.
+    """Return the recipe itself.
 
     Raises:
         InputError: a number out of its range, numbers that contradict each other, or a pattern that is no regular expression; the

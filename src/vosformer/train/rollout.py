@@ -64,7 +64,7 @@ class ClipRollout(nn.Module):
         self.register_buffer("_std", 255 * torch.tensor(STD).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, batch: Batch, step: int, wants_labels: bool = False) -> Rolled:
-        """The loss of one batch at one step of training."""
+        """Return the loss of one batch at one step of training."""
         images, labels = batch.images, batch.labels
         samples, frames = images.shape[:2]
         features = self._encode(images)
@@ -96,7 +96,7 @@ class ClipRollout(nn.Module):
         return begin is not None and step >= begin
 
     def _encode(self, images: Tensor) -> Features:
-        """All frames in one batch, frame by frame: [B,T,3,H,W] uint8 -> features of T * B frames."""
+        """Return all frames in one batch, frame by frame: [B,T,3,H,W] uint8 -> features of T * B frames."""
         flat = images.transpose(0, 1).flatten(0, 1)
         flat = (flat.to(self._mean.dtype) - self._mean) / self._std
         if self.recipe.run.channels_last:
@@ -117,7 +117,7 @@ class ClipRollout(nn.Module):
         return None
 
     def _read(self, features: Features, memory: Memory) -> list[Reading]:
-        """The readings of a frame: one for each depth if the system is trained at several depths (AOST), else one."""
+        """Return the readings of a frame: one for each depth if the system is trained at several depths (AOST), else one."""
         if self.recipe.run.checkpointing:
             # The backward pass reads again, and the memory has grown by then.
             memory = memory.clone()
@@ -137,7 +137,7 @@ class ClipRollout(nn.Module):
         return function(*inputs)
 
     def _scores(self, logits: Tensor, places: Places, size: tuple[int, ...]) -> Tensor:
-        """A reading's logits -> float32 [B,1+n,H,W] with the objects in the order of the labels, merged over slots."""
+        """Return a reading's logits -> float32 [B,1+n,H,W] with the objects in the order of the labels, merged over slots."""
         align = self.model.geometry.align_corners
         logits = places.ordered(logits.float())
         if places.per_object:
@@ -159,7 +159,7 @@ class ClipRollout(nn.Module):
         return Values(*(torch.stack(part).sum(0) for part in zip(*parts, strict=True)))
 
     def _own_object_masks(self, scores: Tensor, predicted: Tensor, places: Places) -> ObjectMasks:
-        """The model's own masks of a frame, as it is to be remembered."""
+        """Return the model's own masks of a frame, as it is to be remembered."""
         if (self.recipe.rollout.feedback or self.model.feedback) == "soft":
             return places.soft(scores.softmax(1))
         return places.hard(predicted, given=False)

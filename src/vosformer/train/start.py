@@ -19,7 +19,7 @@ from vosformer.weights.saving import variant_of
 
 
 def resolved(recipe: Recipe, start: Path | None) -> tuple[Recipe, Path | None]:
-    """The recipe with the name of a real variant, and the weights file to begin with.
+    """Return the recipe with the name of a real variant, and the weights file to begin with.
 
     A variant "default" (fine-tuning) is the one of the weights file, or that of the packaged weights if no file is given.
 
@@ -43,7 +43,8 @@ def resolved(recipe: Recipe, start: Path | None) -> tuple[Recipe, Path | None]:
 
 
 def starting_model(recipe: Recipe, start: Path | None) -> VOSModel:
-    """The recipe's model: initialized from its seed, with the pretrained encoder if there is a file of it, or with whole weights.
+    """Return the recipe's model: initialized from its seed, with the pretrained encoder if there is a file of it, or with
+    whole weights.
 
     Args:
         recipe: with a real variant, see `resolved`.
@@ -69,7 +70,9 @@ def starting_model(recipe: Recipe, start: Path | None) -> VOSModel:
 
 
 def fitted(recipe: Recipe, model: VOSModel) -> Recipe:
-    """The recipe with crops that the model's geometry takes: 16k+1 pixels a side, or 16k (Swin encoders, transformers)."""
+    """Return the recipe with crops that the model's geometry takes: 16k+1 pixels a side, or 16k (Swin encoders,
+    transformers).
+    """
     geometry = model.geometry
     corner, stride = int(geometry.align_corners), geometry.stride
 
@@ -81,7 +84,7 @@ def fitted(recipe: Recipe, model: VOSModel) -> Recipe:
 
 
 def weights_in(place: Path) -> Path:
-    """A weights file: `place` itself, or the best one in the folder of a run or of a checkpoint.
+    """Return a weights file: `place` itself, or the best one in the folder of a run or of a checkpoint.
 
     Raises:
         WeightsError: there is none.

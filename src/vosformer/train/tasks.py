@@ -50,7 +50,7 @@ class Task:
 
 
 def task_of(recipe: Recipe) -> Task:
-    """What a recipe trains."""
+    """Return what a recipe trains."""
     return _TASKS[recipe.task]
 
 

@@ -55,7 +55,7 @@ def average(
 
 
 def _state(source: str | Path, variant: str, options: Mapping[str, Any]) -> dict[str, Tensor]:
-    """A file's tensors, for the variant: deepened if the file says that it is another one."""
+    """Return a file's tensors, for the variant: deepened if the file says that it is another one."""
     if read_weights(source).metadata.get("variant", variant) == variant:
         model = build(variant, source, **options)
     else:
@@ -97,7 +97,7 @@ def load_deepened(model: nn.Module, path: str | Path, variant: str) -> None:
 
 
 def deepened(held: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """The weights of a shallower DeAOT for a deeper one that begins as the same function.
+    """Return the weights of a shallower DeAOT for a deeper one that begins as the same function.
 
     Each further layer is a copy of the last one that is there, with outputs of zero: its streams pass unchanged until training makes
     something of it. What only a further layer has keeps its fresh values; where its values see the ID stream and the identities, the
@@ -126,7 +126,7 @@ def deepened(held: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
 
 
 def _further(name: str, fresh: Tensor, above: Tensor | None) -> Tensor:
-    """A tensor of a further layer, from its fresh value and the one of the layer before."""
+    """Return a tensor of a further layer, from its fresh value and the one of the layer before."""
     if ".projection." in name:
         return torch.zeros_like(fresh)
     if above is None:

@@ -86,7 +86,7 @@ def _fits(file: WeightsFile) -> tuple[tuple[str, ...], str]:
 
 
 def _builds(file: WeightsFile) -> bool:
-    """Whether a file whose variant was changed by overrides fits the variant that it names, with these."""
+    """Tell whether a file whose variant was changed by overrides fits the variant that it names, with these."""
     try:
         build(file.metadata.get("variant", ""), file.path)
     except VOSError:

@@ -28,7 +28,7 @@ def build(
     trust: bool = False,
     **overrides: Any,
 ) -> VOSModel:
-    """A model, ready for inference (`eval` mode; call `train()` to train it).
+    """Return a model, ready for inference (`eval` mode; call `train()` to train it).
 
     Args:
         name: a variant's name (see `vosformer.variants`), or that of a packaged weights file, e.g. "default": the file says which
@@ -87,13 +87,13 @@ def load_weights(
 
 
 def packaged() -> dict[str, Path]:
-    """The weights that came with the package: name -> file."""
+    """Return the weights that came with the package: name -> file."""
     folder = Path(str(files("vosformer"))) / "assets"
     return {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
 
 
 def file_overrides(file: WeightsFile) -> dict[str, Any]:
-    """The options that the model of a file of ours was built with.
+    """Return the options that the model of a file of ours was built with.
 
     Raises:
         WeightsError: the file's metadata is damaged.
@@ -106,7 +106,7 @@ def file_overrides(file: WeightsFile) -> dict[str, Any]:
 
 
 def _own_variant(file: WeightsFile | None, packed: Path) -> str:
-    """The variant that a file of ours says it is; a user's file without that is taken for what the packaged one is."""
+    """Return the variant that a file of ours says it is; a user's file without that is taken for what the packaged one is."""
     for candidate in (file, read_weights(packed)):
         if candidate is not None and "variant" in candidate.metadata:
             return candidate.metadata["variant"]

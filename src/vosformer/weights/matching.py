@@ -40,7 +40,7 @@ class Fit:
         return not (self.missing or self.extra or self.misshaped)
 
     def complaint(self, names: int = 10) -> str:
-        """What is wrong, with at most so many names of each kind."""
+        """Return what is wrong, with at most so many names of each kind."""
         shapes = [f"{name} {list(found)} instead of {list(wanted)}" for name, (found, wanted) in self.misshaped.items()]
         parts = (("missing", self.missing), ("extra", self.extra), ("of another shape", shapes))
         return "; ".join(f"{len(found)} {what}: {_listed(found, names)}" for what, found in parts if found)
@@ -89,7 +89,7 @@ def fit_tensors(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor], option
 
 
 def fitting_variants(state: Mapping[str, Tensor]) -> tuple[tuple[str, ...], tuple[str, Fit] | None]:
-    """The names of all registered variants that tensors of these names and shapes fit.
+    """Return the names of all registered variants that tensors of these names and shapes fit.
 
     Returns:
         The names, and, if there are none, the closest variant with what does not fit (None if hardly anything agrees).
@@ -104,7 +104,7 @@ def fitting_variants(state: Mapping[str, Tensor]) -> tuple[tuple[str, ...], tupl
 
 
 def not_fitting(state: Mapping[str, Tensor], fit: Fit, asked: str) -> str:
-    """The rest of a sentence that says that a file does not fit, why, and what it fits instead.
+    """Return the rest of a sentence that says that a file does not fit, why, and what it fits instead.
 
     Args:
         state: the file's tensors, as they were read.
@@ -124,7 +124,7 @@ def not_fitting(state: Mapping[str, Tensor], fit: Fit, asked: str) -> str:
 
 
 def startable_variants(state: Mapping[str, Tensor]) -> tuple[str, ...]:
-    """The names of all registered variants whose encoder a pre-training file with these tensors can start."""
+    """Return the names of all registered variants whose encoder a pre-training file with these tensors can start."""
     shapes = {name: tensor.detach().to("meta") for name, tensor in state.items()}
     return tuple(variant.name for variant in variants() if _starts(shapes, variant))
 

@@ -147,7 +147,7 @@ def convert(
 
 
 def variant_of(file: WeightsFile) -> str:
-    """The variant that a file says it is, else the one that its tensors fit.
+    """Return the variant that a file says it is, else the one that its tensors fit.
 
     Raises:
         WeightsError: it says nothing, and fits none or several.

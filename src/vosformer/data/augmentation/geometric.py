@@ -20,7 +20,7 @@ _WAYS = {"bicubic": cv2.INTER_CUBIC, "bilinear": cv2.INTER_LINEAR}
 
 
 def size_of(labels: Labels) -> tuple[int, int]:
-    """(height, width) of a label map."""
+    """Return (height, width) of a label map."""
     return labels.shape[0], labels.shape[1]
 
 
@@ -34,7 +34,7 @@ class Box:
     width: int
 
     def cut(self, values: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """The part of a picture or label map."""
+        """Return the part of a picture or label map."""
         return values[self.top : self.top + self.height, self.left : self.left + self.width]
 
 
@@ -55,7 +55,7 @@ class Affine:
     shear: float = 0.0
 
     def draw(self, rng: np.random.Generator, size: tuple[int, int]) -> NDArray[np.float64]:
-        """A matrix [2,3] from source pixels to target pixels."""
+        """Return a matrix [2,3] from source pixels to target pixels."""
         height, width = size
         angle = math.radians(rng.uniform(-self.degrees, self.degrees))
         x, y = (round(rng.uniform(-self.shift, self.shift) * side) for side in (width, height))
@@ -95,7 +95,7 @@ def resize_labels(labels: Labels, height: int, width: int) -> Labels:
 def random_area(
     rng: np.random.Generator, size: tuple[int, int], area: tuple[float, float], aspect: tuple[float, float] = (3 / 4, 4 / 3)
 ) -> Box:
-    """A random box with a share of the area in `area` and an aspect (width / height, log-uniform) in `aspect`.
+    """Return a random box with a share of the area in `area` and an aspect (width / height, log-uniform) in `aspect`.
 
     Ten tries, then the largest box in the middle whose aspect is allowed.
     """
@@ -112,7 +112,7 @@ def random_area(
 
 
 def random_box(rng: np.random.Generator, size: tuple[int, int], side: int) -> Box:
-    """A random square box of `side` pixels, or less where the picture is smaller."""
+    """Return a random square box of `side` pixels, or less where the picture is smaller."""
     height, width = size
     tall, wide = min(side, height), min(side, width)
     return Box(int(rng.integers(0, height - tall + 1)), int(rng.integers(0, width - wide + 1)), tall, wide)
@@ -136,7 +136,7 @@ def pad_to(image: Image, labels: Labels, side: int, offset: tuple[float, float])
 
 
 def thin_plate(rng: np.random.Generator, size: tuple[int, int], scale: float, points: int = 16) -> NDArray[np.float32]:
-    """A random thin-plate-spline warp: where each target pixel is taken from, float32 [height,width,2] as (x, y).
+    """Return a random thin-plate-spline warp: where each target pixel is taken from, float32 [height,width,2] as (x, y).
 
     `points` random control points are moved by normal offsets with a deviation of `scale` times the side.
     """

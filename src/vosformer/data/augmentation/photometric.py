@@ -64,7 +64,7 @@ class JitterValues:
 
 
 def grayscale(image: Image) -> Image:
-    """A color picture with three equal channels."""
+    """Return a color picture with three equal channels."""
     return np.repeat(_gray(image)[..., None], 3, 2)
 
 

@@ -75,7 +75,7 @@ class Looks:
     blur_radius: tuple[float, float] = (0.1, 2.0)
 
     def color(self, rng: np.random.Generator, image: Image) -> Image:
-        """The jitter alone."""
+        """Return the jitter alone."""
         return self.jitter.draw(rng)(image) if self.jitter else image
 
     def finish(self, rng: np.random.Generator, image: Image) -> Image:

@@ -170,5 +170,5 @@ def _size_mismatch(frame: Path, size: tuple[int, int], mask: Path, mask_size: tu
 
 
 def _problem(path: Path, error: DataError) -> Problem:
-    """The error without the path that it starts with."""
+    """Return the error without the path that it starts with."""
     return Problem(path, str(error).removeprefix(f"{path}: "))

@@ -59,7 +59,7 @@ class CocoPicture:
 
 
 def coco_pictures(images: Path, annotations: Path) -> list[CocoPicture]:
-    """All pictures that have instances; crowds are left out.
+    """Return all pictures that have instances; crowds are left out.
 
     Raises:
         DataError: the annotations cannot be read.

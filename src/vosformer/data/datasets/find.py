@@ -12,7 +12,7 @@ from vosformer.errors import DataError
 
 
 def read_videos(name: str, root: Path, split: str | None = "train") -> tuple[Video, ...]:
-    """The labeled videos of a data set.
+    """Return the labeled videos of a data set.
 
     Args:
         name: of the layout, e.g. "davis2017".
@@ -26,7 +26,7 @@ def read_videos(name: str, root: Path, split: str | None = "train") -> tuple[Vid
 
 
 def read_stills(name: str, root: Path) -> tuple[Still, ...]:
-    """The labeled pictures of a data set.
+    """Return the labeled pictures of a data set.
 
     Raises:
         DataError: unknown name, set not found, or its files are incomplete.
@@ -35,7 +35,7 @@ def read_stills(name: str, root: Path) -> tuple[Still, ...]:
 
 
 def find_layout(name: str) -> Layout:
-    """The layout of that name.
+    """Return the layout of that name.
 
     Raises:
         DataError: there is none.
@@ -74,12 +74,12 @@ def _overlap(one: Path, other: Path) -> bool:
 
 
 def expectations() -> str:
-    """The most common layouts in words, for messages."""
+    """Return the most common layouts in words, for messages."""
     return "; ".join(LAYOUTS[name].expected for name in ("davis2017", "youtube2019", "folder", "folder-stills"))
 
 
 def read_training(layout: Layout, folder: Path) -> Found:
-    """The training part of a data set that lies in `folder`.
+    """Return the training part of a data set that lies in `folder`.
 
     Raises:
         DataError: its files are incomplete.
@@ -101,7 +101,7 @@ def _read(name: str, root: Path, split: str | None, kind: str) -> Found:
 
 
 def _complete(found: Found, root: Path) -> Found:
-    """The same, if no file is missing."""
+    """Return the same, if no file is missing."""
     wrong = [problem for problem in found.problems if problem.severity == "error"]
     if wrong:
         more = f"; {len(wrong) - 1} more problems: see `vosformer data check {root}`" if len(wrong) > 1 else ""

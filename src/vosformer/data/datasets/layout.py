@@ -86,7 +86,7 @@ class Layout:
         return folder if self._is_named(folder) and self.fits(folder) else None
 
     def fits(self, folder: Path) -> bool:
-        """Whether all its signs are in this folder, and what it must hold."""
+        """Tell whether all its signs are in this folder, and what it must hold."""
         signs = folder.is_dir() and all(any(any(folder.glob(sign)) for sign in signs.split("|")) for signs in self.signs)
         return signs and (self.holds is None or self.holds(folder))
 

@@ -20,7 +20,7 @@ _PILLOW_FAILURES = (OSError, SyntaxError, ValueError, UnidentifiedImageError, PI
 
 
 def read_image(path: Path) -> Image:
-    """A picture as uint8 RGB [H,W,3], turned as its EXIF data say (as tracking sees it).
+    """Return a picture as uint8 RGB [H,W,3], turned as its EXIF data say (as tracking sees it).
 
     Raises:
         DataError: it is missing or cannot be decoded.
@@ -30,7 +30,7 @@ def read_image(path: Path) -> Image:
 
 
 def read_sprite(path: Path) -> NDArray[np.uint8]:
-    """A picture with transparency as uint8 RGBA [h,w,4], cut to what is visible; opaque pictures get a full alpha.
+    """Return a picture with transparency as uint8 RGBA [h,w,4], cut to what is visible; opaque pictures get a full alpha.
 
     Raises:
         DataError: it is missing, cannot be decoded, or nothing of it is visible.
@@ -47,7 +47,7 @@ def read_sprite(path: Path) -> NDArray[np.uint8]:
 
 
 def read_labels(path: Path, binary: bool | None = False) -> Labels:
-    """A label map as uint8 [H,W]: the palette index or the gray value of each pixel.
+    """Return a label map as uint8 [H,W]: the palette index or the gray value of each pixel.
 
     Args:
         path: a PNG (indexed, gray or black and white; a color picture if it is gray in fact, or in colors of the DAVIS palette).
@@ -67,12 +67,13 @@ def read_labels(path: Path, binary: bool | None = False) -> Labels:
 
 
 def is_black_and_white(values: NDArray[np.int64]) -> bool:
-    """Whether a mask holds 255 and besides it nothing but 0."""
+    """Tell whether a mask holds 255 and besides it nothing but 0."""
     return bool((values == 255).any() and ((values == 0) | (values == 255)).all())
 
 
 def read_values(path: Path) -> NDArray[np.int64]:
-    """A label map's values [H,W], whatever the depth it is stored with; a picture in colors of the DAVIS palette counts as indexed.
+    """Return a label map's values [H,W], whatever the depth it is stored with; a picture in colors of the DAVIS palette
+    counts as indexed.
 
     Raises:
         DataError: missing, undecodable, or in colors that the palette lacks.
@@ -99,7 +100,7 @@ def read_values(path: Path) -> NDArray[np.int64]:
 
 
 def verify_image(path: Path) -> tuple[int, int]:
-    """(height, width) of a picture that was decoded to its last byte, as `read_image` turns it.
+    """Return (height, width) of a picture that was decoded to its last byte, as `read_image` turns it.
 
     Raises:
         DataError: it is missing, cut short or not a picture.
@@ -115,7 +116,7 @@ def verify_image(path: Path) -> tuple[int, int]:
 
 
 def has_alpha(path: Path) -> bool:
-    """Whether a picture has transparency, by its header; False if it cannot be read."""
+    """Tell whether a picture has transparency, by its header; False if it cannot be read."""
     try:
         with PILImage.open(path) as picture:
             return picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info
@@ -124,7 +125,7 @@ def has_alpha(path: Path) -> bool:
 
 
 def cut_out(image: Image, mask: NDArray[np.bool_]) -> NDArray[np.uint8] | None:
-    """The object under `mask` as RGBA [h,w,4] with a soft edge, cut to its bounding box; None if the mask is empty."""
+    """Return the object under `mask` as RGBA [h,w,4] with a soft edge, cut to its bounding box; None if the mask is empty."""
     box = bounding_box(mask)
     if box is None:
         return None
@@ -137,7 +138,7 @@ def cut_out(image: Image, mask: NDArray[np.bool_]) -> NDArray[np.uint8] | None:
 
 
 def trim(rgba: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
-    """The part of an RGBA picture where alpha is at least 128, or None if there is no such pixel."""
+    """Return the part of an RGBA picture where alpha is at least 128, or None if there is no such pixel."""
     box = bounding_box(rgba[..., 3] >= 128)
     if box is None:
         return None
@@ -146,7 +147,7 @@ def trim(rgba: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
 
 
 def bounding_box(mask: NDArray[np.bool_]) -> tuple[int, int, int, int] | None:
-    """(top, bottom, left, right) of the true pixels, ends exclusive; None if there are none."""
+    """Return (top, bottom, left, right) of the true pixels, ends exclusive; None if there are none."""
     rows = np.flatnonzero(mask.any(1))
     if not len(rows):
         return None

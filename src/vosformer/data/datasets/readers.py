@@ -143,7 +143,7 @@ def has_clips(folder: Path) -> bool:
 
 
 def _clips(folder: Path) -> list[tuple[Path, str]]:
-    """(CLIP, name of its folder of frames) for every clip that is a folder of its own."""
+    """Return (CLIP, name of its folder of frames) for every clip that is a folder of its own."""
     clips = sorted((p for p in folder.iterdir() if p.is_dir() and p.name[0] != "."), key=lambda p: natural_key(p.name))
     named = [(clip, "frames" if (clip / "frames").is_dir() else "images") for clip in clips if (clip / "masks").is_dir()]
     return [(clip, name) for clip, name in named if name == "frames" or _is_numbered(clip / "images")]
@@ -277,7 +277,7 @@ def _no_masks(folder: Path) -> str:
 
 
 def _resolution(folder: Path, name: str) -> str:
-    """The resolution of DAVIS that has this sequence: 480p, else the first one."""
+    """Return the resolution of DAVIS that has this sequence: 480p, else the first one."""
     there = sorted(p.name for p in (folder / "JPEGImages").iterdir() if (p / name).is_dir())
     return "480p" if "480p" in there or not there else there[0]
 

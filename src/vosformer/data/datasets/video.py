@@ -64,7 +64,7 @@ class Video:
 
 @lru_cache(maxsize=4096)
 def _is_binary(video: Video) -> bool:
-    """Whether all masks are black and white or empty; a file that cannot be read is left to those who need it."""
+    """Tell whether all masks are black and white or empty; a file that cannot be read is left to those who need it."""
     found = False
     for path in video.masks:
         try:
@@ -80,7 +80,7 @@ def _is_binary(video: Video) -> bool:
 
 @lru_cache(maxsize=4096)
 def _things(video: Video) -> tuple[int, ...]:
-    """The values of a video's objects in ascending order: at most 254, so that they fit into labels."""
+    """Return the values of a video's objects in ascending order: at most 254, so that they fit into labels."""
     found: set[int] = set()
     for path in video.masks:
         found.update(int(v) for v in np.unique(read_values(path)) if v >= (video.things_from or 0))
@@ -98,7 +98,7 @@ class Curriculum:
     values: tuple[tuple[int, int], ...]
 
     def at(self, index: int) -> int:
-        """The value for item `index`."""
+        """Return the value for item `index`."""
         return next(value for start, value in reversed(self.values) if index >= start)
 
 

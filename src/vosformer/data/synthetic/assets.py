@@ -28,7 +28,7 @@ class Assets:
     sprites: tuple[Path, ...] = ()
 
     def split(self, every: int = 10) -> tuple[Assets, Assets]:
-        """(for training, held out for evaluation): every `every`-th picture and sprite is held out; videos are in both.
+        """Return (for training, held out for evaluation): every `every`-th picture and sprite is held out; videos are in both.
 
         A picture that is there with several label maps is held out with all of them. The pictures or sprites of a set of fewer than
         `every` are in both parts: too few to do without one.
@@ -66,7 +66,8 @@ def find_assets(root: Path) -> Assets:
 
 
 def split_assets(folders: Sequence[Path]) -> tuple[Assets, Assets]:
-    """The assets of several folders together, (for training, held out for evaluation): see `find_assets` and `Assets.split`.
+    """Return the assets of several folders together, (for training, held out for evaluation): see `find_assets` and
+    `Assets.split`.
 
     Each folder is split by itself, so that what is held out does not depend on what is given beside it.
     """
@@ -84,6 +85,6 @@ def split_assets(folders: Sequence[Path]) -> tuple[Assets, Assets]:
 
 
 def _sprites(folder: Path) -> list[Path]:
-    """The pictures of a folder, if the first one has transparency (frames and masks have none)."""
+    """Return the pictures of a folder, if the first one has transparency (frames and masks have none)."""
     files = sorted(p for p in folder.iterdir() if p.suffix.lower() in (".webp", ".png"))
     return files if files and has_alpha(files[0]) else []

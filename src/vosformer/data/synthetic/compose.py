@@ -106,7 +106,7 @@ class ComposedDataset(ClipDataset):
         return settle(rng, rendered, config.min_area, config.max_objects)
 
     def _scene(self, rng: np.random.Generator, time: int) -> tuple[Scene, tuple[Image, Labels]]:
-        """A scene that shows an object at `time`, and how it looks then."""
+        """Return a scene that shows an object at `time`, and how it looks then."""
         for _ in range(_TRIES):
             scene = random_scene(rng, self.assets, self.config)
             first = scene.render(time, rng)
@@ -226,19 +226,19 @@ def settle(rng: np.random.Generator, rendered: Sequence[tuple[Image, Labels]], m
 
 
 def settle_table(rng: np.random.Generator, first: Labels, min_area: float, max_objects: int) -> NDArray[np.uint8]:
-    """The new id [256] of each label: see `settle`."""
+    """Return the new id [256] of each label: see `settle`."""
     return new_ids(rng.permutation(visible(first, min_area))[:max_objects])
 
 
 def visible(labels: Labels, min_area: float) -> NDArray[np.intp]:
-    """The ids whose area is at least this share of the picture."""
+    """Return the ids whose area is at least this share of the picture."""
     areas = np.bincount(labels.ravel(), minlength=256)
     areas[[0, IGNORE]] = 0
     return np.flatnonzero(areas >= max(1.0, min_area * labels.size))
 
 
 def _backdrop(rng: np.random.Generator, assets: Assets, config: ComposeConfig) -> tuple[VideoBackdrop | StillBackdrop, int]:
-    """A backdrop, and the largest label in it."""
+    """Return a backdrop, and the largest label in it."""
     weights = {name: weight for name, weight in config.backdrops.items() if weight > 0}
     usable = [name for name, there in (("video", assets.videos), ("still", assets.stills)) if there and name in weights]
     if "texture" in weights or not usable:
@@ -260,7 +260,7 @@ def _backdrop(rng: np.random.Generator, assets: Assets, config: ComposeConfig) -
 
 
 def _still(rng: np.random.Generator, assets: Assets, several: bool) -> tuple[Image, Labels]:
-    """A picture with its instances; with `several` one that has at least two, if a few tries find one."""
+    """Return a picture with its instances; with `several` one that has at least two, if a few tries find one."""
     for _ in range(_TRIES):
         image, labels = assets.stills[int(rng.integers(len(assets.stills)))].load()
         if not several or len(np.setdiff1d(np.unique(labels), [0, IGNORE])) > 1:
@@ -274,7 +274,7 @@ def _bend(rng: np.random.Generator, probability: float) -> Bend | None:
 
 
 def _still_window(rng: np.random.Generator, image: Image, labels: Labels, size: Size) -> tuple[Image, Labels]:
-    """A part of a picture with the canvas' aspect (stretched a little), often around an instance."""
+    """Return a part of a picture with the canvas' aspect (stretched a little), often around an instance."""
     height, width = labels.shape
     aspect = size[1] / size[0] * math.exp(rng.uniform(-0.25, 0.25))
     tall = min(height, width / aspect) * rng.uniform(0.55, 1.0)
@@ -314,7 +314,7 @@ def _video_backdrop(rng: np.random.Generator, assets: Assets, config: ComposeCon
 
 
 def _window_center(rng: np.random.Generator, labels: Labels, tall: float, wide: float) -> tuple[float, float]:
-    """The center (x, y) of a window inside the frame, most often one that shows half of an object or is filled by it."""
+    """Return the center (x, y) of a window inside the frame, most often one that shows half of an object or is filled by it."""
     height, width = labels.shape
 
     def inside(x: float, y: float) -> tuple[float, float]:

@@ -29,12 +29,14 @@ class Curve:
     waves: tuple[tuple[float, float, float], ...] = ()
 
     def __call__(self, time: float) -> float:
-        """The value at `time`, in frames."""
+        """Return the value at `time`, in frames."""
         return self.center + self.drift * time + sum(a * math.sin(math.tau * time / p + f) for a, p, f in self.waves)
 
 
 def wander(rng: np.random.Generator, center: float, amplitude: float, shortest: float = 40.0, longest: float = 200.0) -> Curve:
-    """A curve that starts near `center` and strays about `amplitude` from it, in periods of `shortest` to `longest` frames."""
+    """Return a curve that starts near `center` and strays about `amplitude` from it, in periods of `shortest` to `longest`
+    frames.
+    """
     waves = []
     start = 0.0
     for share in (1.0, 0.4):
@@ -68,7 +70,9 @@ class Motion:
     shear: Curve
 
     def matrix(self, time: float, unit: float) -> Matrix:
-        """The transform at `time`: rotate, scale and shear about the origin, then move; `unit` pixels are one unit of length."""
+        """Return the transform at `time`: rotate, scale and shear about the origin, then move; `unit` pixels are one unit of
+        length.
+        """
         scale = math.exp(self.log_scale(time))
         wide = scale * math.exp(self.log_aspect(time))
         cos, sin = math.cos(self.angle(time)), math.sin(self.angle(time))
@@ -106,7 +110,7 @@ class Bend:
     def offsets(
         self, time: float, x: NDArray[np.float32], y: NDArray[np.float32], size: tuple[int, int]
     ) -> NDArray[np.float32]:
-        """How far from (x, y) the thing is looked up at `time`.
+        """Return how far from (x, y) the thing is looked up at `time`.
 
         Args:
             time: frames.
@@ -132,7 +136,7 @@ def still() -> Motion:
 
 
 def camera_motion(rng: np.random.Generator, strength: float) -> Motion:
-    """A camera that pans, zooms in and out, rolls a little and, at times, shakes."""
+    """Return a camera that pans, zooms in and out, rolls a little and, at times, shakes."""
     pan, zoom, roll = strength * rng.uniform(0.0, 0.25), strength * rng.uniform(0.0, 0.25), strength * rng.uniform(0.0, 0.12)
     shake = strength * rng.uniform(0.002, 0.012) if rng.random() < 0.3 else 0.0
     return Motion(
@@ -146,7 +150,9 @@ def camera_motion(rng: np.random.Generator, strength: float) -> Motion:
 
 
 def object_motion(rng: np.random.Generator, x: float, y: float, strength: float) -> Motion:
-    """An object that starts near (x, y) and moves, turns, grows, shrinks and foreshortens; one in five leaves and may return."""
+    """Return an object that starts near (x, y) and moves, turns, grows, shrinks and foreshortens; one in five leaves and may
+    return.
+    """
     reach = strength * rng.uniform(0.02, 0.35)
     across = wander(rng, x, reach)
     if rng.random() < 0.2:

@@ -25,7 +25,7 @@ def choose(rng: np.random.Generator, weights: dict[str, float], usable: Sequence
 
 
 def own_object(rng: np.random.Generator, backdrop: VideoBackdrop | StillBackdrop, size: Size) -> Patch | CutVideo | None:
-    """An object of the backdrop about as large as it is seen, at most half the canvas; None if there is none."""
+    """Return an object of the backdrop about as large as it is seen, at most half the canvas; None if there is none."""
     if isinstance(backdrop, VideoBackdrop):
         labels, factor = backdrop.video.labels(backdrop.start), math.sqrt(abs(np.linalg.det(backdrop.window)))
     else:
@@ -43,7 +43,7 @@ def own_object(rng: np.random.Generator, backdrop: VideoBackdrop | StillBackdrop
 
 
 def _any_object(rng: np.random.Generator, labels: Labels) -> tuple[int, int] | None:
-    """(label, long side in pixels) of one of the objects; None if there is none."""
+    """Return (label, long side in pixels) of one of the objects; None if there is none."""
     ids = np.setdiff1d(np.unique(labels), [0, IGNORE])
     if not len(ids):
         return None
@@ -87,7 +87,7 @@ def draw_patch(
 
 
 def _bar(patch: Patch) -> Patch:
-    """A long thin occluder with the texture of `patch`."""
+    """Return a long thin occluder with the texture of `patch`."""
     bar = patch[:, : max(4, patch.shape[1] // 6)].copy()
     bar[..., 3] = 255
     return np.asarray(cv2.resize(bar, (max(4, patch.shape[1] // 5), patch.shape[0] * 2), interpolation=cv2.INTER_LINEAR))
@@ -109,7 +109,7 @@ def _cut_video(rng: np.random.Generator, assets: Assets, side: float, adjust: fu
 
 
 def twin(rng: np.random.Generator, source: Patch | CutVideo) -> Patch | CutVideo:
-    """A look-alike: the same thing, at times in other colors, mirrored, or (cut from a clip) at another moment."""
+    """Return a look-alike: the same thing, at times in other colors, mirrored, or (cut from a clip) at another moment."""
     colors = _colors(rng, 0.5)
     if isinstance(source, CutVideo):
         start = source.start + int(rng.integers(0, 10))
@@ -119,7 +119,7 @@ def twin(rng: np.random.Generator, source: Patch | CutVideo) -> Patch | CutVideo
 
 
 def constant(patch: Patch) -> functools.partial[Patch | None]:
-    """The same patch at all times."""
+    """Return the same patch at all times."""
     return functools.partial(_same, patch)
 
 
@@ -128,7 +128,7 @@ def _same(patch: Patch, time: int) -> Patch | None:
 
 
 def _colors(rng: np.random.Generator, probability: float) -> functools.partial[Patch]:
-    """A random change of a patch's colors, the same for all its frames."""
+    """Return a random change of a patch's colors, the same for all its frames."""
     mix = np.eye(3)
     if rng.random() < probability:
         mix = mix * rng.uniform(0.6, 1.3) + rng.normal(0, 0.08, (3, 3))

@@ -13,7 +13,7 @@ from vosformer.io.palette import DAVIS_PALETTE
 
 
 def sheet_of_videos(videos: Sequence[Video], columns: int = 6, height: int = 160) -> Image:
-    """A contact sheet of videos of one size: `columns` frames of each, evenly spaced, scaled to `height` pixels.
+    """Return a contact sheet of videos of one size: `columns` frames of each, evenly spaced, scaled to `height` pixels.
 
     Raises:
         DataError: a file cannot be read.

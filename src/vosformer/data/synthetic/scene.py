@@ -109,7 +109,7 @@ class CutVideo:
     adjust: Callable[[Patch], Patch]
 
     def __call__(self, time: int) -> Patch | None:
-        """The patch at `time`, or None where the object is not seen."""
+        """Return the patch at `time`, or None where the object is not seen."""
         image, labels = self.video.load(reflect(self.start + time, len(self.video)))
         patch = cut_out(image, labels == self.label)
         return None if patch is None else self.adjust(rescale(patch, self.factor))
@@ -165,7 +165,7 @@ class Light:
     noise: float = 0.0
 
     def __call__(self, image: Image, time: int, rng: np.random.Generator) -> Image:
-        """The picture as the camera takes it."""
+        """Return the picture as the camera takes it."""
         levels = (np.arange(256) / 255.0)[:, None] ** self.gamma * (255.0 * self.exposure(time)) * np.array(self.tint)
         image = np.asarray(cv2.LUT(image, np.clip(np.round(levels), 0, 255).astype(np.uint8)[None]))
         if self.blur_px:
@@ -231,7 +231,9 @@ def paste(image: Image, labels: Labels, layer: SceneLayer, time: int, camera: Ma
 
 
 def warp_frame(image: Image, labels: Labels, matrix: Matrix, size: Size) -> tuple[Image, Labels]:
-    """A picture and its labels through an affine transform (source pixels -> canvas pixels); mirrored beyond the edges."""
+    """Return a picture and its labels through an affine transform (source pixels -> canvas pixels); mirrored beyond the
+    edges.
+    """
     affine, target = matrix[:2], (size[1], size[0])
     if abs(np.linalg.det(affine[:, :2])) < 0.36:
         # Halve before a strong reduction: bilinear sampling alone would alias. Labels are sampled from the source itself.
@@ -246,7 +248,7 @@ def warp_frame(image: Image, labels: Labels, matrix: Matrix, size: Size) -> tupl
 
 
 def _bend_frame(image: Image, labels: Labels, matrix: Matrix, size: Size, bend: Bend, time: int) -> tuple[Image, Labels]:
-    """As `warp_frame`, of a picture that bends."""
+    """Do as `warp_frame`, of a picture that bends."""
     inverse = np.asarray(np.linalg.inv(matrix), np.float32)
     columns, rows = np.meshgrid(np.arange(size[1], dtype=np.float32), np.arange(size[0], dtype=np.float32))
     x, y = (inverse[i, 0] * columns + inverse[i, 1] * rows + inverse[i, 2] for i in (0, 1))
@@ -261,14 +263,14 @@ def _bend_frame(image: Image, labels: Labels, matrix: Matrix, size: Size, bend: 
 
 
 def rescale(patch: Patch, factor: float) -> Patch:
-    """A patch scaled by `factor`; at least 2 x 2 pixels."""
+    """Return a patch scaled by `factor`; at least 2 x 2 pixels."""
     height, width = (max(2, round(side * factor)) for side in patch.shape[:2])
     way = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
     return np.asarray(cv2.resize(patch, (width, height), interpolation=way))
 
 
 def shift(x: float, y: float) -> Matrix:
-    """Translation."""
+    """Return a translation."""
     return np.array([[1.0, 0.0, x], [0.0, 1.0, y], [0.0, 0.0, 1.0]])
 
 
@@ -299,7 +301,7 @@ def _sample(patch: Patch, inverse: Matrix, box: tuple[int, int, int, int], layer
 
 
 def _smear(layer: SceneLayer, time: int, camera: Matrix, size: Size, patch: Size) -> NDArray[np.float32] | None:
-    """The line kernel of the layer's motion blur, or None where it would be shorter than 3 pixels."""
+    """Return the line kernel of the layer's motion blur, or None where it would be shorter than 3 pixels."""
     if not layer.shutter:
         return None
     middle = np.array([patch[1] / 2, patch[0] / 2, 1.0])

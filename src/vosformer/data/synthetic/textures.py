@@ -24,7 +24,7 @@ def noise(rng: np.random.Generator, height: int, width: int, coarsest: int) -> N
 
 
 def texture(rng: np.random.Generator, height: int, width: int) -> Image:
-    """A random texture uint8 [height,width,3]: clouds, stripes, checks or blobs, in a palette of two to four colors."""
+    """Return a random texture uint8 [height,width,3]: clouds, stripes, checks or blobs, in a palette of two to four colors."""
     field = noise(rng, height, width, int(min(height, width) * rng.uniform(0.1, 0.8)))
     kind = int(rng.integers(4))
     if kind == 1:
@@ -51,7 +51,7 @@ def palette(rng: np.random.Generator, count: int) -> NDArray[np.float64]:
 
 
 def outline(rng: np.random.Generator, side: int) -> NDArray[np.uint8]:
-    """The alpha [side,side] of a random shape: blob, star, ellipse, polygon, limbed figure or bar."""
+    """Return the alpha [side,side] of a random shape: blob, star, ellipse, polygon, limbed figure or bar."""
     canvas = np.zeros((side, side), np.uint8)
     kind = int(rng.integers(5))
     if kind == 4:
@@ -77,7 +77,7 @@ def outline(rng: np.random.Generator, side: int) -> NDArray[np.uint8]:
 
 
 def shape(rng: np.random.Generator, side: int, skin: Image | None = None) -> NDArray[np.uint8]:
-    """A random textured object, RGBA uint8 [side,side,4]; its skin is a texture, or `skin` scaled to the side."""
+    """Return a random textured object, RGBA uint8 [side,side,4]; its skin is a texture, or `skin` scaled to the side."""
     colors = (
         texture(rng, side, side) if skin is None else np.asarray(cv2.resize(skin, (side, side), interpolation=cv2.INTER_AREA))
     )
@@ -92,7 +92,7 @@ def _stripes(rng: np.random.Generator, height: int, width: int) -> NDArray[np.fl
 
 
 def _figure(rng: np.random.Generator, canvas: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """A body with a head and limbs drawn as thick lines: thin parts and holes between them."""
+    """Return a body with a head and limbs drawn as thick lines: thin parts and holes between them."""
     side = canvas.shape[0]
     thick = int(side * rng.uniform(0.05, 0.16))
     hip, neck = np.array([0.5, 0.6]), np.array([0.5 + rng.normal(0, 0.06), 0.32])

@@ -24,7 +24,7 @@ def register_recipe(recipe: Recipe) -> None:
 
 
 def recipes() -> dict[str, Recipe]:
-    """All recipes, in the order of the files."""
+    """Return all recipes, in the order of the files."""
     load_plugins()
     return {**_built_in(), **_EXTRA}
 
@@ -39,7 +39,7 @@ def _built_in() -> dict[str, Recipe]:
 
 
 def recipe(name: str) -> Recipe:
-    """The recipe of that name.
+    """Return the recipe of that name.
 
     Raises:
         InputError: there is none; the message names the closest ones.

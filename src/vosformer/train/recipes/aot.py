@@ -50,7 +50,7 @@ _MAIN = replace(
 
 
 def _deaot(recipe: Recipe, name: str) -> Recipe:
-    """The same numbers with DeAOT's augmentation."""
+    """Return the same numbers with DeAOT's augmentation."""
     start = None if recipe.model.start is None else "deaot-pre"
     return replace(
         recipe,
@@ -67,7 +67,7 @@ def _deaot(recipe: Recipe, name: str) -> Recipe:
 
 
 def _aost(recipe: Recipe, name: str) -> Recipe:
-    """The same numbers with scalable supervision (AOST Eq. 11): alpha = 2."""
+    """Return the same numbers with scalable supervision (AOST Eq. 11): alpha = 2."""
     made = _deaot(recipe, name)
     start = None if recipe.model.start is None else "aost-pre"
     return replace(
@@ -80,7 +80,7 @@ def _aost(recipe: Recipe, name: str) -> Recipe:
 
 
 def _davis(recipe: Recipe, name: str) -> Recipe:
-    """The main training on DAVIS alone: half the steps."""
+    """Return the main training on DAVIS alone: half the steps."""
     half = recipe.scaled(50_000)
     return replace(
         half,
@@ -91,7 +91,7 @@ def _davis(recipe: Recipe, name: str) -> Recipe:
 
 
 def _youtube(recipe: Recipe, name: str) -> Recipe:
-    """The main training on YouTube-VOS alone."""
+    """Return the main training on YouTube-VOS alone."""
     return replace(
         recipe,
         name=name,
@@ -101,7 +101,7 @@ def _youtube(recipe: Recipe, name: str) -> Recipe:
 
 
 def _alone(recipe: Recipe, name: str) -> Recipe:
-    """The main training from the encoder's weights, without a stage on pictures."""
+    """Return the main training from the encoder's weights, without a stage on pictures."""
     paper = "AOST Sec. 6.2 (Table 10), main training without pre-training (released ytb.py)"
     return replace(recipe, name=name, paper=paper, model=replace(recipe.model, start=None))
 

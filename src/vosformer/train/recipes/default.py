@@ -26,7 +26,7 @@ def _stage(
     ema: float,
     truth_until: int = 0,
 ) -> Recipe:
-    """A stage of AOT's and DeAOT's training (AOST Sec. 4.3) at the size of a CPU.
+    """Return a stage of AOT's and DeAOT's training (AOST Sec. 4.3) at the size of a CPU.
 
     Args:
         name: of the recipe.

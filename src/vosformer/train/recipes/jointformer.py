@@ -79,14 +79,14 @@ _BL30K = replace(
 
 
 def _other(name: str, sources: tuple[DataSource, ...], paper: str) -> Recipe:
-    """The settings of the main training on another set."""
+    """Return the settings of the main training on another set."""
     return replace(_MAIN, name=name, paper=paper, data=replace(_MAIN.data, sources=sources))
 
 
 def _finetune(
     name: str, source: DataSource, paper: str, steps: int, plain: int, falls: int, loss: tuple[int, int], ignored: float = 1.0
 ) -> Recipe:
-    """A short stage after the main training."""
+    """Return a short stage after the main training."""
     curriculum = tuple((round(share * plain), gap) for share, gap in ((0.0, 5), (0.1, 10), (0.3, 15), (0.9, 5)))
     return replace(
         _MAIN,
