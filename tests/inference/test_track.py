@@ -336,7 +336,7 @@ CHILD = """
 import sys, time
 from pathlib import Path
 from dummy_models import ColorModel, flat_clip
-from vosformer.io import Arrays, LabelImages, Scores
+from vosformer.io import Arrays, LabelImages, ScoresFile
 from vosformer.inference import tracking
 from vosformer.inference.session import Session
 from vosformer.inference import tracking
@@ -345,7 +345,7 @@ out = Path(sys.argv[1])
 images, labels = flat_clip((1, 2), 30)
 session = Session(ColorModel(), device="cpu", dtype="fp32")
 slow = float(sys.argv[2])
-tracking.track(Arrays(images), {0: labels[0]}, session, [LabelImages(out / "masks"), Scores(out / "scores.csv")],
+tracking.track(Arrays(images), {0: labels[0]}, session, [LabelImages(out / "masks"), ScoresFile(out / "scores.csv")],
     state=out / "state", resume=True, progress=lambda done, total: (print(done, flush=True), time.sleep(slow)))
 """
 

@@ -76,7 +76,7 @@ def test_state_dict_is_the_official_one(recorded_as: str) -> None:
 def test_protocol_and_shapes(name: str) -> None:
     model = tiny(name)
     assert isinstance(model, VOSModel)
-    assert model.geometry.align_corners != name.startswith("swinb")
+    assert model.geometry.align_corners != name.startswith(("swinb", "convvit"))
     readings, memory = roll(model, 1, 1)
     quarter = (side_of(model) + 3) // 4
     assert readings[-1].logits.shape == (1, 11, quarter, quarter)

@@ -113,7 +113,7 @@ def equation_2(model: JointFormer, references: list[Tensor], x: Tensor, keep: in
             keys, values = (torch.cat([p[part] for p in seen], 1) for part in (1, 2))
             moved.append(naive.finish(block, z, naive.attention(own[n][0], keys, values)))
         keys, values = (torch.cat([*(p[part] for p in own), (q, k, v)[part]], 1) for part in (1, 2))
-        limit = keep if i in model._filtered else None
+        limit = keep if i in model._filtered(model.config.topk_blocks) else None
         x = naive.finish(block, x, naive.attention(q, keys, values, sum(map(len, references)), limit))
         references = moved
     return x
@@ -253,7 +253,7 @@ def test_equation_6_soft_aggregation_uses_odds() -> None:
 @pytest.mark.parametrize("blocks", ["all", "second-half", "last"])
 def test_topk_filter(blocks: str) -> None:
     model = build(topk=5, topk_blocks=blocks)
-    assert list(model._filtered) == {"all": [0, 1, 2, 3, 4, 5], "second-half": [3, 4, 5], "last": [5]}[blocks]
+    assert list(model._filtered(blocks)) == {"all": [0, 1, 2, 3, 4, 5], "second-half": [3, 4, 5], "last": [5]}[blocks]
     first, previous, current = clip(3)
     targets = [masks(1), masks(1, False, 3)]
     frames = [(model.encode(image), t) for image, t in zip((first, previous), targets, strict=True)]

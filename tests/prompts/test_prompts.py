@@ -127,6 +127,20 @@ def test_the_packaged_network_finds_a_plain_object_by_a_click_or_a_box():
     assert iou(mark(frame, box=(45, 58, 195, 182)), mask) > 0.85
 
 
+@pytest.mark.parametrize("method", ["auto", "network"])
+def test_specks_in_a_box_are_doubted(network, monkeypatch, method):
+    """A network that fails outside of what it has seen leaves specks: GrabCut's mask is taken if that fills the box."""
+    frame, truth = scene()
+    rows, columns = np.nonzero(truth)
+    box = (columns.min() - 3, rows.min() - 3, columns.max() + 4, rows.max() + 4)
+    specks = np.zeros((H, W), bool)
+    specks[rows.min(), columns.min()] = specks[rows.max(), columns.max()] = True
+    monkeypatch.setattr(Marker, "_by_network", lambda self, said: specks)
+    found = Marker(frame, method=method, network=network).mark(Prompt(box=box))
+    assert np.array_equal(found, specks) == (method == "network")
+    assert (iou(found, truth) > 0.9) == (method == "auto")
+
+
 def test_grabcut_finds_what_is_in_a_box():
     frame, mask = scene()
     assert iou(mark(frame, box=(10, 12, 50, 48), method="classical"), mask) > 0.9

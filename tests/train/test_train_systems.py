@@ -43,6 +43,8 @@ KNOWN = {variant.name: variant for variant in variants() if variant.system in ST
 def small_model(name: str) -> nn.Module:
     """The variant with every part of it, but little of each."""
     options = dict(SMALL.get(KNOWN[name].system, {"tiny": True}))
+    if name in ("jointformer-gru", "jointformer-naive"):
+        options = {"tiny": True}
     if name == "simvos-bs":
         options |= {"within": 1, "prototypes": (16, 16)}
     torch.manual_seed(0)

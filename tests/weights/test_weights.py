@@ -392,7 +392,7 @@ def test_the_options_of_a_model_are_kept_in_its_file(tmp_path: Path) -> None:
     assert inspect(path).fits == (TINY,)
     with pytest.raises(WeightsError, match="does not fit"):
         build(TINY, path, identities=6)
-    with pytest.raises(InputError, match="cannot be built with identitis=4"):
+    with pytest.raises(InputError, match="there is no option 'identitis'; did you mean: identities"):
         build(TINY, identitis=4)
 
 

@@ -55,7 +55,8 @@ def cost(entry: Variant, objects: int = 1, frames: int = 12, **options: Any) -> 
     if objects < 1:
         raise InputError(f"--objects is {objects}, expected at least 1")
     with torch.device("meta"), torch.no_grad():
-        model = entry.build(**options).eval()
+        # Counting hooks want no gradient, even of parameters that are passed on as arguments.
+        model = entry.build(**options).eval().requires_grad_(False)
         placement = model.geometry.place(*_SOURCE, 480)
         image = torch.empty(1, 3, *placement.network)
         labels = torch.ones(placement.network, dtype=torch.int32)

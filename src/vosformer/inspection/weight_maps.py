@@ -272,7 +272,7 @@ def _from_point(look: _Look, token: int, grid: Grid, number: int) -> list[Weight
 
 def _bias(window: tuple[nn.Module, int], q: Tensor, token: int, grid: Grid) -> Tensor:
     """Return what the relative bias adds at every place [heads,N]; -inf outside of the window."""
-    relative, side = window[0].relative(), window[1]  # type: ignore[operator]
+    relative, side = window[0](), window[1]
     heads = relative.weight.shape[0]
     offsets = torch.einsum("hod,hd->ho", relative.weight.float(), q.view(heads, -1)) + relative.bias.float()
     rows, columns = torch.arange(grid.height, device=q.device), torch.arange(grid.width, device=q.device)

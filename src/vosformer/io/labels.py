@@ -226,7 +226,7 @@ def _by_legend(path: Path, packed: NDArray[np.int32], legend: Path) -> NDArray[n
 
 
 def _numbered(path: Path, seen: NDArray[np.uint8], packed: NDArray[np.int32], used: NDArray[np.int32]) -> LabelMap:
-    """Number colors from 1 in the order in which they first come from the top; black, or else what most of the border is, is none."""
+    """Assign numbers to colors, from 1 in their order from the top; black, or else the border's color, has none."""
     brightness = (seen.astype(np.int64) @ np.array([299, 587, 114]) // 4).astype(np.uint16)
     _refuse_soft(path, packed, brightness, 1)
     border = np.concatenate([packed[0], packed[-1], packed[:, 0], packed[:, -1]])

@@ -83,7 +83,7 @@ class VideoFile(Source):
             stretch(self._look, self._samples())
 
     def _count_fields(self) -> None:
-        """Number the frames by decoding them all: where fields are kept apart, two packets are one frame."""
+        """Count the frames by decoding them all: where fields are kept apart, two packets are one frame."""
         index = self._index
         stamps = [frame.pts for frame in self._decode_file() if frame is not None and not frame.is_corrupt]
         if not stamps:

@@ -20,9 +20,24 @@ from vosformer.prompts.window import Window, whole, window_around
 
 Method = Literal["auto", "network", "classical"]
 
+# A box lies around its object: a mask is doubted whose own box has less IoU with it, or that is less of its area.
+_FILLS = 0.6
+_SHARE = 0.15
 _PICTURES = 3  # windows whose features are kept
 _TOUCH = 2  # pixels around a click in which a change counts as asked for
 _CONTEXT = 3.0  # a window around a click alone, where nothing was found: a third of the frame
+
+
+def _fit(mask: Mask, box: Box) -> float:
+    """Return the IoU of a mask's own box with a box, less where the mask is but a few specks of it."""
+    own = _extent(mask)
+    if own is None:
+        return 0.0
+    inner = [max(own[0], box[0]), max(own[1], box[1]), min(own[2], box[2]), min(own[3], box[3])]
+    shared = max(inner[2] - inner[0], 0) * max(inner[3] - inner[1], 0)
+    areas = [(right - left) * (bottom - top) for left, top, right, bottom in (own, box)]
+    iou = shared / (sum(areas) - shared)
+    return float(iou * min(1.0, mask.sum() / (_SHARE * areas[1])))
 
 
 class _Answer(NamedTuple):
@@ -57,7 +72,7 @@ class Marker:
         Args:
             frame: uint8 RGB [H,W,3].
             method: "network"; "classical" = GrabCut from a box, else a random walker, without any weights; "auto" = the network if
-                its weights are there.
+                its weights are there; for a box alone GrabCut's mask where the network's does not fill the box and GrabCut's does.
             network: in place of the packaged one, in `eval` mode, on any device.
             side: long side in pixels at which the network sees the object and its surroundings.
 
@@ -74,6 +89,7 @@ class Marker:
         self._network = None if method == "classical" else network or default_network()
         if method == "network" and self._network is None:
             raise InputError("this installation has no weights of the click network; use method='classical'")
+        self._may_doubt = method == "auto" and self._network is not None
         self._frame, self._size, self._side = image, (image.shape[0], image.shape[1]), side
         self._pictures: dict[Window, Picture] = {}
         self._base: CheckedPrompt | None = None
@@ -109,12 +125,21 @@ class Marker:
         if said.mask is not None and not marks.any() and said.box is None:
             return said.mask.copy()
         found = self._classical(said, marks) if self._network is None else self._by_network(said)
+        if self._may_doubt and said.box is not None and said.mask is None and not marks.any():
+            found = self._filling(said.box, found)
         if said.mask is not None:
             found = _merged(said.mask, found, marks, said.box)
         found = self._obeyed(found, said)
         if not found.any() and said.mask is None:
             raise InputError("nothing was found in the box: draw it closer around the object, or add a point on it")
         return found
+
+    def _filling(self, box: Box, found: Mask) -> Mask:
+        """Return what fills a box better, where the network's mask does not reach its sides: that mask, or GrabCut's."""
+        if _fit(found, box) >= _FILLS:
+            return found
+        other = grabcut(self._frame, box, np.zeros(self._size, np.int8))
+        return max(found, other, key=lambda mask: _fit(mask, box))
 
     def _by_network(self, said: CheckedPrompt) -> Mask:
         """Replay the clicks, from the last that the new prompt shares with the one before."""
