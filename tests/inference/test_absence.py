@@ -11,11 +11,12 @@ from dummy_models import ColorModel, flat_clip
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vosformer.cli import main
 from vosformer.errors import InputError
 from vosformer.inference.absence import Absence, Absences, parse_absences, read_absences
 from vosformer.inference.session import Session
 from vosformer.inference.tracking import track
-from vosformer.io import LabelImages, ObjectImages, ScoresFile, open_source, read_labels, read_masks, write_bytes
+from vosformer.io import LabelImages, ObjectImages, ScoresFile, open_source, read_labels, read_masks, write_bytes, write_picture
 from vosformer.io.sinks import indexed_png
 
 FRAMES = 10
@@ -88,6 +89,28 @@ def test_an_exact_empty_mask_says_that_nothing_is_there(tmp_path: Path) -> None:
     assert "with --exact" in "".join(masks.notes)
     run(tmp_path, masks, exact=True)
     assert areas(tmp_path / "masks", 1) == areas(tmp_path / "masks", 2) == [not 4 <= n < 7 for n in range(10)]
+
+
+def test_an_exact_empty_mask_of_a_folder_counts_on_the_command_line(tmp_path: Path) -> None:
+    empty = np.zeros_like(LABELS[0])
+    folder = mask_folder(tmp_path / "m", {0: LABELS[0], 4: empty, 7: LABELS[7]})
+    source = open_source(np.stack(IMAGES))
+    (tmp_path / "clip").mkdir()
+    for number, frame in enumerate(source.frames()):
+        write_picture(tmp_path / "clip" / f"{number:05d}.png", frame.image)
+    command = [
+        "track",
+        str(tmp_path / "clip"),
+        "--mask",
+        str(folder),
+        "-o",
+        str(tmp_path / "out"),
+        "--outputs",
+        "masks",
+        "--exact",
+    ]
+    assert main([*command, "--model", "default-fast", "--size", "64", "--device", "cpu"]) == 0
+    assert areas(tmp_path / "out" / "masks", 1)[4:7] == [False] * 3
 
 
 def test_a_run_that_was_interrupted_goes_on_with_its_absences(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

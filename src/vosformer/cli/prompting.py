@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from vosformer.errors import InputError
 from vosformer.formats import AnnotatedMasks, ObjectInfo, read_masks
-from vosformer.io import Source
+from vosformer.io import MaskFolder, Source
 from vosformer.prompts import MarkedObjects, Marker, Prompt, mark_objects, polygon
 from vosformer.prompts.weights import load_network
 
@@ -40,13 +40,13 @@ class GivenMasks(NamedTuple):
     """The user's masks.
 
     Attributes:
-        labels: frame number -> int32 [H,W].
+        labels: frame number -> int32 [H,W]; a folder of masks as it is, as it also knows of empty masks.
         palette: uint8 RGB [256,3] of their files, or None.
         objects: what an annotation file says of the objects.
         notes: what a user should know about them.
     """
 
-    labels: Mapping[int, NDArray[np.int32]]
+    labels: Mapping[int, NDArray[np.int32]] | MaskFolder
     palette: NDArray[np.uint8] | None
     objects: Mapping[int, ObjectInfo]
     notes: tuple[str, ...]
@@ -68,7 +68,7 @@ def given_masks(source: Source, mask: Path | None, number: int, marks: Marks) ->
         made = mark_frame(source, number, marks, labels.get(number))
         labels = ChainMap({number: made.labels}, cast(dict[int, NDArray[np.int32]], labels))
         notes = (*notes, *made.notes)
-    return GivenMasks(labels, palette, objects, notes)
+    return GivenMasks(masks if isinstance(masks, MaskFolder) and not marks else labels, palette, objects, notes)
 
 
 def mark_frame(
