@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vosformer.evaluation.metrics import FrameScores, Statistics, Values, mean_statistics, statistics
-from vosformer.io.files import write_bytes
+from vosformer.io.files import write_bytes, write_json
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -219,8 +218,7 @@ class Report:
         Raises:
             OutputError: it could not be written.
         """
-        text = json.dumps(self.to_dict(per_frame=per_frame), indent=1, ensure_ascii=False)
-        write_bytes(Path(path), (text + "\n").encode())
+        write_json(Path(path), self.to_dict(per_frame=per_frame))
 
     def write_csv(self, path: str | Path) -> None:
         """Write one line for each object, sequence and group and one over all, whole or not at all.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 from vosformer.errors import DataError, InputError
 from vosformer.evaluation.track_files import BURST_COMMON, read_burst, read_youtube_vis
 from vosformer.evaluation.tracks import ClassScores, TrackedSequence, class_scores
-from vosformer.io.files import write_bytes
+from vosformer.io.files import write_json
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -63,7 +62,7 @@ class TrackReport:
         Raises:
             OutputError: it could not be written.
         """
-        write_bytes(Path(path), (json.dumps(self.to_dict(), indent=1, ensure_ascii=False) + "\n").encode())
+        write_json(Path(path), self.to_dict())
 
     def table(self, *, objects: bool = False) -> Table:
         """Lay out for the screen, in percent.

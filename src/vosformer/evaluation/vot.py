@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 
 from vosformer.errors import InputError
 from vosformer.evaluation.metrics import Values, region_similarity
-from vosformer.io.files import write_bytes
+from vosformer.io.files import write_json
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -143,7 +142,7 @@ class VotReport:
         Raises:
             OutputError: it could not be written.
         """
-        write_bytes(Path(path), (json.dumps(self.to_dict(), indent=1, ensure_ascii=False) + "\n").encode())
+        write_json(Path(path), self.to_dict())
 
     def table(self, *, objects: bool = False) -> Table:
         """Lay out for the screen; values as VOT gives them, 0 to 1.

@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco
 
+from vosformer.io.records import rle_counts
+
 _MOST_PIXELS = 1 << 30  # a mask above this is a header that lies
 
 
@@ -31,8 +33,7 @@ class Mask(NamedTuple):
     @classmethod
     def of(cls, pixels: NDArray[Any]) -> Mask:
         """Encode an array [H,W] whose pixels that are not 0 belong to the object."""
-        counts = coco.encode(np.asfortranarray(pixels != 0, np.uint8))["counts"]
-        return cls(pixels.shape[0], pixels.shape[1], counts.decode())
+        return cls(pixels.shape[0], pixels.shape[1], rle_counts(pixels))
 
     @classmethod
     def of_rle(cls, rle: Mapping[str, Any]) -> Mask:

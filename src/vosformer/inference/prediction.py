@@ -14,11 +14,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from pycocotools import mask as coco
 from torch import Tensor
 
 from vosformer.errors import InputError
 from vosformer.geometry import Placement, crop
+from vosformer.io.records import rle_counts
 
 _STRIP_VALUES = 1 << 21  # values of a strip: 8 MB in float32, about the cache of one core; a GPU takes 32 times as many
 _GIVEN_MARGIN = 10.0  # of masks that the user gave; SAM 2 gives these 10 and -10, too
@@ -212,13 +212,12 @@ class Prediction:
         found = []
         for i, (left, top, right, bottom) in self.boxes().items():
             mask = self.labels == i
-            rle = coco.encode(np.asfortranarray(mask, np.uint8))
             found.append(
                 {
                     "image_id": image_id,
                     "category_id": category_id,
                     "track_id": i,
-                    "segmentation": {"size": rle["size"], "counts": rle["counts"].decode()},
+                    "segmentation": {"size": list(mask.shape), "counts": rle_counts(mask)},
                     "area": int(mask.sum()),
                     "bbox": [left, top, right - left, bottom - top],
                     "iscrowd": 0,

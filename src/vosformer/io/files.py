@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -146,6 +147,15 @@ def write_bytes(path: Path, data: bytes) -> None:
     """
     with replacing(path) as temporary:
         temporary.write_bytes(data)
+
+
+def write_json(path: Path, content: object) -> None:
+    """Write a value as indented JSON with a line's end, the whole file or nothing.
+
+    Raises:
+        OutputError: it cannot be written; a former file of that name is untouched.
+    """
+    write_bytes(path, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
 
 
 def remove(path: Path) -> None:

@@ -11,12 +11,19 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+from numpy.typing import NDArray
 from pycocotools import mask as coco
 
 from vosformer.errors import OutputError
 from vosformer.io.files import make_folder, output_errors, remove, replacing
 from vosformer.io.frames import Frame
 from vosformer.io.sinks import Labels, Probability, Sink
+
+
+def rle_counts(mask: NDArray[Any]) -> str:
+    """Encode a mask [H,W], not 0 = the object, as the compressed run lengths that COCO's JSON files hold as `counts`."""
+    counts: bytes = coco.encode(np.asfortranarray(mask != 0, np.uint8))["counts"]
+    return counts.decode()
 
 
 class Lines:
@@ -146,9 +153,8 @@ class CocoRLE(Records):
         objects = []
         for number in np.unique(labels):
             if number:
-                rle = coco.encode(np.asfortranarray(labels == number, np.uint8))
                 score = scores.get(int(number))
-                objects.append([int(number), rle["counts"].decode(), None if score is None else round(float(score), 6)])
+                objects.append([int(number), rle_counts(labels == number), None if score is None else round(float(score), 6)])
         height, width = labels.shape
         self._lines.append(
             {"frame": frame.number, "name": frame.name, "time": frame.time, "size": [height, width], "objects": objects}
