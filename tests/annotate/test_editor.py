@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +52,26 @@ def test_a_box_marks_and_clicks_are_remembered(editor: Editor, project: Project)
     assert project.given[0].prompts[1]["points"] == []
     editor.stroke(0, 1, [(5, 5)], 3)
     assert 1 not in project.given[0].prompts  # a stroke is no prompt: the next click repairs the mask that is there
+
+
+@pytest.mark.parametrize("lost", [".history", "bases"])
+def test_clicks_go_on_from_the_mask_that_they_repair(editor: Editor, project: Project, lost: str) -> None:
+    """The mask before the first click is part of the project; if somebody removes it, the mask that is there is repaired."""
+    editor.polygon(0, 1, [(10, 10), (60, 10), (60, 60), (10, 60)])
+    drawn = project.labels(0) == 1
+    editor.click(0, 1, [(80, 80)], [1])
+    clicked = project.labels(0) == 1
+    project.close()
+    shutil.rmtree(project.folder / lost)
+    again = open_workspace(project.folder, clip()[0])
+    again.editor.click(0, 1, [(30, 30)], [0])
+    assert not again.project.labels(0)[30, 30]
+    points = again.project.given[0].prompts[1]["points"]
+    assert points == ([[80, 80], [30, 30]] if lost == ".history" else [[30, 30]])
+    base = again.project.base(again.project.given[0].prompts[1]["base"])
+    assert base is not None
+    assert (base == (drawn if lost == ".history" else clicked)).all()
+    again.close()
 
 
 def test_brush_and_eraser(editor: Editor, project: Project) -> None:

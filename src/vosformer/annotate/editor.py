@@ -61,14 +61,15 @@ class Editor:
                 self._marker = (frame, Marker(self.image(frame)))
             given = project.given.get(frame, GivenFrame(()))
             before = dict(given.prompts.get(i, {}))
-            if not before:
+            base = None if before.get("base") is None else project.base(before["base"])
+            if not before or (before["base"] is not None and base is None):
                 now = project.labels(frame) == i
-                before = {"points": [], "labels": [], "base": project.keep_labels(now.astype(np.int32)) if now.any() else None}
+                base = now if now.any() else None
+                before = {"points": [], "labels": [], "base": None if base is None else project.keep_base(base)}
             if box is not None:
-                before = {"points": [], "labels": [], "base": None, "box": [float(v) for v in box]}
+                base, before = None, {"points": [], "labels": [], "base": None, "box": [float(v) for v in box]}
             before["points"] = [*before["points"], *([float(x), float(y)] for x, y in points)]
             before["labels"] = [*before["labels"], *labels]
-            base = None if before["base"] is None else project.kept_labels(before["base"]) > 0
             places = [(x, y) for x, y in before["points"]]
             mask = self._marker[1].mark(Prompt(places, before["labels"], before.get("box"), mask=base))
             self._put(frame, i, mask, "click" if box is None else "box", before)

@@ -69,6 +69,7 @@ class Project:
         self.folder_lock = FolderLock(folder / ".history" / "lock")
         try:
             self._blobs = Blobs(folder / ".history" / "blobs")
+            self._bases = Blobs(folder / "bases")  # not part of the history: clicks build on them
             self._about = self._video_facts(video)
             applied = self._load()
             self._journal = Journal(folder / ".history" / "journal.jsonl")
@@ -189,9 +190,14 @@ class Project:
         """Keep label maps [H,W] as PNG; return the name of the content."""
         return self._blobs.add(labels_png(labels))
 
-    def kept_labels(self, name: str) -> Labels:
-        """Return the label maps that `keep_labels` kept under that name."""
-        return read_png(self._blobs.path(name))
+    def keep_base(self, mask: NDArray[np.bool_]) -> str:
+        """Keep a mask [H,W] that clicks repair, as it was before them; return the name of the content."""
+        return self._bases.add(labels_png(mask.astype(np.int32)))
+
+    def base(self, name: str) -> NDArray[np.bool_] | None:
+        """Return the mask [H,W] that `keep_base` kept under that name; None if somebody removed its file."""
+        path = self._bases.path(name)
+        return read_png(path) > 0 if path.exists() else None
 
     def extend(self, record: ActionRecord, key: str, new: Any) -> None:
         """Do one more change of a long action."""
