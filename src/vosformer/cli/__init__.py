@@ -46,6 +46,7 @@ COMMANDS = {
     "recipes": _Command("vosformer.cli.recipes", "recipes", "list every training recipe"),
     "data check": _Command("vosformer.cli.data", "check", "say what a data folder holds, and name every bad file"),
     "data compose": _Command("vosformer.cli.data", "compose", "render composed multi-object clips with exact masks"),
+    "data vosw": _Command("vosformer.cli.data", "vosw", "turn VIPSeg into objects to follow, as VOSW's authors describe it"),
     "weights inspect": _Command("vosformer.cli.weights", "inspect", "what a weights file holds and which variants it fits"),
     "weights average": _Command("vosformer.cli.weights", "average", "the mean of several trainings of one variant"),
     "weights convert": _Command("vosformer.cli.weights", "convert", "turn an official checkpoint into safetensors"),

@@ -1,4 +1,4 @@
-"""`vosformer data check` and `vosformer data compose`."""
+"""`vosformer data check`, `vosformer data compose` and `vosformer data vosw`."""
 
 from __future__ import annotations
 
@@ -76,6 +76,37 @@ def compose(
     if sheet:
         write_picture(sheet, sheet_of_videos(read_videos("davis2017", out, split)))
         print(f"contact sheet: {sheet}")
+
+
+def vosw(
+    vipseg: Annotated[Path, tyro.conf.Positional],
+    out: Annotated[Path, tyro.conf.Positional],
+    /,
+    split: str = "val",
+    short_side: int | None = None,
+    specks: int = 0,
+    seed: int = 0,
+) -> None:
+    """Turn VIPSeg's panoptic masks into objects to follow, as AOST's section 5 describes for VOSW.
+
+    Args:
+        vipseg: Folder of VIPSeg (imgs/, panomasks/).
+        out: Folder to write to; videos that are there already are kept.
+        split: VIPSeg's list ("val", "train"), a file with a video on each line, or "all".
+        short_side: Of the frames in pixels, e.g. 720. Default: as they are.
+        specks: Leave out pieces of an object with fewer pixels than this. VOSW's authors removed such noise by hand.
+        seed: Of the order of the objects' ids, which is shuffled for each video.
+    """
+    from vosformer.data.datasets.vosw import convert_vipseg
+
+    made = convert_vipseg(vipseg, out, split=None if split == "all" else split, short_side=short_side, specks=specks, seed=seed)
+    objects, later = sum(len(video.objects) for video in made), sum(len(video.later) for video in made)
+    dropped = sum(video.dropped for video in made)
+    print(f"{len(made)} videos with {objects} objects ({objects / len(made):.1f} a video), {later} of which enter later: {out}")
+    if dropped:
+        print(f"left out: {dropped} objects that were nothing but specks, or beyond 254 in a video")
+    print("not the authors' VOSW: their list of 348 videos and their corrections by hand are not public")
+    print(f"run it: vosformer benchmark vosw {out} -o runs/vosw --model ... --weights ...")
 
 
 def parse_size(text: str) -> tuple[int, int]:
