@@ -12,13 +12,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vosformer.errors import InputError
+from vosformer.io.endings import check_ending
+from vosformer.io.h264_fields import FieldPairs
 from vosformer.io.notes import Notes
 
 # Demuxers of FFmpeg that take text for video or open other files and devices by themselves.
 _REFUSED_FORMATS = {"tty", "concat", "lavfi", "ffmetadata", "image2", "hls", "dash", "sdp", "txd", "bin", "xbin", "adf", "idf"}
 
-# A matroska file whose data end this much before its header says was cut off; shorter gaps come from sound or rounding.
+# A file whose data end this much before its header says was cut off; shorter gaps come from sound or rounding. Headers of these
+# formats say it; of others FFmpeg gives what it finds.
 _MISSING_SECONDS = 0.5
+_WITH_DURATION = {"matroska", "flv", "asf"}
+_END_ANYWHERE = {"mpegts", "mpeg"}
 
 _PROGRESSIVE = 1  # AV_FIELD_PROGRESSIVE
 
@@ -36,7 +41,8 @@ class VideoIndex:
         keys: int64 ascending, time stamps of the frames where decoding can begin.
         unit: seconds.
         packets: number of packets with video.
-        fields: a packet may hold half a frame, so that only decoding tells how many frames there are.
+        fields: packets hold half a frame each, where `stamps` has those of the first halves; or may do so, if `uncertain`.
+        uncertain: only decoding tells how many frames there are.
         damage: what is wrong with the container (truncated), or None.
         notes: what a user should know about how the frames are numbered.
         rate: frames per second, where time stamps go back so that first and last do not tell it.
@@ -47,19 +53,23 @@ class VideoIndex:
     unit: Fraction
     packets: int
     fields: bool = False
+    uncertain: bool = False
     damage: str | None = None
     notes: tuple[str, ...] = ()
     rate: Fraction | None = None
 
     def numbered(self, stamps: NDArray[np.int64]) -> VideoIndex:
         """Return the same of these frames only."""
-        return replace(self, stamps=stamps, keys=self.keys[np.isin(self.keys, stamps)], fields=False)
+        return replace(self, stamps=stamps, keys=self.keys[np.isin(self.keys, stamps)], uncertain=False)
 
 
 @dataclass
 class _Packets:
-    """What a pass over the packets of a stream found."""
+    """What a pass over the packets of a stream found: `stamps` of frames, `count` of packets."""
 
+    fields: FieldPairs | None = None
+    count: int = 0
+    read_to: int = 0  # the byte behind the last packet of any stream
     stamps: list[int | None] = field(default_factory=list)
     keys: list[int] = field(default_factory=list)
     end: float = 0.0  # seconds, over all streams that were looked at
@@ -179,60 +189,72 @@ def build_index(path: Path, wanted: int | None = None, form: str | None = None) 
     """
     with open_file(path, form) as container:
         stream = video_stream(container, str(path), wanted)
-        matroska = "matroska" in container.format.name
         # FFmpeg gives frames of AVI the order of decoding as time stamps.
         unordered = container.format.name == "avi"
-        found = _packets(container, stream, matroska)
+        found = _packets(container, stream)
         stamps = found.stamps
         if not stamps:
             raise InputError(f"{path} is a video without a single frame")
         known = np.unique(np.array([stamp for stamp in stamps if stamp is not None], np.int64))
         usable = len(known) == len(stamps) and not found.goes_back
-        notes: tuple[str, ...] = ()
+        notes = []
         if found.goes_back:
-            text = (
+            notes.append(
                 f"the time stamps of {path} go back, as where recordings were joined: its frames are in the order of the file"
             )
-            notes = (text,)
-        damage = found.broken or _truncation(path, container, stream, found.end if matroska else None, len(stamps))
+        if len(stamps) < found.count:
+            notes.append(f"{path} keeps the fields of its frames apart: {len(stamps)} frames in {found.count} packets")
+        damage, more = _ending(path, container, stream, found)
         if damage and usable and found.corrupt:
             cut = np.sort(np.array(stamps[-found.corrupt :], np.int64))
             whole = known[~np.isin(known, cut)]
             known = whole if whole.size else known
+        pairs = found.fields
+        uncertain = pairs is not None and pairs.possible and pairs.unknown
         return VideoIndex(
             known if usable and not (unordered and len(found.keys) < len(stamps)) else None,
             np.unique(np.array(found.keys, np.int64)),
             stream.time_base,
-            len(stamps),
-            stream.codec_context.name == "h264" and stream.codec_context.field_order != _PROGRESSIVE,
+            found.count,
+            uncertain or (pairs is not None and pairs.fields),
+            uncertain,
             damage,
-            notes,
+            (*notes, *more),
             _usual_rate(found, stream.time_base) if found.goes_back else None,
         )
 
 
-def _packets(container: Any, stream: Any, all_streams: bool) -> _Packets:
-    found = _Packets()
+def _packets(container: Any, stream: Any) -> _Packets:
     codec = stream.codec_context.name
+    found = _Packets()
+    if codec == "h264" and stream.codec_context.field_order != _PROGRESSIVE:
+        found.fields = FieldPairs(stream.codec_context.extradata)
     try:
-        for packet in container.demux(None if all_streams else stream):
+        for packet in container.demux():
             if packet.size == 0:
                 continue
+            found.read_to = max(found.read_to, (packet.pos or 0) + packet.size)
             if packet.pts is not None:
                 found.end = max(found.end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
-            if packet.stream_index != stream.index or not _shows(codec, packet):
-                continue
-            if packet.is_keyframe and packet.pts is not None:
-                found.keys.append(packet.pts)
-            if packet.dts is not None:
-                found.goes_back |= bool(found.decoding) and packet.dts < found.decoding[-1]
-                found.decoding.append(packet.dts)
-            if not packet.is_discard:
-                found.stamps.append(packet.pts)
-                found.corrupt = found.corrupt + 1 if packet.is_corrupt else 0
+            if packet.stream_index == stream.index and _shows(codec, packet):
+                _note_packet(found, packet)
     except av.error.FFmpegError as error:
         found.broken = f"its container is broken after {len(found.stamps)} frames ({error.strerror})"
     return found
+
+
+def _note_packet(found: _Packets, packet: Any) -> None:
+    found.corrupt = 0 if not packet.is_corrupt else found.corrupt + (not packet.is_discard)
+    found.count += not packet.is_discard
+    if found.fields is not None and found.fields.possible and found.fields.completes(bytes(packet)):
+        return  # the frame has the time of its first field
+    if packet.dts is not None:
+        found.goes_back |= bool(found.decoding) and packet.dts < found.decoding[-1]
+        found.decoding.append(packet.dts)
+    if packet.is_keyframe and packet.pts is not None:
+        found.keys.append(packet.pts)
+    if not packet.is_discard:
+        found.stamps.append(packet.pts)
 
 
 def _usual_rate(found: _Packets, unit: Fraction) -> Fraction | None:
@@ -241,17 +263,28 @@ def _usual_rate(found: _Packets, unit: Fraction) -> Fraction | None:
     return (1 / (usual * unit)).limit_denominator(1001) if usual else None
 
 
-def _truncation(path: Path, container: Any, stream: Any, end: float | None, frames: int) -> str | None:
-    size = path.stat().st_size
+def _ending(path: Path, container: Any, stream: Any, found: _Packets) -> tuple[str | None, tuple[str, ...]]:
+    """Return what is missing at the end of a file, and notes about it."""
+    if found.broken:
+        return found.broken, ()
+    names = set(container.format.name.split(","))
+    frames, size = len(found.stamps), path.stat().st_size
     entries = list(getattr(stream, "index_entries", ()))
     missing = sum(entry.pos + entry.size > size for entry in entries)
     if missing:
-        return f"it is cut off: the data of {missing} of the {len(entries)} entries of its index lie behind the end of the file"
-    if end is not None and container.duration is not None:
+        text = f"it is cut off: the data of {missing} of the {len(entries)} entries of its index lie behind the end of the file"
+        return text, ()
+    if names & _WITH_DURATION and container.duration is not None:
         announced = container.duration / av.time_base
-        if end < announced - _MISSING_SECONDS:
-            return f"it is cut off: it announces {announced:.2f} s, but ends after {frames} frames at {end:.2f} s"
-    return None
+        if found.end < announced - _MISSING_SECONDS:
+            text = f"it is cut off: it announces {announced:.2f} s, but ends after {frames} frames at {found.end:.2f} s"
+            return text, ()
+    damage, notes = check_ending(path, container.format.name, found.read_to)
+    if "avi" in names and notes and stream.frames > frames:
+        return f"it is cut off: it announces {stream.frames} frames and has {frames}", ()
+    if damage is None and found.corrupt and not names & _END_ANYWHERE:
+        damage = f"it is cut off: its last packet, after {frames - 1} frames, is not whole"
+    return damage, notes
 
 
 def _shows(codec: str, packet: Any) -> bool:

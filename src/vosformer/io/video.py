@@ -25,6 +25,9 @@ _BACKWARD_BYTES = 256 << 20
 # The range of values is looked for in key frames, or in the first frames of files that have fewer.
 _FEW_KEYS, _SAMPLED_FRAMES = 4, 320
 
+# Frames of which two fields were paired without decoding that are compared with the decoder's.
+_COMPARED_FRAMES = 24
+
 _BROKEN = "the frame does not decode"
 
 
@@ -33,8 +36,8 @@ class VideoFile(Source):
 
     Opening reads the packets once without decoding them, so that every frame has a number and frames that do not decode are known
     by theirs. Frames are numbered in the order they are shown, from the first one that can be shown; their times are the file's
-    own, so variable frame rates are kept. Interlaced H.264, which may keep the two fields of a frame apart, is decoded once to
-    count its frames. Rotation and mirroring from the display matrix are applied. Every iterator opens the file for itself.
+    own, so variable frame rates are kept. Where H.264 keeps the two fields of a frame apart, its packets say which belong
+    together. Rotation and mirroring from the display matrix are applied. Every iterator opens the file for itself.
 
     The fingerprint covers the size of the file, its first and last megabyte, the number of frames, and the choices below.
 
@@ -68,8 +71,7 @@ class VideoFile(Source):
             )
         for note in (*self._index.notes, *([f"{path}: {self._index.damage}"] if self._index.damage else [])):
             self.notes.add(note)
-        if self._index.fields and self._index.stamps is not None:
-            self._count_fields()
+        self._pair_fields()
         head = self._first()
         self._count = None if self._index.stamps is None else len(self._index.stamps)
         self._budget = max(4, _BACKWARD_BYTES // (3 * head.height * head.width // 2 * (1 + (bits(head) > 8))))
@@ -82,16 +84,26 @@ class VideoFile(Source):
         if bits(head) > 8:
             stretch(self._look, self._samples())
 
-    def _count_fields(self) -> None:
-        """Count the frames by decoding them all: where fields are kept apart, two packets are one frame."""
+    def _pair_fields(self) -> None:
+        """Where two packets are one frame, make sure that the frames were counted as the decoder gives them."""
         index = self._index
-        stamps = [frame.pts for frame in self._decode_file() if frame is not None and not frame.is_corrupt]
-        if not stamps:
+        if not index.fields:
             return
-        known = np.unique(np.array([stamp for stamp in stamps if stamp is not None], np.int64))
-        self._index = index.numbered(known) if len(known) == len(stamps) else replace(index, stamps=None)
-        if len(stamps) < index.packets:
-            self.notes.add(f"{self.name} keeps the fields of its frames apart: {len(stamps)} frames in {index.packets} packets")
+        if index.stamps is not None and (index.uncertain or not self._agrees(index.stamps)):
+            stamps = [frame.pts for frame in self._decode_file() if frame is not None and not frame.is_corrupt]
+            known = np.unique(np.array([stamp for stamp in stamps if stamp is not None], np.int64))
+            if stamps:
+                self._index = index.numbered(known) if len(known) == len(stamps) else replace(index, stamps=None)
+                self.notes.add(
+                    f"{self.name} was decoded once to count its frames, since its fields lie apart: {len(stamps)} in "
+                    f"{index.packets} packets"
+                )
+
+    def _agrees(self, stamps: Any) -> bool:
+        """Decode the first frames and compare their times with those that were told from the packets."""
+        decoded = [frame.pts for frame in islice(self._decode_file(), _COMPARED_FRAMES) if frame is not None]
+        first = int(np.searchsorted(stamps, decoded[0])) if decoded and decoded[0] is not None else 0
+        return decoded == stamps[first : first + len(decoded)].tolist()
 
     def _first(self) -> Any:
         """Return the first frame that can be shown, which becomes number 0."""
