@@ -73,6 +73,30 @@ def test_polygons_are_filled(clip):
     assert (read_labels(out).labels == 5).sum() == 200
 
 
+@pytest.mark.parametrize("first", ["9", "5"])
+def test_pixels_of_two_objects_go_to_the_one_that_is_named_later(clip, capsys, first):
+    out = clip / "drawn.png"
+    big, small = "9:10,10,29,10,29,19,10,19", "5:12,12,20,12,20,16,12,16"
+    # Different flags: the place of the point says when object 9, or 5, is named.
+    orders = {"9": ["--point", "9:11,11", "--polygon", small, big], "5": ["--point", "5:12,12", "--polygon", big, small]}
+    assert main(["mark", str(clip / "frames"), *orders[first], "-o", str(out), "--classical"]) == 0
+    labels = read_labels(out).labels
+    assert labels[14, 15] == (5 if first == "9" else 9)
+    assert f"they go to {5 if first == '9' else 9}, which was marked later" in " ".join(capsys.readouterr().err.split())
+
+
+def test_scribbles_mark_an_object(clip):
+    truth = read_labels(clip / "mask.png").labels == 1
+    rows, columns = np.nonzero(truth)
+    y, left, right = int(rows.mean()), int(columns.min()) + 3, int(columns.max()) - 3
+    out = clip / "drawn.png"
+    beside = f"4:{max(0, left - 12)},2,{right},2"
+    words = ["--scribble", f"4:{left},{y},{right},{y}", "--not-scribble", beside, "--classical", "-o", str(out)]
+    assert main(["mark", str(clip / "frames"), *words]) == 0
+    found = read_labels(out).labels == 4
+    assert (found & truth).sum() > 0.6 * (found | truth).sum()
+
+
 def test_track_begins_with_a_box(clip, weights):  # noqa: F811
     words = [
         "track",
@@ -108,6 +132,9 @@ def test_track_begins_with_a_box(clip, weights):  # noqa: F811
         (["--polygon", "7:1,2,3,4"], "expected ID:X,Y,X,Y,X,Y"),
         (["--polygon", "300:1,1,9,1,9,9"], "the id 300 does not fit"),
         (["--polygon", "0:1,1,9,1,9,9"], "ids are whole numbers other than 0"),
+        (["--scribble", "7:1,2"], "expected ID:X,Y,X,Y"),
+        (["--scribble", "7:1,2,500,2"], "outside of the frame of 98 x 66"),
+        (["--not-scribble", "7:1,2,9,2"], "only where the object is not"),
         (["-n", "9", "--point", "3,3"], "9"),
     ],
 )

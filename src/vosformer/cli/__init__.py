@@ -15,6 +15,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from vosformer.cli.command_line import WORDS
 from vosformer.errors import VOSError
 
 
@@ -78,6 +79,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _run(name: str, rest: list[str], debug: bool) -> int:
     try:
         command = COMMANDS[name].load()
+        WORDS.set(tuple(rest))
         result = tyro.cli(command, prog=f"vosformer {name}", args=_gathered(rest, _lists(command)))
     except VOSError as error:
         if debug:

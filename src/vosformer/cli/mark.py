@@ -23,29 +23,23 @@ def mark(
     /,
     out: Annotated[Path, tyro.conf.arg(aliases=("-o",))],
     number: Annotated[int, tyro.conf.arg(aliases=("-n",))] = 0,
-    point: tuple[str, ...] = (),
-    not_: Annotated[tuple[str, ...], tyro.conf.arg(name="not")] = (),
-    box: tuple[str, ...] = (),
-    polygon: tuple[str, ...] = (),
+    marks: Annotated[Marks, tyro.conf.arg(name="")] = Marks(),
     mask: Path | None = None,
     classical: bool = False,
     network: Path | None = None,
     threads: int | None = None,
     reading: Annotated[SourceOptions, tyro.conf.arg(name="")] = SourceOptions(),
 ) -> None:
-    """Mark objects on one frame of a video: clicks, boxes and polygons become a label image that `track --mask` takes.
+    """Mark objects on one frame of a video: clicks, boxes, scribbles and polygons become a label image that `track --mask` takes.
 
     Places are x,y in pixels of the frame, from its top left corner; `7:` in front says which object is meant (default: 1). All flags
-    can be given several times. Where two objects meet, the pixels go to the one with the higher id.
+    can be given several times.
 
     Args:
         video: video file, folder, list or pattern of images.
         out: label image to write, an indexed .png.
         number: of the frame; the first is 0.
-        point: a place on the object, e.g. 7:320,200.
-        not_: a place that is not the object.
-        box: around the object: 7:LEFT,TOP,RIGHT,BOTTOM.
-        polygon: corners of the object, drawn by hand: 7:X,Y,X,Y,X,Y,...
+        marks: what is said about objects.
         mask: label image of this frame, in which points repair objects; objects that nothing is said about stay as they are.
         classical: GrabCut and a random walker in place of the click network.
         network: weights of a click network of your own (see `vosformer train clicks`).
@@ -56,9 +50,8 @@ def mark(
     prepare_machine(threads)
     if out.suffix.lower() != ".png":
         raise InputError(f"-o {out}: a label image is written as .png")
-    marks = Marks(point, not_, box, polygon)
     if not marks:
-        raise InputError("nothing is marked: say where objects are with --point, --box or --polygon")
+        raise InputError("nothing is marked: say where objects are with --point, --box, --scribble or --polygon")
     if Path(video).resolve() in (out.resolve(), out.resolve().parent):
         raise InputError(f"{out} would become part of the video; choose another place with -o")
     with reading.open(video) as source:

@@ -1,39 +1,48 @@
-"""Clicks, boxes and polygons as text on the command line: `7:320,200` is a place for object 7."""
+"""Clicks, boxes, scribbles and polygons as text on the command line: `7:320,200` is a place for object 7."""
 
 from __future__ import annotations
 
 from collections import ChainMap
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import Annotated, NamedTuple, cast
 
 import numpy as np
+import tyro
 from numpy.typing import NDArray
 
+from vosformer.cli.command_line import values_in_order
 from vosformer.errors import InputError
 from vosformer.formats import AnnotatedMasks, ObjectInfo, read_masks
 from vosformer.io import MaskFolder, Source
-from vosformer.prompts import MarkedObjects, Marker, Prompt, mark_objects, polygon
+from vosformer.prompts import MarkedObjects, Marker, Prompt, mark_objects, polygon, stroke
 from vosformer.prompts.weights import load_network
 
 
-class Marks(NamedTuple):
-    """What was said about objects, as texts.
+@dataclass(frozen=True)
+class Marks:
+    """What is said about objects on a frame, as texts; `7:` in front means object 7 (without it: object 1).
 
     Attributes:
-        point: `ID:X,Y` on an object.
-        not_: `ID:X,Y` beside it.
-        box: `ID:X0,Y0,X1,Y1` around it.
-        polygon: `ID:X,Y,X,Y,X,Y,...` drawn around it.
+        point: a place on an object, 7:X,Y for object 7; may be given several times, as may those that follow. Where two objects
+            claim the same pixels, they go to the one that is named later.
+        not_: a place that is not the object.
+        box: around an object: 7:LEFT,TOP,RIGHT,BOTTOM.
+        polygon: corners of an object, drawn by hand: 7:X,Y,X,Y,X,Y,...
+        scribble: a line drawn on an object: 7:X,Y,X,Y,...
+        not_scribble: a line drawn beside it, on what is not the object.
     """
 
-    point: Sequence[str] = ()
-    not_: Sequence[str] = ()
-    box: Sequence[str] = ()
-    polygon: Sequence[str] = ()
+    point: tuple[str, ...] = ()
+    not_: Annotated[tuple[str, ...], tyro.conf.arg(name="not")] = ()
+    box: tuple[str, ...] = ()
+    polygon: tuple[str, ...] = ()
+    scribble: tuple[str, ...] = ()
+    not_scribble: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
-        return any(map(len, self))
+        return any(getattr(self, field.name) for field in fields(self))
 
 
 class GivenMasks(NamedTuple):
@@ -59,7 +68,9 @@ def given_masks(source: Source, mask: Path | None, number: int, marks: Marks) ->
         InputError: nothing is given, or what is given cannot be used.
     """
     if mask is None and not marks:
-        raise InputError("nothing is marked: give masks with --mask, or say where objects are with --point, --box or --polygon")
+        raise InputError(
+            "nothing is marked: give masks with --mask, or say where objects are with --point, --box, --scribble or --polygon"
+        )
     masks = None if mask is None else read_masks(mask, source, frame=number)
     labels: Mapping[int, NDArray[np.int32]] = {} if masks is None else masks.labels
     palette, notes = (None, ()) if masks is None else (masks[next(iter(masks))].palette, masks.notes)
@@ -91,7 +102,7 @@ def mark_frame(
         network: weights of a click network of one's own.
 
     Returns:
-        The label map; objects are marked in the order of their ids.
+        The label map; objects are marked in the order in which the command names them, else of their ids.
 
     Raises:
         InputError: a text that cannot be read, a place outside the frame, or a frame that does not decode.
@@ -114,7 +125,7 @@ def mark_frame(
 
 
 def read_prompts(marks: Marks, held: NDArray[np.int32]) -> dict[int, Prompt]:
-    """Return the prompts of all objects, by ascending id.
+    """Return the prompts of all objects, in the order in which the command names them; else by ascending id.
 
     Args:
         marks: what is said about them.
@@ -142,24 +153,50 @@ def read_prompts(marks: Marks, held: NDArray[np.int32]) -> dict[int, Prompt]:
         i, values = _numbers("--polygon", text, "X,Y,X,Y,X,Y,...", None)
         corners = list(zip(values[::2], values[1::2], strict=True))
         masks[i] = masks.get(i, np.zeros((height, width), bool)) | polygon(corners, height, width)
+    scribbles = _scribbles(marks, height, width)
     prompts = {}
-    for i in sorted({*clicks, *boxes, *masks}):
+    for i in _in_order({*clicks, *boxes, *masks, *scribbles}):
         known = masks.get(i)
         if known is None and i not in boxes and (held == i).any():
             known = held == i
-        prompts[i] = Prompt(clicks.get(i, ()), labels.get(i), boxes.get(i), None, known)
+        prompts[i] = Prompt(clicks.get(i, ()), labels.get(i), boxes.get(i), scribbles.get(i), known)
     return prompts
 
 
-def _numbers(flag: str, text: str, form: str, count: int | None) -> tuple[int, tuple[float, ...]]:
-    """Object and numbers of `ID:N,N,...`; without `ID:` it is object 1."""
+_FLAGS = ("--point", "--not", "--box", "--polygon", "--scribble", "--not-scribble")
+_WIDTH = 200  # of the frame's long side is the radius of a scribble's line
+
+
+def _scribbles(marks: Marks, height: int, width: int) -> dict[int, NDArray[np.int8]]:
+    """Return the lines that are drawn on objects and beside them, as `Prompt` takes them; where they cross, beside wins."""
+    drawn: dict[int, NDArray[np.int8]] = {}
+    for flag, texts, value in (("--scribble", marks.scribble, 1), ("--not-scribble", marks.not_scribble, -1)):
+        for text in texts:
+            i, values = _numbers(flag, text, "X,Y,X,Y,...", None, least=4)
+            line = list(zip(values[::2], values[1::2], strict=True))
+            outside = [(x, y) for x, y in line if not (0 <= x < width and 0 <= y < height)]
+            if outside:
+                raise InputError(f"{flag} {text}: the point {outside[0]} is outside of the frame of {width} x {height} pixels")
+            covered = stroke(line, max(1.0, max(height, width) / _WIDTH), height, width)
+            drawn.setdefault(i, np.zeros((height, width), np.int8))[covered] = value
+    return drawn
+
+
+def _in_order(ids: Collection[int]) -> list[int]:
+    """Return the objects in the order in which the command names them first; those that it does not name, by id, in front."""
+    named = [_numbers("", text, "", None, least=0)[0] for text in values_in_order(_FLAGS)]
+    return sorted(ids, key=lambda i: (named.index(i) if i in named else -1, i))
+
+
+def _numbers(flag: str, text: str, form: str, count: int | None, least: int = 6) -> tuple[int, tuple[float, ...]]:
+    """Object and numbers of `ID:N,N,...`, so many, or pairs of at least so many; without `ID:` it is object 1."""
     head, colon, tail = text.rpartition(":")
     try:
         i = int(head) if colon else 1
         values = tuple(float(part) for part in tail.split(","))
     except ValueError:
         raise InputError(f"{flag} {text}: expected ID:{form}, e.g. 7:320,200") from None
-    wrong = len(values) != count if count is not None else len(values) % 2 or len(values) < 6
+    wrong = len(values) != count if count is not None else len(values) % 2 or len(values) < least
     if wrong:
         raise InputError(f"{flag} {text}: {len(values)} numbers were given, expected ID:{form}")
     return i, values

@@ -25,10 +25,7 @@ def track(
     out: Annotated[Path, tyro.conf.arg(aliases=("-o",))],
     mask: Path | None = None,
     mask_frame: int = 0,
-    point: tuple[str, ...] = (),
-    not_: Annotated[tuple[str, ...], tyro.conf.arg(name="not")] = (),
-    box: tuple[str, ...] = (),
-    polygon: tuple[str, ...] = (),
+    marks: Annotated[Marks, tyro.conf.arg(name="")] = Marks(),
     names: Path | None = None,
     outputs: tuple[str, ...] = ("masks", "overlay", "scores"),
     direction: Literal["forward", "backward", "both"] = "forward",
@@ -50,12 +47,9 @@ def track(
         out: folder for the results.
         mask: label image of one frame, folder with one PNG an object, folder of masks named like their frames (first masks, new
             objects and corrections), or an annotation file (COCO, CVAT, labelme and others: see `vosformer formats`). Without
-            it, mark objects with --point, --box or --polygon.
+            it, mark objects with --point, --box, --scribble or --polygon.
         mask_frame: the frame that a single mask belongs to, and that objects are marked on; the first is 0.
-        point: a place on an object, 7:X,Y for object 7; may be given several times, as may those that follow.
-        not_: a place that is not the object.
-        box: around an object: 7:LEFT,TOP,RIGHT,BOTTOM.
-        polygon: corners of an object, drawn by hand: 7:X,Y,X,Y,X,Y,...
+        marks: what is said about objects on that frame.
         names: objects.json with names, categories and colors of objects, for every output that has a place for them:
             {"7": {"name": "left dog", "category": "dog", "color": "#ff8800"}}.
         outputs: what to write. masks: indexed PNG; masks16: 16-bit PNG for ids above 255; overlay: overlay.mp4; scores, scores-json:
@@ -80,7 +74,7 @@ def track(
     run.prepare()
     begin = time.perf_counter()
     job = Job(
-        video, mask, out, mask_frame, Marks(point, not_, box, polygon), names, outputs, direction, start, stop, pictures,
+        video, mask, out, mask_frame, marks, names, outputs, direction, start, stop, pictures,
         absent, exact, Edges(grow, feather),
     )  # fmt: skip
     job.check()
