@@ -18,7 +18,7 @@ from vosformer.errors import InputError
 from vosformer.models.jointformer import JointFormerConfig
 from vosformer.models.simvos import SimVOSConfig
 from vosformer.options import to_json, typed_options
-from vosformer.policy import Queue
+from vosformer.policy import GivenOnly, Queue
 from vosformer.registry import new_model
 from vosformer.train.distributed import Processes
 from vosformer.train.recipe import Model
@@ -90,10 +90,8 @@ def test_training_with_options_of_every_kind_ends_with_weights_that_load(tmp_pat
 
 
 def test_options_that_cannot_be_saved_are_refused_before_the_first_step(tmp_path):
-    class Mine:
-        capacity = None
-
-        def plan(self, bank, last, new): ...
+    class Mine(GivenOnly):
+        """Of a class that weights files know nothing of."""
 
     model = new_model("jointformer-tiny", policy=Mine())
     chosen = replace(recipe("jointformer-static"), model=Model("jointformer-tiny"))

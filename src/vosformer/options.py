@@ -165,8 +165,6 @@ def _fits(hint: Any, value: Any) -> bool:
         if len(choices) == 2 and choices[1] is Ellipsis:
             return all(_fits(choices[0], item) for item in value)
         return len(value) == len(choices) and all(_fits(c, item) for c, item in zip(choices, value, strict=True))
-    if hint is policy.Policy:
-        return hasattr(value, "plan")
     if hint in (int, float):
         return isinstance(value, hint) and not isinstance(value, bool)
     return isinstance(value, type(None) if hint is None else hint)

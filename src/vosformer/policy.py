@@ -1,64 +1,41 @@
-"""Memory policies: which frames stay, decided from metadata alone. A policy never sees a tensor."""
+"""Memory policies: which frames stay, decided from metadata alone. A policy makes the banks, and never sees a tensor."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple, Protocol
 
 from vosformer.errors import InputError
+from vosformer.memory.frame_bank import FrameBank
+from vosformer.memory.reference_bank import ReferenceBank
+from vosformer.memory.token_bank import TokenBank
+from vosformer.protocol import Bank, MemoryUpdate, Policy, RememberedFrame
+
+__all__ = [
+    "DynamicTokens",
+    "EveryK",
+    "FirstAndPrevious",
+    "FramePolicy",
+    "GivenOnly",
+    "MemoryUpdate",
+    "OneVOSQueue",
+    "Policy",
+    "Queue",
+    "RememberedFrame",
+    "named_policy",
+    "oldest_to_drop",
+]
 
 
-class RememberedFrame(NamedTuple):
-    """What a policy knows of a remembered frame.
+class FramePolicy(Policy):
+    """A policy whose banks keep whole frames; the base of those below, and of anybody's own."""
 
-    Attributes:
-        number: since the cohort began.
-        pinned: masks were given on it.
-        own: if so, they speak for an object of this cohort, and not for others alone.
-    """
+    def surplus(self, bank: Sequence[RememberedFrame]) -> tuple[int, ...]:
+        return () if self.capacity is None else oldest_to_drop(bank, self.capacity + 1)
 
-    number: int
-    pinned: bool
-    own: bool = True
-
-
-class MemoryUpdate(NamedTuple):
-    """What to do when a frame has been written.
-
-    Attributes:
-        drop: positions in the bank that are let go first.
-        bank: append the new frame, the one that was last until now, or nothing.
-        replace_last: the new frame becomes the last frame (else the old one stays).
-    """
-
-    drop: tuple[int, ...] = ()
-    bank: Literal["new", "last"] | None = None
-    replace_last: bool = True
-
-
-class Policy(Protocol):
-    """Decides from metadata alone what a memory keeps."""
-
-    @property
-    def capacity(self) -> int | None:
-        """The most frames that the bank can hold at once; None = no bound."""
-        ...
-
-    def plan(self, bank: Sequence[RememberedFrame], last: RememberedFrame | None, new: RememberedFrame) -> MemoryUpdate:
-        """Return what to do with `new`, given the frames in the bank (in the order of their arrival) and the last frame."""
-        ...
-
-    def limited(self, capacity: int) -> Policy:
-        """Return the same policy with at most `capacity` frames (>= 1) in the bank."""
-        ...
-
-    def for_training(self, gap: int | None) -> Policy:
-        """Return the same policy for short clips: without bound, and with another gap (if one is given) where the policy has
-        one.
-        """
-        ...
+    def new_bank(self) -> Bank:
+        return FrameBank(self.capacity)
 
 
 def oldest_to_drop(bank: Sequence[RememberedFrame], capacity: int) -> tuple[int, ...]:
@@ -75,7 +52,7 @@ def oldest_to_drop(bank: Sequence[RememberedFrame], capacity: int) -> tuple[int,
 
 
 @dataclass(frozen=True)
-class GivenOnly:
+class GivenOnly(FramePolicy):
     """Frames with given masks, nothing else (AOT-T, -S, -B; DeAOT-T, -S, -B).
 
     Bounded by `capacity`: when it is full, the oldest given frames but the very first make room.
@@ -96,7 +73,7 @@ class GivenOnly:
 
 
 @dataclass(frozen=True)
-class EveryK:
+class EveryK(FramePolicy):
     """Given frames, and each frame that is `gap` or more after the latest remembered one (AOT-L: gap 5 at test, 2 in training).
 
     The official code sets no bound (`capacity=None`); with one, the oldest predicted frames make room first.
@@ -119,7 +96,7 @@ class EveryK:
 
 
 @dataclass(frozen=True)
-class FirstAndPrevious:
+class FirstAndPrevious(FramePolicy):
     """The frame an object was given on, and the previous frame (SimVOS; JointFormer on DAVIS and VISOR).
 
     A frame with given masks is the previous frame of the next one, like any other; of the frames on which these objects were given
@@ -143,7 +120,7 @@ class FirstAndPrevious:
 
 
 @dataclass(frozen=True)
-class Queue:
+class Queue(FramePolicy):
     """JointFormer on longer videos: the first frame, and a queue of given frames and of each frame `gap` or more after the latest.
 
     All in all `capacity` frames, besides the last frame that did not enter the queue: on a frame that does, the last one is *not*
@@ -174,7 +151,7 @@ def first_in_first_out(bank: Sequence[RememberedFrame], capacity: int | None) ->
 
 
 @dataclass(frozen=True)
-class OneVOSQueue:
+class OneVOSQueue(FramePolicy):
     """OneVOS: the bank lags one frame. A frame enters when it stops being the reference: the first one, given ones, every `gap`-th.
 
     When `cap` frames are there, those that stay are: the given frames after the first (if there are none, the first), and the last
@@ -208,6 +185,9 @@ class OneVOSQueue:
             dropped |= {left[i] for i in oldest_to_drop([bank[i] for i in left], self.capacity)}
         return MemoryUpdate(tuple(sorted(dropped)), "last")
 
+    def new_bank(self) -> Bank:
+        return ReferenceBank(self.capacity)
+
     def limited(self, capacity: int) -> OneVOSQueue:
         return replace(self, capacity=min(capacity, self.capacity or capacity))
 
@@ -216,7 +196,7 @@ class OneVOSQueue:
 
 
 @dataclass(frozen=True)
-class DynamicTokens:
+class DynamicTokens(FramePolicy):
     """OneVOS-D: what enters and when is as in `OneVOSQueue`, but each layer keeps tokens, not frames (paper Sec. 3.3, Eq. 8).
 
     A layer's memory is full at ``r_l N capacity`` tokens. Then at most `keep` tokens stay, those that received most attention,
@@ -242,8 +222,13 @@ class DynamicTokens:
             )
 
     def plan(self, bank: Sequence[RememberedFrame], last: RememberedFrame | None, new: RememberedFrame) -> MemoryUpdate:
-        enters = last is not None and (not bank or last.pinned or last.number % self.gap == 0)
-        return MemoryUpdate(bank="last" if enters else None)
+        if last is None or not (not bank or last.pinned or last.number % self.gap == 0):
+            return MemoryUpdate()
+        # Tokens go by the attention that they receive, not with their frames; the list of frames only has to stay short.
+        return MemoryUpdate(() if self.capacity is None else first_in_first_out(bank, self.capacity + 1), "last")
+
+    def new_bank(self) -> Bank:
+        return ReferenceBank(None) if self.capacity is None else TokenBank(self.capacity, self.keep, self.keep_first)
 
     def limited(self, capacity: int) -> DynamicTokens:
         return replace(self, capacity=min(capacity, self.capacity or capacity))

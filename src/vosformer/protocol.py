@@ -19,7 +19,6 @@ from torch import Tensor, nn
 
 from vosformer.errors import InputError
 from vosformer.geometry import Geometry
-from vosformer.policy import Policy, RememberedFrame
 
 Layer = Mapping[str, Tensor]
 """The named tensors of one layer; the names are the system's own, e.g. "k" and "v"."""
@@ -78,19 +77,140 @@ class Entry(NamedTuple):
             that the deeper layers were not run.
         recent: for each layer the further tensors [S,N,C] that are only needed while this is the last frame; may be empty.
         token: [S,1,C] recurrent state that replaces the previous one (JointFormer), or None to keep it.
-        previous: for each layer what the frame before leaves in memory, where only the reading of this frame could tell (some
-            ablations of OneVOS); else empty, and that is the `layers` which it was written with.
-        received: for each layer float32 "bank" [S,M] and "last" [S,N]: the attention that the remembered tokens and those of the
-            frame before received in this frame, where `Memory.ranks` asked for it; may be empty.
-        quota: for each layer the tokens of one frame that the memory is meant for (OneVOS-D's r_l N); empty = whole frames.
+        for_banks: for each layer what its bank should know besides, private to the system and the banks that its policy makes
+            (`Bank.inform`); may be empty.
     """
 
     layers: tuple[Layer, ...]
     recent: tuple[Layer, ...] = ()
     token: Tensor | None = None
-    previous: tuple[Layer, ...] = ()
-    received: tuple[Layer, ...] = ()
-    quota: tuple[float, ...] = ()
+    for_banks: tuple[Any, ...] = ()
+
+
+class RememberedFrame(NamedTuple):
+    """What a policy knows of a remembered frame.
+
+    Attributes:
+        number: since the cohort began.
+        pinned: masks were given on it.
+        own: if so, they speak for an object of this cohort, and not for others alone.
+    """
+
+    number: int
+    pinned: bool
+    own: bool = True
+
+
+class MemoryUpdate(NamedTuple):
+    """What to do when a frame has been written.
+
+    Attributes:
+        drop: positions in the bank that are let go first.
+        bank: append the new frame, the one that was last until now, or nothing.
+        replace_last: the new frame becomes the last frame (else the old one stays).
+    """
+
+    drop: tuple[int, ...] = ()
+    bank: Literal["new", "last"] | None = None
+    replace_last: bool = True
+
+
+class Bank(ABC):
+    """What one layer of a memory keeps; policies make banks, `vosformer.memory.Memory` fills them."""
+
+    holds: str
+    """What it keeps, "frames" or "tokens": a saved state is read by banks that hold the same."""
+
+    @property
+    @abstractmethod
+    def lengths(self) -> list[int]:
+        """Tokens of each section, in the order of `view`; of a bank of frames: of each frame, in the order of arrival."""
+
+    @property
+    @abstractmethod
+    def nbytes(self) -> int:
+        """Bytes of storage held, the unused part included."""
+
+    @abstractmethod
+    def view(self) -> dict[str, Tensor]:
+        """Name -> [S,M,C] of all that is remembered, without copying where that is possible; empty if there is nothing."""
+
+    @abstractmethod
+    def add(self, layer: Layer, frame: RememberedFrame) -> None:
+        """Remember a frame's tensors [S,n,C]."""
+
+    @abstractmethod
+    def drop(self, position: int) -> None:
+        """Forget the frame at `position`, counted in the order of arrival; the later ones move up."""
+
+    @abstractmethod
+    def limit(self, capacity: int) -> None:
+        """From now on reserve storage for no more than `capacity` frames, and free what is beyond."""
+
+    @abstractmethod
+    def select(self, slots: list[int]) -> None:
+        """Keep only these slots."""
+
+    @abstractmethod
+    def clone(self) -> Bank:
+        """Return a copy that shares nothing writable."""
+
+    @abstractmethod
+    def frame_nbytes(self, layer: Layer) -> float:
+        """Bytes that a frame takes here, judged by the tensors of one, or if there are none by the newest one that is held."""
+
+    @abstractmethod
+    def about(self) -> dict[str, Any]:
+        """Describe the bank in plain values, so that `restore` can make it again from these and `view`; with `holds`."""
+
+    @abstractmethod
+    def restore(self, layer: Layer, about: Mapping[str, Any]) -> None:
+        """Fill a new bank with what another one's `view` and `about` were."""
+
+    def inform(self, message: Any) -> None:  # noqa: B027 (a hook with a default)
+        """Take notice of what the newest frame says to this bank (`Entry.for_banks`), before any frame is added; None = nothing.
+
+        The default ignores it.
+        """
+
+    def needs_usage(self, layer: Layer) -> bool:
+        """Tell whether the bank has to choose among tokens, by the attention that they receive, if the last frame's are added.
+
+        The default is a bank that never chooses.
+        """
+        return False
+
+
+class Policy(ABC):
+    """Decides from metadata alone what a memory keeps, and makes its banks; never sees a tensor.
+
+    Attributes:
+        capacity: the most frames that the bank can hold at once; None = no bound.
+    """
+
+    capacity: int | None
+
+    @abstractmethod
+    def plan(self, bank: Sequence[RememberedFrame], last: RememberedFrame | None, new: RememberedFrame) -> MemoryUpdate:
+        """Return what to do with `new`, given the frames in the bank (in the order of their arrival) and the last frame."""
+
+    @abstractmethod
+    def surplus(self, bank: Sequence[RememberedFrame]) -> tuple[int, ...]:
+        """Return the positions, ascending, to let go so that no more than `capacity` frames are in the bank."""
+
+    @abstractmethod
+    def limited(self, capacity: int) -> Policy:
+        """Return the same policy with at most `capacity` frames (>= 1) in the bank."""
+
+    @abstractmethod
+    def for_training(self, gap: int | None) -> Policy:
+        """Return the same policy for short clips: without bound, and with another gap (if one is given) where the policy has
+        one.
+        """
+
+    @abstractmethod
+    def new_bank(self) -> Bank:
+        """Make the bank of one layer."""
 
 
 class MemoryView(Protocol):
@@ -127,13 +247,11 @@ class MemoryView(Protocol):
         ...
 
     def lengths(self, layer: int) -> Sequence[int]:
-        """Tokens of each of `frames` in the bank of a layer."""
+        """Tokens of each section of a layer's bank; of a bank of frames: of each of `frames`."""
         ...
 
-    def ranks(self, layer: int) -> bool:
-        """Tell whether the bank of a layer will have to choose among its tokens next, by the attention that they receive
-        now.
-        """
+    def needs_usage(self, layer: int) -> bool:
+        """Tell whether the bank of a layer will have to choose among tokens next, by the attention that they receive now."""
         ...
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from dummy_models import ColorModel, PerObjectColorModel, flat_clip
+from safetensors.torch import save_file
 
 from vosformer.errors import DeviceError, InputError, OutputError
 from vosformer.geometry import MEAN, STD, Geometry, crop
@@ -192,6 +193,12 @@ def test_a_broken_state_file_is_refused(tmp_path):
             s.load(tmp_path / "x")
     with pytest.raises(OutputError, match="nowhere"):
         s.save(tmp_path / "nowhere" / "x")
+
+
+def test_a_state_of_an_older_version_is_refused_with_what_to_do(tmp_path):
+    save_file({"0/0/token": torch.zeros(1)}, tmp_path / "old", {"format": "vosformer-state-1", "state": "{}"})
+    with pytest.raises(InputError, match="old: an older vosformer saved this session"):
+        session(ColorModel).load(tmp_path / "old")
 
 
 @pytest.mark.parametrize("model", MODELS)

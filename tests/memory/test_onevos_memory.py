@@ -10,14 +10,15 @@ from torch import Tensor
 
 from vosformer.errors import InputError
 from vosformer.memory import Memory
-from vosformer.memory.token_bank import Room, TokenBank
+from vosformer.memory.reference_bank import BankMessage, ReferenceBank
+from vosformer.memory.token_bank import TokenBank
 from vosformer.policy import DynamicTokens, OneVOSQueue, Policy, named_policy
-from vosformer.protocol import Entry
+from vosformer.protocol import Entry, RememberedFrame
 
 
-def entry(number: int, quota: tuple[float, ...] = (), count: int = 4, **more: object) -> Entry:
+def entry(number: int, message: BankMessage | None = None, count: int = 4) -> Entry:
     tokens = torch.full((1, count, 2), float(number))
-    return Entry(({"k": tokens, "v": -tokens},), quota=quota, **more)  # type: ignore[arg-type]
+    return Entry(({"k": tokens, "v": -tokens},), for_banks=() if message is None else (message,))
 
 
 def held_after_each(policy: Policy, frames: int, pinned: tuple[int, ...] = (0,)) -> list[list[int]]:
@@ -82,34 +83,46 @@ def held(bank: TokenBank) -> list[float]:
     return view["k"][0, :, 0].tolist() if view else []
 
 
+def admit(
+    bank: TokenBank,
+    layer: dict[str, Tensor],
+    number: int,
+    pinned: bool,
+    limit: float,
+    usage: tuple[Tensor, Tensor] | tuple[None, None] = (None, None),
+) -> None:
+    """Add a frame to a bank of capacity 1: what it is told of r_l N is then the most tokens that it holds."""
+    bank.inform(BankMessage(None, *usage, limit))
+    bank.add(layer, RememberedFrame(number, pinned))
+
+
 def test_full_layers_keep_what_received_most_attention():
-    bank, room = TokenBank(), Room(8, 3)
-    bank.admit(tokens([0, 1]), 0, True, room, {})
-    bank.admit(tokens([10, 11, 12]), 1, False, room, {})
-    bank.admit(tokens([20, 21, 22]), 2, False, room, {})
+    bank = TokenBank(1, 3)
+    admit(bank, tokens([0, 1]), 0, True, 8)
+    admit(bank, tokens([10, 11, 12]), 1, False, 8)
+    admit(bank, tokens([20, 21, 22]), 2, False, 8)
     assert held(bank) == [0, 1, 10, 11, 12, 20, 21, 22]
     attention = torch.tensor([[0.0, 0.0, 0.1, 0.5, 0.2, 0.01, 0.3, 0.02]])
-    bank.admit(tokens([30, 31]), 3, False, room, {"bank": attention, "last": torch.zeros(1, 2)})
+    admit(bank, tokens([30, 31]), 3, False, 8, (attention, torch.zeros(1, 2)))
     assert held(bank) == [0, 1, 11, 12, 21, 30, 31]
     assert bank.view()["frame"][0, :, 0].tolist() == [0, 0, 1, 1, 2, 3, 3]
     assert torch.equal(bank.view()["v"], -bank.view()["k"])
 
 
 def test_new_tokens_that_do_not_fit_are_cut_by_attention():
-    bank, room = TokenBank(), Room(5, 520)
-    bank.admit(tokens([0, 1, 2]), 0, True, room, {})
-    received = {"bank": torch.zeros(1, 3), "last": torch.tensor([[0.1, 0.4, 0.2, 0.3]])}
-    bank.admit(tokens([10, 11, 12, 13]), 1, False, room, received)
+    bank = TokenBank(1, 520)
+    admit(bank, tokens([0, 1, 2]), 0, True, 5)
+    admit(bank, tokens([10, 11, 12, 13]), 1, False, 5, (torch.zeros(1, 3), torch.tensor([[0.1, 0.4, 0.2, 0.3]])))
     assert held(bank) == [0, 1, 2, 11, 13]
 
 
 def test_the_newest_given_frame_stays_too():
-    bank, room = TokenBank(), Room(7, 1)
-    bank.admit(tokens([0, 1]), 0, True, room, {})
-    bank.admit(tokens([10, 11]), 1, False, room, {})
-    bank.admit(tokens([20, 21]), 2, True, room, {})
+    bank = TokenBank(1, 1)
+    admit(bank, tokens([0, 1]), 0, True, 7)
+    admit(bank, tokens([10, 11]), 1, False, 7)
+    admit(bank, tokens([20, 21]), 2, True, 7)
     assert held(bank) == [0, 1, 20, 21, 10, 11]
-    bank.admit(tokens([30, 31]), 3, True, room, {"bank": torch.tensor([[0, 0, 0.1, 0.3, 0.2, 0.0]]), "last": torch.zeros(1, 2)})
+    admit(bank, tokens([30, 31]), 3, True, 7, (torch.tensor([[0, 0, 0.1, 0.3, 0.2, 0.0]]), torch.zeros(1, 2)))
     assert held(bank) == [0, 1, 30, 31, 21]
 
 
@@ -119,63 +132,60 @@ def test_the_newest_given_frame_stays_too():
     counts=st.lists(st.integers(0, 6), min_size=1, max_size=8),
     pinned=st.sets(st.integers(1, 7)),
     ranked=st.booleans(),
-    later=st.integers(0, 12),
+    later=st.integers(0, 2),
 )
 @settings(max_examples=150, deadline=None)
 def test_invariants_of_the_bank(limit: int, keep: int, counts: list[int], pinned: set[int], ranked: bool, later: int):
     generator = torch.Generator().manual_seed(limit + 13 * keep + sum(counts))
-    bank = TokenBank()
+    bank = TokenBank(1, keep)
     for number, count in enumerate(counts):
-        received = {}
+        usage: tuple[Tensor, Tensor] | tuple[None, None] = (None, None)
         if ranked and bank.lengths:
-            received = {
-                "bank": torch.rand(1, bank.tokens, generator=generator),
-                "last": torch.rand(1, count, generator=generator),
-            }
+            usage = torch.rand(1, bank.tokens, generator=generator), torch.rand(1, count, generator=generator)
         before = held(bank)
         fresh = [100.0 * number + i for i in range(count)]
-        bank.admit(tokens(fresh), number, number == 0 or number in pinned, Room(limit, keep), received)
+        admit(bank, tokens(fresh), number, number == 0 or number in pinned, limit, usage)
         assert bank.tokens <= limit
         assert sum(bank.lengths) == len(held(bank))
         first = [value for value in held(bank) if value < 100]
         assert len(first) == min(counts[0], limit), "the first frame's tokens stay"
         assert set(held(bank)) <= {*before, *fresh}
         assert len(set(held(bank))) == len(held(bank))
-        twin = TokenBank.restore(bank.lengths, bank.view())
+        twin = TokenBank(1, keep)
+        twin.restore(bank.view(), bank.about())
         assert held(twin) == held(bank)
         assert twin.lengths == bank.lengths
     twin = bank.clone()
-    bank.shrink(later)
-    assert bank.tokens == min(later, twin.tokens)
-    assert len([value for value in held(bank) if value < 100]) == min(counts[0], limit, later)
+    bank.limit(later)
+    assert bank.tokens == min(later * limit, twin.tokens)
+    assert len([value for value in held(bank) if value < 100]) == min(counts[0], limit, later * limit)
 
 
 def test_gradients_flow_through_the_bank():
     layers = [{"k": torch.rand(1, 3, 2, requires_grad=True)} for _ in range(3)]
-    bank = TokenBank()
+    bank = TokenBank(1, 2)
     for number, layer in enumerate(layers):
-        received = {"bank": torch.rand(1, bank.tokens), "last": torch.rand(1, 3)} if number else {}
-        bank.admit(layer, number, number == 0, Room(7, 2), received)
+        admit(bank, layer, number, number == 0, 7, (torch.rand(1, bank.tokens), torch.rand(1, 3)) if number else (None, None))
     bank.view()["k"].sum().backward()
     assert [int((layer["k"].grad != 0).any(2).sum()) for layer in layers] == [3, 1, 3]
 
 
-def test_memory_ranks_only_when_a_layer_is_full():
+def test_memory_needs_to_know_the_attention_only_when_a_layer_is_full():
     memory = Memory(DynamicTokens(gap=1, capacity=2, keep=2))
-    ranked = []
+    asked = []
     for t in range(5):
-        ranked.append(memory.ranks(0))
-        received = ({"bank": torch.rand(1, 8), "last": torch.rand(1, 4)},) if ranked[-1] else ()
-        memory.add(entry(t, (4.0,), received=received), t, t == 0)
+        asked.append(memory.needs_usage(0))
+        usage = (torch.rand(1, 8), torch.rand(1, 4)) if asked[-1] else (None, None)
+        memory.add(entry(t, BankMessage(None, *usage, 4.0)), t, t == 0)
         assert memory.bank(0).get("k", torch.zeros(1, 0, 2)).shape[1] <= 8
-    assert ranked == [False, False, False, True, True]
+    assert asked == [False, False, False, True, True]
 
 
 @pytest.mark.parametrize("ratio", [0.0, 1.0])
 def test_ratios_of_zero_and_one(ratio: float):
     memory = Memory(DynamicTokens(gap=1, capacity=3))
     for t in range(6):
-        memory.add(entry(t, (4 * ratio,)), t, t == 0)
+        memory.add(entry(t, BankMessage(frame_tokens=4 * ratio)), t, t == 0)
     assert memory.bank(0).get("k", torch.zeros(1, 0, 2)).shape[1] == 12 * ratio
     assert memory.nbytes <= memory.frame_nbytes * 3 + 12 * 4  # and the frames' numbers
     tensors, about = memory.export()
@@ -183,14 +193,14 @@ def test_ratios_of_zero_and_one(ratio: float):
     assert [t.tolist() for t in twin.bank(0).values()] == [t.tolist() for t in memory.bank(0).values()]
     twin.limit(1)
     assert twin.bank(0).get("k", torch.zeros(1, 0, 2)).shape[1] == 4 * ratio
-    with pytest.raises(InputError, match="remembered by tokens"):
+    with pytest.raises(InputError, match=r"its memory holds tokens, and that of OneVOSQueue.* holds frames"):
         Memory.restore(OneVOSQueue(), tensors, about)
 
 
 def test_memory_by_tokens_is_flat():
     memory, sizes = Memory(DynamicTokens(gap=2, capacity=3)), set()
     for t in range(100):
-        memory.add(entry(t, (4.0,)), t, t == 0 or t % 9 == 0)
+        memory.add(entry(t, BankMessage(frame_tokens=4.0)), t, t == 0 or t % 9 == 0)
         sizes.add((memory.nbytes, len(memory.frames) <= 4))
     assert len(sizes) == 2  # nothing, then all that it will ever take
     assert all(short for _, short in sizes)
@@ -205,9 +215,23 @@ def test_named_policies_never_keep_the_reference_in_the_bank(paper: Policy):
 
 
 def test_the_first_frame_competes_where_the_paper_is_taken_to_the_letter():
-    bank, room = TokenBank(), Room(8, 3, keep_first=False)
+    bank = TokenBank(1, 3, keep_first=False)
     for number in range(3):
         layer = {"k": torch.full((1, 4, 2), float(number))}
         attention = torch.arange(8.0)[None] if number == 2 else torch.zeros(1, 0)
-        bank.admit(layer, number, number == 0, room, {"bank": attention, "last": torch.zeros(1, 4)})
+        admit(bank, layer, number, number == 0, 8, (attention, torch.zeros(1, 4)))
     assert bank.view()["k"][0, :, 0].tolist() == [1, 1, 1, 2, 2, 2, 2]  # none of the first frame's is among the 3 best
+
+
+def test_a_bank_of_references_keeps_what_the_next_reading_made_of_them():
+    memory = Memory(OneVOSQueue(gap=1, cap=3))
+    for t in range(4):
+        revised = {"k": torch.full((1, 4, 2), 100.0 + t), "v": torch.zeros(1, 4, 2)}
+        memory.add(entry(t, BankMessage(revised if t == 2 else None)), t, t == 0)
+    assert memory.bank(0)["k"][0, ::4, 0].tolist() == [0, 102, 2]
+
+
+def test_every_policy_makes_the_banks_that_it_bounds():
+    banks = {type(policy.new_bank()) for policy in (OneVOSQueue(), DynamicTokens(10, None))}
+    assert banks == {ReferenceBank}
+    assert type(DynamicTokens().new_bank()) is TokenBank

@@ -223,7 +223,7 @@ def test_a_fresh_selector_keeps_everything():
     model = OneVOS(OneVOSConfig(size=SMALL, decoder=16, selector="dts")).eval()
     entry = model.write(model.encode(images(1)[0]), masks(0, True), None)
     assert [layer["k"].shape[1] for layer in entry.layers] == [N] * 3
-    assert entry.quota == (N, N, N)
+    assert [message.frame_tokens for message in entry.for_banks] == [N] * 3
 
 
 @torch.no_grad()

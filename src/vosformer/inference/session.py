@@ -97,7 +97,7 @@ class Session:
         network = _named(model, weights, place, kind) if isinstance(model, str) else _given(model, weights, place, kind)
         self._model = for_inference(network)
         policy = named_policy(memory, self._model.policy) if isinstance(memory, str) else memory
-        if not hasattr(policy, "plan"):
+        if not isinstance(policy, Policy):
             raise InputError(f"memory is {memory!r}, expected the name of a policy or a policy object")
         views = tuple(View(scale, mirrored) for scale in scales for mirrored in ((False, True) if flip else (False,)))
         self._setup = Setup(self._model, policy, views, size, place, kind)

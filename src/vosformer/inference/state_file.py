@@ -18,7 +18,7 @@ from vosformer.inference.step import State
 from vosformer.memory import Memory
 from vosformer.policy import Policy
 
-_FORMAT = "vosformer-state-1"
+_FORMAT = "vosformer-state-2"  # 1, until 2026-11-25, described the banks in another way
 
 
 def save_state(state: State, path: Path) -> None:
@@ -63,6 +63,8 @@ def load_state(path: Path, policy: Policy, device: torch.device) -> State:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name).to(device) for name in file.keys()}  # noqa: SIM118 (no mapping)
+        if metadata.get("format") == "vosformer-state-1":
+            raise InputError(f"{path}: an older vosformer saved this session, and this one cannot go on with it; begin it anew")
         if metadata.get("format") != _FORMAT:
             raise InputError(f"{path}: a session's state was expected, found format {metadata.get('format')!r}")
         about: dict[str, Any] = json.loads(metadata["state"])

@@ -20,6 +20,7 @@ from vosformer.encoders.hybrid_vit import ConvViT, PlainViT
 from vosformer.encoders.vit import VIT_B, ViTSize
 from vosformer.errors import InputError
 from vosformer.geometry import Geometry
+from vosformer.memory.reference_bank import BankMessage
 from vosformer.nn.attention import attend
 from vosformer.nn.fpn import FPN
 from vosformer.nn.hybrid import HybridBlock, IdentityForm, marked_keys
@@ -110,18 +111,6 @@ class Seen(NamedTuple):
 Probe = Callable[[Seen], None]
 
 
-class OneVOSCarry(NamedTuple):
-    """What `write` of a frame passes on of its reading.
-
-    Attributes:
-        previous: what the frame before leaves in memory, where only this reading could tell.
-        received: of each layer the attention that remembered tokens received, where the memory asks for it.
-    """
-
-    previous: tuple[Layer, ...]
-    received: tuple[Layer, ...]
-
-
 class OneVOS(VOSModel):
     """OneVOS. Sizes are multiples of 16."""
 
@@ -199,12 +188,14 @@ class OneVOS(VOSModel):
             tokens; in training all of them and their gates.
         """
         mask = self.patch_wise_id_bank(masks)
-        carry = self._carry(features, reading, memory)
+        messages = self._messages(features, reading, memory)
         tokens = per_slot(features.pyramid[3], mask.shape[0])
         if self.coupled:
-            return Entry(({"tokens": tokens, "mask": mask},), (), None, carry.previous, carry.received)
+            # The next reading runs the reference through the layers; it then tells each bank what the frame leaves there.
+            later: Layer = {}
+            return Entry(({"tokens": tokens, "mask": mask}, *[later] * (len(self.blocks) - 1)), for_banks=messages)
         layers, recent = self._refer(features, mask, memory)
-        return Entry(layers, recent, None, carry.previous, carry.received, self._quota(tokens.shape[1]))
+        return Entry(layers, recent, for_banks=self._with_frame_tokens(messages, tokens.shape[1]))
 
     def prepare_given(self, labels: Tensor) -> Tensor:
         """Return what the session does to the labels of a first frame, integers [H,W] at network size: see `dilate_small`."""
@@ -217,7 +208,8 @@ class OneVOS(VOSModel):
 
     def entry_loss(self, entry: Entry) -> Tensor | None:
         """Return what training adds to its loss for each written frame: that of DTS-Lr (`rate`), else nothing."""
-        gates = [layer["gate"] for layer in entry.previous or entry.layers if "gate" in layer]
+        chosen = [message.reference for message in entry.for_banks if message.reference is not None]
+        gates = [layer["gate"] for layer in chosen or entry.layers if "gate" in layer]
         if self.config.rate is None or not gates:
             return None
         return _RATE_WEIGHT * rate_loss(gates, self.config.rate)
@@ -232,7 +224,7 @@ class OneVOS(VOSModel):
         for i, block in enumerate(self.blocks):
             final = i == len(self.blocks) - 1
             if final:
-                # Nobody wants the last output.
+                # The last output is not used.
                 k, v = block.project_keys(x)
             else:
                 q, k, v = block.project(x) if i else _first(features, mask.shape[0])
@@ -253,24 +245,24 @@ class OneVOS(VOSModel):
                 x = block.finish(x, attended)
         return tuple(layers), tuple(recent)
 
-    def _propagate(self, features: Features, memory: MemoryView, probe: Probe | None) -> tuple[Tensor, OneVOSCarry]:
+    def _propagate(self, features: Features, memory: MemoryView, probe: Probe | None) -> tuple[Tensor, tuple[BankMessage, ...]]:
         """Return the current stream through all blocks."""
         start = memory.last(0)
         if not start:
             raise InputError("nothing is remembered yet: the first frame must be written with given masks")
         x = per_slot(features.pyramid[3], next(iter(start.values())).shape[0])
         stream = (start["tokens"], start["mask"]) if self.coupled else None
-        previous: list[Layer] = []
-        received: list[Layer] = []
+        messages: list[BankMessage] = []
         slots, grid = x.shape[0], _grid(features)
         for i, block in enumerate(self.blocks):
             bank = memory.bank(i)
             if bank and "k" not in bank:
                 raise InputError("this ablation of OneVOS cannot work with this memory policy; use OneVOSQueue")
             q, k, v = block.project(x) if i else _first(features, slots)
+            message = BankMessage()
             if stream is not None:
                 reference, stream = self._couple(block, stream, bank, k, v)
-                previous.append(reference)
+                message = BankMessage(reference)
             else:
                 reference = memory.last(i)
                 if "z" in reference and block.selector is not None:
@@ -278,18 +270,18 @@ class OneVOS(VOSModel):
                     gate = block.selector(reference["z"], block.selector.encode(x))
                     full = {name: tensor for name, tensor in reference.items() if name != "z"}
                     reference = self._chosen(full, gate, _ragged(x, bank))
-                    previous.append(reference)
+                    message = BankMessage(reference)
             keys, values, gate = _join(bank, reference, k, v)
             lengths = Lengths(sum(part.shape[1] for part in keys[:-2]), reference["k"].shape[1], k.shape[1])
-            ranked: dict[str, Tensor] = {}
-            if memory.ranks(i):
-                weights = received_attention(q, torch.cat(keys, 1), block.heads, gate)
-                ranked = {"bank": weights[:, : lengths.memory], "last": weights[:, lengths.memory : -lengths.current]}
-            received.append(ranked)
+            if memory.needs_usage(i):
+                usage = received_attention(q, torch.cat(keys, 1), block.heads, gate)
+                of_bank, of_reference, _ = usage.split(list(lengths), 1)
+                message = message._replace(bank_usage=of_bank, reference_usage=of_reference)
+            messages.append(message)
             if probe is not None:
                 probe(Seen(i, block.heads, grid, q, keys, gate, lengths, reference, memory))
             x = block.finish(x, attend_gated(q, keys, values, gate, block.heads))
-        return x, OneVOSCarry(tuple(previous), tuple(received))
+        return x, tuple(messages)
 
     def _couple(
         self, block: HybridBlock, stream: tuple[Tensor, Tensor], bank: Layer, k: Tensor, v: Tensor
@@ -311,21 +303,23 @@ class OneVOS(VOSModel):
         """Return the selected tokens of a layer; in training all, with their gates."""
         return {**layer, "gate": gate} if self.training else take(layer, gate, ragged)
 
-    def _carry(self, features: Features, reading: Reading | None, memory: MemoryView | None) -> OneVOSCarry:
+    def _messages(self, features: Features, reading: Reading | None, memory: MemoryView | None) -> tuple[BankMessage, ...]:
+        """Return what the reading of the frame says to the banks; where it matters, a frame that was not read is read for it."""
         if reading is not None:
-            carry: OneVOSCarry = reading.carry
-            return carry
+            messages: tuple[BankMessage, ...] = reading.carry
+            return messages
         if (self.coupled or self.config.selector == "dts-t") and memory is not None and memory.last(0):
             return self._propagate(features, memory, None)[1]
-        return OneVOSCarry((), ())
+        return ()
 
-    def _quota(self, tokens: int) -> tuple[float, ...]:
-        """r_l N of each layer (Eq. 8), the tokens of a frame that a layer's memory makes room for."""
-        selectors = [block.selector for block in self.blocks]
-        ratios = [selector.ratio for selector in selectors if selector is not None]
-        if not ratios or ratios[0].is_meta:
-            return (float(tokens),) * len(ratios)
-        return tuple(ratio * tokens for ratio in torch.stack(ratios).tolist())
+    def _with_frame_tokens(self, messages: tuple[BankMessage, ...], tokens: int) -> tuple[BankMessage, ...]:
+        """Add r_l N of each layer (Eq. 8), the tokens of a frame that a layer's memory is meant for."""
+        ratios = [block.selector.ratio for block in self.blocks if block.selector is not None]
+        if not ratios:
+            return messages
+        shares = [1.0] * len(ratios) if ratios[0].is_meta else torch.stack(ratios).tolist()
+        messages = messages or (BankMessage(),) * len(ratios)
+        return tuple(m._replace(frame_tokens=share * tokens) for m, share in zip(messages, shares, strict=True))
 
 
 def _blocks(c: OneVOSConfig, width: int, depth: int, heads: int, ratio: int) -> list[HybridBlock]:

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from vosformer.memory import Memory
-from vosformer.policy import MemoryUpdate, RememberedFrame
+from vosformer.policy import FramePolicy, MemoryUpdate, RememberedFrame
 from vosformer.protocol import Entry, Layer, VOSModel
 from vosformer.train.batch import generator
 from vosformer.train.recipe import Recipe
 
 
-class ChosenFrames:
+class ChosenFrames(FramePolicy):
     """Keeps every pinned frame in the bank; the last frame is the newest one, pinned or not."""
 
     capacity: int | None = None
