@@ -275,7 +275,7 @@ class OneVOS(VOSModel):
             lengths = Lengths(sum(part.shape[1] for part in keys[:-2]), reference["k"].shape[1], k.shape[1])
             if memory.needs_usage(i):
                 usage = received_attention(q, torch.cat(keys, 1), block.heads, gate)
-                of_bank, of_reference, _ = usage.split(list(lengths), 1)
+                of_bank, of_reference, _ = torch.split(usage, list(lengths), 1)
                 message = message._replace(bank_usage=of_bank, reference_usage=of_reference)
             messages.append(message)
             if probe is not None:
