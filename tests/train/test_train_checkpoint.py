@@ -98,14 +98,14 @@ def test_a_full_disk_leaves_the_older_ones_alone(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(checkpoints, "save_file", full)
-    with pytest.raises(OutputError, match="No space left"):
+    with pytest.raises(OutputError, match="the disk is full"):
         save(tmp_path, make(2), keep=1)
     assert [p.name for p in tmp_path.iterdir()] == ["step-00000001"]
     assert load(tmp_path / "step-00000001").step == 1
 
 
 def test_half_written_ones_are_never_seen_and_cleaned_up(tmp_path):
-    draft = tmp_path / ".draft-00000009-77"
+    draft = tmp_path / ".tmp-step-00000009"
     draft.mkdir()
     (draft / "model.safetensors").write_bytes(b"half")
     assert newest(tmp_path) is None

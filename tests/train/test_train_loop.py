@@ -267,9 +267,9 @@ def test_a_full_disk_is_a_warning_until_the_end(tmp_path, monkeypatch, capfd, un
     monkeypatch.setattr(checkpoints, "save_file", sometimes)
     trainer(tmp_path).run()
     assert failures
-    assert "No space left" in capfd.readouterr().err
+    assert "the disk is full" in capfd.readouterr().err
     assert_same(weights(tmp_path), uninterrupted)
-    assert not list((tmp_path / "checkpoints").glob(".draft*"))
+    assert not list((tmp_path / "checkpoints").glob(".tmp*"))
 
 
 def test_a_log_that_cannot_be_written_stops_nothing(tmp_path, capfd, uninterrupted):

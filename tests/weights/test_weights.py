@@ -421,7 +421,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OutputError, match=r"w\.safetensors could not be written: No space left"):
+    with pytest.raises(OutputError, match=r"w\.safetensors cannot be written: the disk is full"):
         save_weights(registry.new_model(TINY), TINY, path)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]

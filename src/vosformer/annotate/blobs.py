@@ -5,11 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from contextlib import suppress
 from pathlib import Path
 
 from vosformer.errors import InputError
-from vosformer.io.files import make_folder, output_errors, write_bytes
+from vosformer.io.files import make_folder, output_errors, replacing, write_bytes
 
 
 class Blobs:
@@ -50,17 +49,12 @@ class Blobs:
         if not blob.exists():
             raise InputError(f"{blob} is gone: what was undone or redone needs it, so {path.name} stays as it is")
         make_folder(path.parent)
-        temporary = path.with_name(f".tmp-{path.name}")
-        with output_errors(path):
+        with replacing(path) as temporary:
             temporary.unlink(missing_ok=True)
             try:
                 os.link(blob, temporary)
             except OSError:  # file systems without hard links
                 shutil.copyfile(blob, temporary)
-            os.replace(temporary, path)
-        # Where both are links to one content already, renaming does nothing, and leaves the other name.
-        with suppress(OSError):
-            temporary.unlink()
 
     def path(self, name: str) -> Path:
         """Return where a content lies."""

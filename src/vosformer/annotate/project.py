@@ -25,7 +25,7 @@ from vosformer.annotate.records import GivenFrame, Measures, Row, TrackedObject,
 from vosformer.annotate.scores_file import read_scores, write_scores
 from vosformer.errors import InputError
 from vosformer.io import Frame, Source, read_labels
-from vosformer.io.files import make_folder, write_bytes
+from vosformer.io.files import make_folder, write_json
 
 Labels = NDArray[np.int32]
 
@@ -266,7 +266,7 @@ class Project:
             "given": {str(n): {**self.given[n].to_json(), "png": self._given_png[n]} for n in sorted(self.given)},
             "applied": self._applied,
         }
-        write_bytes(self.folder / "project.json", (json.dumps(about, indent=1) + "\n").encode())
+        write_json(self.folder / "project.json", about)
 
     def _load(self) -> int:
         """Read the folder as it was at the last checkpoint; return how far the journal is contained in it."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +11,7 @@ from rich.table import Table
 from vosformer.annotate.project import read_about
 from vosformer.annotate.review import measures_of_results, rank, suggest
 from vosformer.cli.common import show_table
-from vosformer.io.files import write_bytes
+from vosformer.io.files import write_json
 
 
 def review(
@@ -44,5 +43,5 @@ def review(
     show_table(table)
     print(f"correct these first: {', '.join(map(str, chosen)) or 'none'}")
     entries = [{"frame": d.frame, "id": d.id, "doubt": round(d.doubt, 4), "signs": dict(d.signs)} for d in found]
-    write_bytes(out / "review.json", (json.dumps({"doubtful": entries, "suggested": chosen}, indent=1) + "\n").encode())
+    write_json(out / "review.json", {"doubtful": entries, "suggested": chosen})
     return 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from vosformer.inference.tracking import TrackReport
-from vosformer.io import write_bytes
+from vosformer.io.files import write_json
 
 
 def show_notes(notes: Iterable[str], console: Console) -> None:
@@ -39,4 +38,4 @@ def write_summary(path: Path, report: TrackReport, **about: Any) -> None:
         "repeated": report.bridged,
         "doubts": [doubt._asdict() for doubt in report.doubts],
     }
-    write_bytes(path, (json.dumps(summary, indent=1, ensure_ascii=False) + "\n").encode("utf-8", "surrogateescape"))
+    write_json(path, summary)

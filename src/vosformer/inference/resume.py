@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from vosformer.errors import InputError
 from vosformer.inference.session import Session
 from vosformer.io import Source, write_bytes
-from vosformer.io.files import make_folder, remove
+from vosformer.io.files import make_folder, remove, write_json
 
 
 @dataclass
@@ -111,10 +111,9 @@ class RunState:
     def _write(self, progress: RunProgress, serial: str) -> None:
         values = asdict(progress)
         values["labels"] = None
-        text = json.dumps({"mark": self._mark, "serial": serial, "progress": values}, indent=1)
-        write_bytes(self._folder / "run.json", text.encode())
+        write_json(self._folder / "run.json", {"mark": self._mark, "serial": serial, "progress": values})
         # The last pattern is for what a killed process was just writing.
-        for old in (*self._folder.glob("session-*"), *self._folder.glob("labels-*"), *self._folder.glob(".session-*")):
+        for old in (*self._folder.glob("session-*"), *self._folder.glob("labels-*"), *self._folder.glob(".tmp-session-*")):
             if old.stem.partition("-")[2] != serial:
                 remove(old)
 

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from vosformer.errors import InputError, OutputError
+from vosformer.errors import InputError
 from vosformer.inference.objects import Cohort
 from vosformer.inference.step import State
 from vosformer.memory import Memory
 from vosformer.policy import Policy
+from vosformer.weights.saving import save_tensors
 
 _FORMAT = "vosformer-state-2"  # 1, until 2026-11-25, described the banks in another way
 
@@ -39,13 +38,7 @@ def save_state(state: State, path: Path) -> None:
             known.append({"began": cohort.began, "slots": cohort.slots, "memory": about})
         views.append(known)
     about_all = {"frames": state.frames, "source": state.source, "views": views, "origin": dict(state.origin)}
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        save_file(tensors, part, {"format": _FORMAT, "state": json.dumps(about_all)})
-        os.replace(part, path)
-    except (OSError, SafetensorError) as error:
-        part.unlink(missing_ok=True)
-        raise OutputError(f"{path}: the session could not be saved: {error}") from None
+    save_tensors(path, tensors, {"format": _FORMAT, "state": json.dumps(about_all)})
 
 
 def load_state(path: Path, policy: Policy, device: torch.device) -> State:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 from vosformer.inspection.onevos_attention import GROUPS, FrameView, Inspection, LayerView
 from vosformer.inspection.weight_maps import FrameMaps
 from vosformer.io import write_bytes
-from vosformer.io.files import make_folder
+from vosformer.io.files import make_folder, write_json
 
 Image = NDArray[np.uint8]
 
@@ -66,7 +65,7 @@ def draw(inspection: Inspection, folder: Path, frames: int = 3) -> list[Path]:
         encoded = cv2.imencode(".png", np.ascontiguousarray(picture[..., ::-1]))[1]
         write_bytes(written[-1], encoded.tobytes())
     written.append(folder / "inspection.json")
-    write_bytes(written[-1], json.dumps(inspection.summary(), indent=1).encode())
+    write_json(written[-1], inspection.summary())
     return written
 
 

@@ -54,11 +54,15 @@ def make_folder(path: Path) -> Path:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, durable: bool = False) -> Iterator[Path]:
     """Yield a temporary path in the same folder that takes the place of `path` if the block succeeds, and vanishes if not.
 
     The name is the same each time, so that what a killed run left behind is overwritten by the next one. The suffix is kept, since
     writers of video choose their format by it.
+
+    Args:
+        path: the file.
+        durable: it is on the disk when the block ends, and not only handed to the system: for files that took hours to make.
 
     Raises:
         OutputError: an `OSError` came up inside.
@@ -67,11 +71,31 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         with output_errors(path):
             yield temporary
+            if durable:
+                flush(temporary)
             os.replace(temporary, path)
+            temporary.unlink(missing_ok=True)  # it is still there where both names were links to one content
+            if durable:
+                flush(path.parent)
     except BaseException:
         with suppress(OSError):
             temporary.unlink()
         raise
+
+
+def flush(path: Path) -> None:
+    """Wait until a file, or the names in a folder (where the system has that), are on the disk.
+
+    Raises:
+        OSError: the disk is full, or broken.
+    """
+    if path.is_dir() and os.name != "posix":
+        return
+    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def file_mark(path: Path, more: str = "") -> str:
@@ -86,10 +110,14 @@ def file_mark(path: Path, more: str = "") -> str:
 
 
 @contextmanager
-def replacing_folder(path: Path) -> Iterator[Path]:
+def replacing_folder(path: Path, durable: bool = False) -> Iterator[Path]:
     """Yield the path of a folder to create beside `path` that takes its place if the block succeeds, and vanishes if not.
 
     What was at `path` is only removed when the new folder is there.
+
+    Args:
+        path: the folder.
+        durable: see `replacing`.
 
     Raises:
         OutputError: an `OSError` came up inside.
@@ -101,9 +129,13 @@ def replacing_folder(path: Path) -> Iterator[Path]:
                 remove(left)
             temporary.mkdir(parents=True)
             yield temporary
+            for written in (*temporary.rglob("*"), temporary) if durable else ():
+                flush(written)
             if path.exists():
                 os.replace(path, former)
             os.replace(temporary, path)
+            if durable:
+                flush(path.parent)
             remove(former)
     except BaseException:
         with suppress(OSError, OutputError):
@@ -155,7 +187,8 @@ def write_json(path: Path, content: object) -> None:
     Raises:
         OutputError: it cannot be written; a former file of that name is untouched.
     """
-    write_bytes(path, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
+    # Names of files may hold bytes that are no UTF-8.
+    write_bytes(path, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode("utf-8", "surrogateescape"))
 
 
 def remove(path: Path) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import warnings
 from collections.abc import Iterator, Mapping
@@ -16,10 +15,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from vosformer.errors import OutputError, WeightsError
+from vosformer.io.files import make_folder, replacing_folder, write_json
 
 _HEADER = 1 << 18  # bytes left for the header of a safetensors file
 
@@ -46,25 +47,15 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int, shard_mib: int | None 
         OutputError: it could not be written (disk full, no permission); older checkpoints are still there.
     """
     final = folder / f"step-{checkpoint.step:08d}"
-    draft = folder / f".draft-{checkpoint.step:08d}-{os.getpid()}"
+    make_folder(folder)
+    for left in folder.glob(".tmp-*"):  # by killed runs
+        shutil.rmtree(left, ignore_errors=True)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        _clean(folder)
-        draft.mkdir()
-        files: dict[str, dict[str, str]] = {}
-        for part, tensors in checkpoint.parts.items():
-            files[part] = _write_part(draft, part, tensors, shard_mib)
-        text = json.dumps({"step": checkpoint.step, "files": files, **checkpoint.state}, indent=1)
-        _write_bytes(draft / "state.json", text.encode())
-        if final.exists():
-            shutil.rmtree(final)
-        os.replace(draft, final)
-        _sync(folder)
-    except Exception as error:
-        shutil.rmtree(draft, ignore_errors=True)
-        if not isinstance(error, OSError) and type(error).__name__ != "SafetensorError":
-            raise
-        raise OutputError(f"checkpoint {final} could not be written: {error}") from error
+        with replacing_folder(final, durable=True) as temporary:
+            files = {part: _write_part(temporary, part, tensors, shard_mib) for part, tensors in checkpoint.parts.items()}
+            write_json(temporary / "state.json", {"step": checkpoint.step, "files": files, **checkpoint.state})
+    except SafetensorError as error:
+        raise OutputError(f"{final} cannot be written: {error}") from error
     found = _found(folder)
     at = found.index(final)
     for old in [*found[:at], *found[at + keep :]] if keep > 0 else []:
@@ -106,31 +97,9 @@ def load(path: Path) -> Checkpoint:
         raise WeightsError(f"checkpoint {path} cannot be read: {error}") from error
 
 
-def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
-    """One safetensors file, atomically.
-
-    Raises:
-        OutputError: it could not be written.
-    """
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, draft, dict(metadata or {}))
-        os.replace(draft, path)
-    except Exception as error:
-        draft.unlink(missing_ok=True)
-        raise OutputError(f"{path} could not be written: {error}") from error
-
-
 def _found(folder: Path) -> list[Path]:
     """Checkpoints, the newest first."""
     return sorted((p for p in folder.glob("step-*") if p.is_dir()), reverse=True) if folder.is_dir() else []
-
-
-def _clean(folder: Path) -> None:
-    """Remove what killed runs left half written."""
-    for draft in folder.glob(".draft-*"):
-        shutil.rmtree(draft, ignore_errors=True)
 
 
 def _write_part(folder: Path, part: str, tensors: Mapping[str, Tensor], shard_mib: int | None) -> dict[str, str]:
@@ -141,7 +110,6 @@ def _write_part(folder: Path, part: str, tensors: Mapping[str, Tensor], shard_mi
         save_file(shard, folder / name)
         with open(folder / name, "rb") as file:
             hashes[name] = _digest(file)
-            os.fsync(file.fileno())
     return hashes
 
 
@@ -204,21 +172,3 @@ def _digest(file: Any) -> str:
     while block := file.read(1 << 20):
         digest.update(block)
     return digest.hexdigest()
-
-
-def _write_bytes(path: Path, data: bytes) -> None:
-    with open(path, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync(folder: Path) -> None:
-    """Make the rename itself durable, where the system has that."""
-    if os.name != "posix":
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

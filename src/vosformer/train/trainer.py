@@ -30,6 +30,7 @@ from vosformer.train.logger import TrainingLog, gpu_memory_gib
 from vosformer.train.optim import Average, freeze, load_optimizer, new_optimizer, optimizer_tensors, set_rate
 from vosformer.train.recipe import Recipe, checked
 from vosformer.train.tasks import task_of
+from vosformer.weights.saving import save_tensors
 
 # What a run cannot change half-way: which clips a step sees, and what the checkpoint's tensors mean.
 _SAME = ("name", "model.variant", "run.seed", "run.batch", "optim.algorithm")
@@ -255,7 +256,7 @@ class Trainer:
     def _fail(self, used: list[Batch], norm: float) -> None:
         path = self.folder / f"bad-batch-step{self.step}-rank{self.processes.rank}.safetensors"
         fields = used[0]._fields
-        checkpoints.save_tensors(path, {name: torch.cat([getattr(b, name) for b in used]) for name in fields})
+        save_tensors(path, {name: torch.cat([getattr(b, name) for b in used]).cpu() for name in fields}, {})
         raise TrainingError(
             f"step {self.step}: the gradient's norm is {norm}, so the loss is not finite. The batch is saved in {path}. Lower"
             " optim.lr, use run.precision=fp32, or look at the batch; the newest checkpoint is from before"

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import io
 import json
-import os
-import tempfile
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-import safetensors.torch
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from vosformer import registry
 from vosformer.convert import adapter
 from vosformer.errors import InputError, OutputError, WeightsError
+from vosformer.io.files import make_folder, replacing
 from vosformer.options import to_json
 from vosformer.protocol import VOSModel
 from vosformer.weights.files import SUFFIXES, WeightsFile, read_weights, tensor_hash
@@ -92,9 +91,22 @@ def write_weights(
         "overrides": built_with,
         "sha256": tensor_hash(tensors),
     }
-    data = safetensors.torch.save(tensors, entries)
-    _write(path, lambda file: file.write(data))
+    make_folder(path.parent)
+    save_tensors(path, tensors, entries)
     return path
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write contiguous tensors that share no storage as one safetensors file, the whole file or nothing.
+
+    Raises:
+        OutputError: it could not be written; a former file of that name is untouched.
+    """
+    with replacing(path, durable=True) as temporary:
+        try:
+            save_file(dict(tensors), temporary, dict(metadata))
+        except SafetensorError as error:
+            raise OutputError(f"{path} cannot be written: {error}") from error
 
 
 def convert(
@@ -140,9 +152,9 @@ def convert(
         listed = ", ".join(f"{key}={value!r}" for key, value in options.items())
         warnings.warn(f"{target} has no place for the options {listed}: give them again when it is loaded", stacklevel=2)
     official = {key: tensor.clone() for key, tensor in rules.to_official(model.state_dict(), model).items()}
-    buffer = io.BytesIO()
-    torch.save({"state_dict": official} if rules.WRAPPED else official, buffer)
-    _write(target, lambda out: out.write(buffer.getbuffer()))
+    make_folder(target.parent)
+    with replacing(target, durable=True) as temporary:
+        torch.save({"state_dict": official} if rules.WRAPPED else official, temporary)
     return name
 
 
@@ -171,27 +183,6 @@ def _stored(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
         raise WeightsError(f"{name} holds NaN or infinity; such weights are not saved")
     small = tensor.dim() < 2 or (dtype is torch.float16 and bool(tensor.abs().amax() > _FLOAT16_MAX))
     return tensor.to(torch.float32 if small else dtype, copy=True).contiguous()
-
-
-def _write(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Through a temporary file beside it, so that the file is there as a whole or as it was."""
-    draft = ""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, draft = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        with os.fdopen(handle, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(draft, 0o666 & ~umask)  # mkstemp makes files that only the owner may read
-        os.replace(draft, path)
-    except OSError as error:
-        raise OutputError(f"{path} could not be written: {error.strerror or error}") from None
-    finally:
-        if draft and os.path.exists(draft):
-            os.unlink(draft)
 
 
 def _version() -> str:
