@@ -19,8 +19,6 @@ from vosformer.evaluation import evaluate
 from vosformer.evaluation.benchmark import benchmark
 from vosformer.evaluation.presets import find_preset
 from vosformer.evaluation.protocols import PROTOCOLS
-from vosformer.evaluation.vot_files import encode_region
-from vosformer.evaluation.vot_run import run_vot
 from vosformer.inference.session import Session
 from vosformer.policy import EveryK, FirstAndPrevious, OneVOSQueue, named_policy
 
@@ -316,11 +314,12 @@ def test_a_mask_of_another_size(davis, tmp_path):
 def test_names_of_the_command_are_the_ones_of_the_library():
     from typing import get_args
 
-    from vosformer.cli.evaluate import Dataset, RuleName
+    from vosformer.cli.benchmark import Dataset
+    from vosformer.cli.evaluate import RuleName
     from vosformer.evaluation import RULES
     from vosformer.evaluation.track_report import TRACK_RULES
 
-    assert get_args(Dataset) == (*PROTOCOLS, "vot-st")
+    assert get_args(Dataset) == (*PROTOCOLS, "vot-st", "vot-st-realtime")
     assert set(get_args(RuleName)) == {*RULES, *TRACK_RULES, "vot"}
 
 
@@ -483,28 +482,3 @@ def test_benchmark_command(davis, tmp_path, capsys):
         main([*arguments[:-3], str(tmp_path / "other"), "--size", "64", "--model", "default-fast", "--memory", "every-3"]) == 0
     )
     assert "preset" not in capsys.readouterr().out
-
-
-def test_vot_runs_from_every_anchor(tmp_path):
-    """Both ways from the anchors; a run that is there is not run again, and the toolkit's files are scored."""
-    folder = tmp_path / "workspace" / "sequences" / "v"
-    (folder / "color").mkdir(parents=True)
-    truth = [frame_labels(t, (1,)) > 0 for t in range(20)]
-    for t, mask in enumerate(truth, 1):
-        image = np.dstack([mask, np.full_like(mask, t, np.uint8), mask * 0]).astype(np.uint8)
-        Image.fromarray(image).save(folder / "color" / f"{t:08d}.jpg", "PNG")
-    (folder / "groundtruth.txt").write_text("\n".join(encode_region(mask) for mask in truth))
-    (folder / "sequence").write_text(f"name=v\nwidth={SIZE[1]}\nheight={SIZE[0]}\nchannels.color=color/%08d.jpg\n")
-    (folder / "anchor.value").write_text("\n".join(["1"] + ["0"] * 14 + ["-1"] + ["0"] * 4))
-    session = Oracle()
-    report = run_vot(tmp_path / "workspace", lambda: session, tmp_path / "out", lengths=(2, 12))
-    assert [[t for t, _ in clip] for clip in session.clips] == [list(range(1, 21)), list(range(16, 0, -1))]
-    assert [clip[0][1] for clip in session.clips] == [[1], [1]]
-    assert report.robustness == 1
-    assert report.eao == 1
-    assert report.accuracy == pytest.approx(34 / 36)  # the first frame of each run counts 0
-    assert len((tmp_path / "out" / "v" / "v_00000015_time.value").read_text().split()) == 16
-    (tmp_path / "out" / "v" / "v_00000015.txt").unlink()
-    again = Oracle()
-    assert run_vot(tmp_path / "workspace", lambda: again, tmp_path / "out", lengths=(2, 12)).eao == 1
-    assert len(again.clips) == 1

@@ -42,7 +42,7 @@ COMMANDS = {
     "formats": _Command("vosformer.cli.convert", "formats", "list the annotation formats, and what each can hold"),
     "demo": _Command("vosformer.cli.demo", "demo", "make a clip with exact masks, track it, score it"),
     "evaluate": _Command("vosformer.cli.evaluate", "evaluate", "score result masks against true ones: J, F, J&F"),
-    "benchmark": _Command("vosformer.cli.evaluate", "benchmark", "run a model over a data set by its protocol, and score it"),
+    "benchmark": _Command("vosformer.cli.benchmark", "benchmark", "run a model over a data set by its protocol, and score it"),
     "train": _Command("vosformer.cli.train", "train", "train a system with its paper's recipe, or on your own clips"),
     "recipes": _Command("vosformer.cli.recipes", "recipes", "list every training recipe"),
     "data check": _Command("vosformer.cli.data", "check", "say what a data folder holds, and name every bad file"),

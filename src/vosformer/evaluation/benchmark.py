@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from vosformer.evaluation.handin import hand_in
 from vosformer.evaluation.layout import first_of
 from vosformer.evaluation.protocols import named_protocol
 from vosformer.evaluation.report import Report
 from vosformer.evaluation.run_folder import RunFolder
 from vosformer.evaluation.run_video import Steps, Timing, VideoRunner
 from vosformer.evaluation.runner import ProgressCallback, evaluate
+from vosformer.evaluation.track_report import TrackReport, evaluate_tracks
+from vosformer.evaluation.track_videos import find_tracks
 from vosformer.evaluation.videos import Video, find_videos, scorable, truth_folder
-from vosformer.parallel import Advance, run_all, shard
+from vosformer.parallel import Advance, Outcome, run_all, shard
 
 
 @dataclass(frozen=True)
@@ -24,17 +27,19 @@ class BenchmarkResult:
 
     Attributes:
         folder: of the masks: one folder of PNGs for each video.
-        archive: the same as the zip file that the benchmark's server takes; None while videos are missing (other shards').
+        archive: the file that the benchmark's server takes (see `handin`); None while videos are missing (other shards').
         timing: of all videos that are done, those of former runs that were resumed included.
         report: the scores; None where the true masks are not public, or while videos are missing.
         missing: videos that are not done yet.
+        notes: what could not be done, in words.
     """
 
     folder: Path
     archive: Path | None
     timing: Timing
-    report: Report | None
+    report: Report | TrackReport | None
     missing: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def frames(self) -> int:
@@ -61,7 +66,7 @@ class BenchmarkResult:
         """Return everything as plain values."""
         report = None if self.report is None else self.report.to_dict()
         place = {"folder": str(self.folder), "archive": None if self.archive is None else str(self.archive)}
-        return {**place, **self.speed(), "missing": list(self.missing), "report": report}
+        return {**place, **self.speed(), "missing": list(self.missing), "notes": list(self.notes), "report": report}
 
 
 def benchmark(
@@ -76,14 +81,15 @@ def benchmark(
     settings: Mapping[str, Any] | None = None,
     options: Mapping[str, Any] | None = None,
     workers: int = 1,
+    cluster: str | None = None,
     part: str | None = None,
     progress: ProgressCallback | None = None,
 ) -> BenchmarkResult:
     """Run a benchmark by its official protocol.
 
-    Written to `out`: ``Annotations/VIDEO/FRAME.png`` (the given first mask is copied; SA-V: ``VIDEO/OBJECT/FRAME.png``), ``NAME.zip``
-    for the server, ``scores.json`` and ``scores.csv`` where the true masks are there, and ``run.json``. A video's folder appears when
-    it is complete, so a run that was stopped can be resumed.
+    Written to `out`: ``Annotations/VIDEO/FRAME.png`` (the given first mask is copied; SA-V, BURST, YouTube-VIS:
+    ``VIDEO/OBJECT/FRAME.png``), ``NAME.zip`` or what else its server takes, ``scores.json`` and ``scores.csv`` where the true masks
+    are there, and ``run.json``. A video's folder appears when it is complete, so a run that was stopped can be resumed.
 
     Args:
         dataset: see `PROTOCOLS`: "davis2016-val", "davis2017-val", ..., or "folder" for own clips.
@@ -96,6 +102,7 @@ def benchmark(
         settings: what the results depend on (variant, weights, size, ...): plain values, kept in run.json and compared on resuming.
         options: for every step, e.g. ``{"depth": 2}`` for AOST.
         workers: processes that share the videos; with more than one, `session_factory` must be picklable (at the top of a module).
+        cluster: address of a Ray cluster whose nodes run the workers; they must share the folders.
         part: "i/n" runs only each n-th video from the i-th on (from 0), and goes on with a run of the same settings in `out`: several
             machines can share a folder. Who finds all videos done packs and scores them.
         progress: called with (frames done, frames in all).
@@ -106,23 +113,32 @@ def benchmark(
         OutputError: a result could not be written.
     """
     protocol = named_protocol(dataset)
-    videos = find_videos(protocol, Path(root), split)
+    tracks = find_tracks(protocol, Path(root), None if split is None else str(split)) if protocol.tracks else None
+    videos = find_videos(protocol, Path(root), split) if tracks is None else tracks.videos
     names = [video.name for video in videos]
-    scored = scorable(protocol, Path(root), videos) if score is None else names if score else []
+    scored = names if score or tracks is not None else [] if score is False else scorable(protocol, Path(root), videos)
     place = {"dataset": dataset, "root": str(Path(root).resolve()), "split": None if split is None else str(split)}
-    run = RunFolder.open(Path(out), {**place, "settings": dict(settings or {})}, resume or part is not None)
-    _run_videos(run, shard(videos, part), partial(_start, session_factory, run, dict(options or {})), workers, progress)
-    missing = tuple(name for name in names if not run.has(name))
-    timings = run.timings(names)
-    total = Timing()
-    for timing in timings.values():
-        total = total.plus(timing)
-    archive = None if missing else run.pack(dataset, names, protocol.zip_prefix)
-    report = None
-    if scored and not missing:
-        report = _score(run, truth_folder(protocol, Path(root)), protocol.rules, names, scored)
-    result = BenchmarkResult(run.masks, archive, total, report, missing)
-    run.summarize({"speed": result.speed()}, timings)
+    with RunFolder.alone(Path(out)):
+        run = RunFolder.open(Path(out), {**place, "settings": dict(settings or {})}, resume or part is not None)
+    spread = partial(run_all, workers=workers, cluster=cluster)
+    _run_videos(run, shard(videos, part), partial(_start, session_factory, run, dict(options or {})), spread, progress)
+    with RunFolder.alone(Path(out)):
+        missing = tuple(name for name in names if not run.has(name))
+        timings = run.timings(names)
+        total = Timing()
+        for timing in timings.values():
+            total = total.plus(timing)
+        result = BenchmarkResult(run.masks, None, total, None, missing)
+        if not missing:
+            packed = hand_in(protocol, Path(root), run.out, run.masks, names, tracks)
+            report: Report | TrackReport | None = None
+            if tracks is not None and tracks.truth is not None and packed.results is not None and score is not False:
+                report = evaluate_tracks(packed.results, tracks.truth, rules=protocol.rules)
+                report.write_json(run.out / "scores.json")
+            elif tracks is None and scored:
+                report = _score(run, truth_folder(protocol, Path(root)), protocol.rules, names, scored)
+            result = replace(result, archive=packed.path, report=report, notes=packed.notes)
+        run.summarize({"speed": result.speed()}, timings)
     return result
 
 
@@ -130,7 +146,7 @@ def _run_videos(
     run: RunFolder,
     videos: list[Video],
     start: Callable[[], Callable[[Video, Advance], None]],
-    workers: int,
+    spread: Callable[..., Iterator[Outcome[None]]],
     progress: ProgressCallback | None,
 ) -> None:
     """Run the videos that are not done yet; the first error ends it."""
@@ -143,7 +159,7 @@ def _run_videos(
         if progress is not None:
             progress(sum(done.values()), total)
 
-    for outcome in run_all(left, start, workers=workers, advance=advance):
+    for outcome in spread(left, start, advance=advance):
         if outcome.error is not None:
             raise outcome.error
     if progress is not None:

@@ -48,6 +48,7 @@ _JOINTFORMER: dict[Family, tuple[str, int]] = {
     "lvos": ("queue-3-every-5", 120),
     "mose": ("queue-3-every-5", 180),
     "vost": ("queue-3-every-5", 30),
+    "burst": ("queue-3-every-5", 30),
 }
 # Cap and gap.
 _ONEVOS: dict[Family, tuple[int, int]] = {"davis": (5, 10), "youtube": (3, 11), "mose": (5, 5), "lvos": (5, 10)}

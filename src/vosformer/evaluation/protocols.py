@@ -8,7 +8,8 @@ from typing import Any, Literal
 from vosformer.errors import InputError
 from vosformer.evaluation.rules import RULES, Rules
 
-Family = Literal["davis", "youtube", "mose", "lvos", "vost", "visor", "viposeg", "sav", "own"]
+Family = Literal["davis", "youtube", "mose", "lvos", "vost", "visor", "viposeg", "sav", "burst", "own"]
+HandIn = Literal["masks", "visor", "burst", "youtube-vis"]
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,8 @@ class Protocol:
         clips: the root may also hold a folder for each video, with its frames and masks in ``frames`` and ``masks``.
         larger: frames are larger than the masks: given masks are made larger, results smaller.
         object_folders: every object has a folder of masks, and objects may overlap (SA-V).
+        handin: what its server takes: the masks, or VISOR's polygons, or tracks in the JSON of BURST or YouTube-VIS. Of the last
+            two the given masks lie in JSON files as well, and `rules` are those of `TRACK_RULES`; see `track_videos`.
     """
 
     name: str
@@ -50,11 +53,17 @@ class Protocol:
     clips: bool = False
     larger: bool = False
     object_folders: bool = False
+    handin: HandIn = "masks"
 
     @property
     def scoring(self) -> Rules:
-        """The rules of its scorer."""
+        """The rules of its scorer; of label maps only."""
         return RULES[self.rules]
+
+    @property
+    def tracks(self) -> bool:
+        """Masks lie in JSON files, and are scored as tracks."""
+        return self.handin in ("burst", "youtube-vis")
 
 
 _DAVIS = (("JPEGImages/480p",), ("Annotations/480p",))
@@ -97,6 +106,13 @@ def _vost(name: str, summary: str, split: str, **more: Any) -> Protocol:
     return Protocol(name, summary, "vost", masks=_FLAT[1], rules="vost", split=split, **places)
 
 
+def _burst(split: str) -> Protocol:
+    summary = f"BURST {split}, exemplar-guided"
+    return Protocol(
+        f"burst-{split}", summary, "burst", ("frames",), ("annotations",), rules="burst", split=split, handin="burst"
+    )
+
+
 PROTOCOLS = {
     protocol.name: protocol
     for protocol in (
@@ -129,7 +145,7 @@ PROTOCOLS = {
             wanted=_FLAT[0],
         ),
         _vost("vost-test", "VOST test, 5 frames a second", "test", public_truth=False),
-        Protocol("visor-val", "VISOR validation", "visor", *_DAVIS, rules="visor", split="2022/val"),
+        Protocol("visor-val", "VISOR validation", "visor", *_DAVIS, rules="visor", split="2022/val", handin="visor"),
         Protocol(
             "visor-val-unseen",
             "VISOR validation, kitchens not in training",
@@ -137,6 +153,7 @@ PROTOCOLS = {
             *_DAVIS,
             rules="visor",
             split="2022/val_unseen",
+            handin="visor",
         ),
         Protocol(
             "viposeg-val",
@@ -153,6 +170,17 @@ PROTOCOLS = {
         ),
         Protocol(
             "sav-test", "SA-V test, objects may overlap", "sav", *_SAV, rules="sav", split="sav_test", object_folders=True
+        ),
+        _burst("val"),
+        _burst("test"),
+        Protocol(
+            "youtube-vis",
+            "YouTube-VIS, each object given on its first frame",
+            "youtube",
+            *_VALID,
+            rules="youtube-vis",
+            split="valid",
+            handin="youtube-vis",
         ),
         Protocol("pumavos", "PUMaVOS", "own", *_FLAT, rules="plain"),
         Protocol(

@@ -1,21 +1,18 @@
-"""The folder of a benchmark run: what was asked for, what is done, and the zip file for the server."""
+"""The folder of a benchmark run: what was asked for and what is done."""
 
 from __future__ import annotations
 
 import json
-import zipfile
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from vosformer.errors import InputError
 from vosformer.evaluation.run_video import Timing
 from vosformer.io import write_bytes
-from vosformer.io.files import make_folder, output_errors, remove, replacing
-
-_ZIP_TIME = (1980, 1, 1, 0, 0, 0)  # the same results give the same bytes
+from vosformer.io.files import make_folder, output_errors, remove, taking_turns
 
 
 @dataclass(frozen=True)
@@ -25,20 +22,29 @@ class RunFolder:
     Attributes:
         out: the folder.
         given: what was asked for, as plain values.
+        inside: the folder of the results in it.
     """
 
     out: Path
     given: dict[str, Any]
+    inside: str = "Annotations"
 
     @staticmethod
-    def open(out: Path, given: dict[str, Any], resume: bool) -> RunFolder:
+    def open(out: Path, given: dict[str, Any], resume: bool, inside: str = "Annotations", file: str = "run.json") -> RunFolder:
         """Begin a run, or go on with one.
+
+        Args:
+            out: the folder.
+            given: what is asked for, as plain values.
+            resume: go on with a run in it.
+            inside: the folder of the results in it.
+            file: the file that keeps what was asked for.
 
         Raises:
             InputError: the folder holds another run, or one that is not to be resumed.
             OutputError: it cannot be written.
         """
-        path = make_folder(out) / "run.json"
+        path, results = make_folder(out) / file, out / inside
         given = json.loads(json.dumps(given))
         if path.is_file():
             try:
@@ -47,25 +53,32 @@ class RunFolder:
             except (OSError, ValueError, KeyError, TypeError) as error:
                 raise InputError(f"{path} cannot be read, so the run cannot be resumed: {error!r}") from error
             # A run without any video yet, e.g. for a mistake in its settings, is in nobody's way.
-            begun = any(entry.name[0] != "." for entry in (out / "Annotations").glob("*"))
+            begun = any(entry.name[0] != "." for entry in results.glob("*"))
             if begun and not resume:
                 raise InputError(f"{out} already holds the results of a run; resume it, or choose another folder")
             if begun and former != given:
                 raise InputError(f"{out} holds a run of other settings: {former}; asked for are {given}")
-        elif (out / "Annotations").exists():
-            raise InputError(
-                f"{out / 'Annotations'} is in the way: it is of no run that could be resumed; choose another folder"
-            )
-        run = RunFolder(out, given)
+        elif results.exists():
+            raise InputError(f"{results} is in the way: it is of no run that could be resumed; choose another folder")
+        run = RunFolder(out, given, inside)
         write_bytes(path, _text(given))
         make_folder(run.masks)
         make_folder(out / "timing")
         return run
 
+    @staticmethod
+    def alone(out: Path) -> AbstractContextManager[None]:
+        """Keep other processes and machines out of a run's common files while one of them writes them.
+
+        Raises:
+            OutputError: the folder cannot be written.
+        """
+        return taking_turns(make_folder(out) / ".lock")
+
     @property
     def masks(self) -> Path:
         """The folder of the masks."""
-        return self.out / "Annotations"
+        return self.out / self.inside
 
     def has(self, name: str) -> bool:
         """Tell whether a video is done."""
@@ -92,15 +105,6 @@ class RunFolder:
         """Write run.json: what was asked for, and what came of it."""
         videos = {name: asdict(timing) for name, timing in timings.items()}
         write_bytes(self.out / "run.json", _text({**self.given, **more, "videos": videos}))
-
-    def pack(self, dataset: str, names: Sequence[str], prefix: str) -> Path:
-        """Write the zip file; PNGs do not get smaller, so they are only stored."""
-        path = self.out / f"{dataset}.zip"
-        with replacing(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
-            for file in chain.from_iterable(sorted((self.masks / name).rglob("*.png")) for name in names):
-                entry = zipfile.ZipInfo(f"{prefix}{file.relative_to(self.masks).as_posix()}", _ZIP_TIME)
-                archive.writestr(entry, file.read_bytes())
-        return path
 
 
 def _text(values: Any) -> bytes:

@@ -118,7 +118,7 @@ class VideoRunner:
         names = [path.stem for path in video.images]
         source = ImageFiles(video.images, f"the video {video.name}")
         seconds, ids, size = 0.0, set[int](), None
-        sink: Sink = LabelImages(folder) if isinstance(given, LabelMaps) else _ObjectFolders(folder, list(given.files))
+        sink: Sink = LabelImages(folder) if isinstance(given, LabelMaps) else _ObjectFolders(folder, list(given.objects))
         with Prefetch(source.frames()) as frames, BackgroundSink(sink) as sinks, _timed(self._session) as clock:
             for number, (frame, labels) in enumerate(zip(frames, given.given(names), strict=True)):
                 if frame.image is None:

@@ -40,7 +40,7 @@ def read_burst(truth: Path, results: Path) -> tuple[list[TrackedSequence], dict[
     Raises:
         DataError: a file cannot be read, has another form, or names unknown sequences.
     """
-    true, found = _load(truth), _load(results)
+    true, found = load(truth), load(results)
     try:
         by_name = {(one["dataset"], one["seq_name"]): one for one in found["sequences"]}
         known = {(one["dataset"], one["seq_name"]) for one in true["sequences"]}
@@ -92,7 +92,7 @@ def _burst_masks(
         for track, one in objects.items():
             if _stem(path) in places:
                 frames, scores = tracks.setdefault(track, ({}, []))
-                frames[places[_stem(path)]] = _encoded(one["rle"], size)
+                frames[places[_stem(path)]] = encoded(one["rle"], size)
                 scores.append(float(one.get("score", 1.0)))
     return tracks
 
@@ -106,7 +106,7 @@ def read_youtube_vis(truth: Path, results: Path) -> tuple[list[TrackedSequence],
     Raises:
         DataError: a file cannot be read or has another form.
     """
-    true, found = _load(truth), _load(results)
+    true, found = load(truth), load(results)
     try:
         videos = sorted(true["videos"], key=lambda one: one["file_names"][0].split("/")[0])
         number = 0
@@ -132,10 +132,10 @@ def read_youtube_vis(truth: Path, results: Path) -> tuple[list[TrackedSequence],
 
 
 def _vis_masks(track: dict[str, Any], size: list[int]) -> dict[int, RunLengths]:
-    return {t: _encoded(one["counts"], size) for t, one in enumerate(track["segmentations"]) if one}
+    return {t: encoded(one["counts"], size) for t, one in enumerate(track["segmentations"]) if one}
 
 
-def _encoded(counts: Any, size: list[int]) -> RunLengths:
+def encoded(counts: Any, size: list[int]) -> RunLengths:
     """COCO's compressed run lengths of a mask in any of their forms; None is an empty mask."""
     if counts is None:
         counts = [size[0] * size[1]]
@@ -148,7 +148,7 @@ def _stem(path: str) -> str:
     return path.rsplit(".", 1)[0]
 
 
-def _load(path: Path) -> Any:
+def load(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

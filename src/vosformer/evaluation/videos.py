@@ -10,6 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from pycocotools import mask as coco
 
 from vosformer.errors import DataError
 from vosformer.evaluation.layout import find_masks, first_of, mask_files, own_clips, read_meta, read_split
@@ -19,6 +20,8 @@ from vosformer.evaluation.ranges import listed
 from vosformer.io.images import SUFFIXES
 from vosformer.io.order import natural_key
 from vosformer.io.palette import VOID
+
+FirstMask = tuple[str, "Path | Mapping[str, Any]"]  # the frame, and a file or COCO's compressed run lengths
 
 _SAV_STEP = 4  # SA-V's masks are at 6 frames a second, its frames at 24
 
@@ -68,10 +71,10 @@ class ObjectLayer:
     """Objects that do not overlap where they are given, each in a folder of its own.
 
     Attributes:
-        files: name of the object's folder -> frame name and file of its first mask.
+        objects: name of the object's folder -> its first mask.
     """
 
-    files: Mapping[str, tuple[str, Path]]
+    objects: Mapping[str, FirstMask]
 
     def given(self, frames: Sequence[str]) -> Iterator[NDArray[np.int32] | None]:
         """Yield for each frame the labels int32 [H,W] of the objects that are new on it, else 0; or None.
@@ -83,9 +86,9 @@ class ObjectLayer:
         """
         for frame in frames:
             labels: NDArray[np.int32] | None = None
-            for number, (first, path) in enumerate(self.files.values(), 1):
+            for number, (first, source) in enumerate(self.objects.values(), 1):
                 if first == frame:
-                    mask = read_labels(path) != 0
+                    mask = _mask(source)
                     labels = np.zeros(mask.shape, np.int32) if labels is None else labels
                     labels[mask] = number
             yield labels
@@ -242,22 +245,29 @@ def _object_video(name: str, images: Path, masks: Path) -> Video:
     start = min(names.index(frame) for frame, _ in first.values())
     shown = tuple(frames[frame] for frame in names[start:])
     wanted = (labeled | set(names[::_SAV_STEP])) & set(names[start:])
-    return Video(name, shown, wanted, tuple(ObjectLayer(layer) for layer in layers(first)), labeled)
+    return Video(name, shown, wanted, object_layers(first), labeled)
 
 
-def layers(first: Mapping[str, tuple[str, Path]]) -> list[dict[str, tuple[str, Path]]]:
+def object_layers(first: Mapping[str, FirstMask]) -> tuple[ObjectLayer, ...]:
     """Put each object into the first layer where its mask meets no other one on the same frame."""
-    found: list[dict[str, tuple[str, Path]]] = []
+    found: list[dict[str, FirstMask]] = []
     taken: list[dict[str, NDArray[np.bool_]]] = []  # of each layer: the pixels that are given on a frame
-    for number, (frame, path) in first.items():
-        mask = read_labels(path) != 0
+    for number, (frame, source) in first.items():
+        mask = _mask(source)
         at = next((i for i, used in enumerate(taken) if frame not in used or not (used[frame] & mask).any()), len(found))
         if at == len(found):
             found.append({})
             taken.append({})
-        found[at][number] = (frame, path)
+        found[at][number] = (frame, source)
         taken[at][frame] = taken[at][frame] | mask if frame in taken[at] else mask
-    return found
+    return tuple(map(ObjectLayer, found))
+
+
+def _mask(source: Path | Mapping[str, Any]) -> NDArray[np.bool_]:
+    """Read a mask of one object: bool [H,W]."""
+    if isinstance(source, Path):
+        return np.asarray(read_labels(source) != 0)
+    return np.asarray(coco.decode(dict(source)), np.bool_)
 
 
 def resized(labels: NDArray[np.int32], height: int, width: int) -> NDArray[np.int32]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from vosformer.errors import DataError
 from vosformer.evaluation.vot import ST2020, Masks, VotReport, VotRun, run_overlaps, vot_scores, without_slivers
 
 _ANCHOR_GAP = 50  # frames between two anchors where the data set names none
+_FPS = 30  # where the data set does not say it
 _INITIALIZED = "1"  # what stands in the place of the first region of a run
 
 
@@ -26,6 +28,7 @@ class VotVideo:
         size: (height, width).
         regions: the true masks, as text; see `decode_region`.
         anchors: frame -> 1 for a run forward from it, -1 for one backward.
+        fps: frames per second, to which a tracker has to keep up in real time.
     """
 
     name: str
@@ -33,6 +36,7 @@ class VotVideo:
     size: tuple[int, int]
     regions: tuple[str, ...]
     anchors: dict[int, int]
+    fps: float = _FPS
 
     def order(self, anchor: int) -> range:
         """Numbers of the frames of a run, in its order."""
@@ -79,10 +83,11 @@ def _read_video(folder: Path) -> VotVideo:
     properties = _properties(folder)
     try:
         size = (int(properties["height"]), int(properties["width"]))
+        fps = int(float(properties.get("fps", _FPS)))  # the toolkit takes whole numbers
     except (KeyError, ValueError) as error:
-        raise DataError(f"{folder / 'sequence'} does not say width and height") from error
+        raise DataError(f"{folder / 'sequence'} does not say width and height, or a frame rate that is no number") from error
     marks = folder / "anchor.value"
-    video = VotVideo(folder.name, folder, size, tuple(lines), {})
+    video = VotVideo(folder.name, folder, size, tuple(lines), {}, fps)
     if marks.is_file():
         values = [int(float(line)) for line in _lines(marks)]
         return replace(video, anchors={t: value for t, value in enumerate(values) if value})
@@ -119,7 +124,7 @@ def evaluate_vot(results: str | Path, truth: str | Path, low: int = ST2020[0], h
     """
     sequences = {}
     for video in read_vot(Path(truth)):
-        runs = [_read_run(video, anchor, Path(results) / video.name / run_file(video.name, anchor)) for anchor in video.anchors]
+        runs = [_read_run(video, anchor, Path(results) / video.name) for anchor in video.anchors]
         sequences[video.name] = (len(video.regions), runs)
     return replace(vot_scores(sequences, low, high), results=str(results), truth=str(truth))
 
@@ -135,14 +140,51 @@ def run_text(masks: Iterable[Masks]) -> Iterator[str]:
         yield (encode_region(mask) if number else _INITIALIZED) + "\n"
 
 
-def _read_run(video: VotVideo, anchor: int, path: Path) -> VotRun:
+def _read_run(video: VotVideo, anchor: int, folder: Path) -> VotRun:
+    """Read one run: the toolkit's text, else its binary file, which it writes by default."""
     frames = video.order(anchor)
-    lines = _lines(path)
+    path = folder / run_file(video.name, anchor)
+    binary = path.with_suffix(".bin")
+    if binary.is_file() and not path.is_file():
+        path, lines = binary, _binary_regions(binary)
+    else:
+        lines = _lines(path)
     if len(lines) != len(frames):
-        raise DataError(f"{path} has {len(lines)} lines, the run from frame {anchor} of {video.name} has {len(frames)} frames")
+        raise DataError(
+            f"{path} has {len(lines)} regions, the run from frame {anchor} of {video.name} has {len(frames)} frames"
+        )
     truth = video.truth(frames)
     found = np.stack([np.zeros(video.size, np.bool_), *(decode_region(line, video.size, path) for line in lines[1:])])
     return VotRun(run_overlaps(truth, found), np.logical_not(without_slivers(truth).any((1, 2))))
+
+
+def _binary_regions(path: Path) -> list[str]:
+    """Read the toolkit's binary form of a run, regions as text.
+
+    A version (int16), the number of regions (uint32), and for each a kind (uint8): 0 a code (uint32), 3 a mask with left, top
+    (int16), width, height, number of runs (uint16) and the runs (uint16); other kinds are no masks. Little endian.
+    """
+    try:
+        data = path.read_bytes()
+        version, count = struct.unpack_from("<hI", data)
+        at, regions = struct.calcsize("<hI"), []
+        for _ in range(count):
+            (kind,) = struct.unpack_from("<B", data, at)
+            if version != 1 or kind not in (0, 3):
+                raise DataError(
+                    f"{path} has version {version} or a region of kind {kind}, expected version 1 with codes and masks"
+                )
+            if kind == 0:
+                regions.append(str(*struct.unpack_from("<I", data, at + 1)))
+                at += 5
+                continue
+            box = struct.unpack_from("<hhHHH", data, at + 1)
+            runs = struct.unpack_from(f"<{box[4]}H", data, at + 11)
+            regions.append("m" + ",".join(map(str, [*box[:4], *runs])))
+            at += 11 + 2 * box[4]
+    except (OSError, struct.error) as error:
+        raise DataError(f"{path} cannot be read as a run of the vot-toolkit: {error}") from error
+    return regions
 
 
 def decode_region(text: str, size: tuple[int, int], path: Path) -> Masks:

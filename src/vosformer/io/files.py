@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -143,6 +144,38 @@ def replacing_folder(path: Path, durable: bool = False) -> Iterator[Path]:
                 os.replace(former, path)
             remove(temporary)
         raise
+
+
+@contextmanager
+def taking_turns(path: Path) -> Iterator[None]:
+    """Wait until no other process is in such a block with the same lock file, be it on another machine that shares the folder.
+
+    A process that is killed inside lets the next one in.
+
+    Raises:
+        OutputError: the lock file cannot be written.
+    """
+    with output_errors(path):
+        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        with output_errors(path):
+            _lock(file)
+        yield
+    finally:
+        os.close(file)
+
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _lock(file: int) -> None:
+        msvcrt.locking(file, msvcrt.LK_LOCK, 1)
+
+else:
+    import fcntl
+
+    def _lock(file: int) -> None:
+        fcntl.flock(file, fcntl.LOCK_EX)
 
 
 def set_aside(folder: Path, pattern: str) -> tuple[str, ...]:

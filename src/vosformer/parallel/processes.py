@@ -1,109 +1,23 @@
-"""Many items over several processes: any worker may be killed, and nothing is lost or done twice.
-
-`run_all` gives each item (a video, say) to one of several worker processes and yields what comes of it. The work itself must leave
-its results behind in one stroke (a folder that is renamed when it is complete), so that an item is either done or not begun:
-
-    def start():                                    # runs once in each worker; both functions at the top of a module
-        session = vosformer.Session("default")
-
-        def work(item, advance):                    # advance(frames done) is optional
-            ...
-            return 42                               # anything that can be pickled
-
-        return work
-
-    for outcome in run_all(videos, start, workers=4, advance=bar):
-        if outcome.error is not None:
-            print(videos[outcome.index], outcome.error)
-
-With one worker everything runs in this process. `shard` cuts a list for several machines: each takes its own part.
-"""
+"""Work spread over processes of this machine, or done in this one."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
 import pickle
-import re
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, cast
 
-from vosformer.errors import InputError, VOSError
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
-Advance = Callable[[int], None]
-Work = Callable[[Item, Advance], Result]
-
-_TRIES = 3  # workers that an item may cost before it is given up
+from vosformer.parallel.items import TRIES, Item, Outcome, Result, Work, WorkerLostError, lost, pack, portable
 
 
-class WorkerLostError(VOSError):
-    """A worker process ended without an answer, as often as an item is tried."""
-
-
-@dataclass(frozen=True)
-class Outcome(Generic[Result]):
-    """What came of one item.
-
-    Attributes:
-        index: of the item.
-        value: that the work returned; None if it failed.
-        error: that it raised, or `WorkerLostError`; None if it did not fail.
-    """
-
-    index: int
-    value: Result | None = None
-    error: Exception | None = None
-
-
-def shard(items: Sequence[Item], part: str | None) -> list[Item]:
-    """Take one part of a list: "i/n" is each n-th item from the i-th on, counted from 0; None is all of it.
-
-    Raises:
-        InputError: another form, or i is not below n.
-    """
-    if part is None:
-        return list(items)
-    match = re.fullmatch(r"(\d+)/(\d+)", part)
-    if match is None or int(match[1]) >= int(match[2]):
-        raise InputError(f"the shard is {part!r}, expected i/n with i from 0 to n - 1, such as 0/4")
-    return list(items[int(match[1]) :: int(match[2])])
-
-
-def run_all(
-    items: Sequence[Item],
-    start: Callable[[], Work[Item, Result]],
-    *,
-    workers: int = 1,
-    advance: Callable[[int, int], None] | None = None,
-) -> Iterator[Outcome[Result]]:
-    """Work on all items, and yield each outcome as soon as it is known.
-
-    A worker that dies is replaced and its item tried again, three times in all. If this process dies, its workers end at once.
-
-    Args:
-        items: what to work on; with several workers they must be picklable.
-        start: makes the work, once in each worker; with several workers it must be picklable (at the top of a module).
-        workers: processes; 1 = this one.
-        advance: called with (index of the item, what its work reported).
-
-    Raises:
-        InputError: fewer than one worker, or `start` or an item cannot be pickled.
-        Exception: that `start` raised.
-    """
-    if workers < 1:
-        raise InputError(f"workers is {workers}, expected at least 1")
-    return _serially(items, start, advance) if workers == 1 or len(items) < 2 else _spread(items, start, workers, advance)
-
-
-def _serially(
+def serially(
     items: Sequence[Item], start: Callable[[], Work[Item, Result]], advance: Callable[[int, int], None] | None
 ) -> Iterator[Outcome[Result]]:
+    """Work on all items in this process."""
     work = start() if items else None
     for index, item in enumerate(items):
         assert work is not None
@@ -143,16 +57,14 @@ class _Worker:
         self.process.join()
 
 
-def _spread(
+def spread(
     items: Sequence[Item],
     start: Callable[[], Work[Item, Result]],
     workers: int,
     advance: Callable[[int, int], None] | None,
 ) -> Iterator[Outcome[Result]]:
-    try:
-        packed, making = [pickle.dumps(item) for item in items], pickle.dumps(start)
-    except Exception as error:
-        raise InputError(f"the work cannot be given to other processes: {error}") from error
+    """Work on all items in processes of this machine; see `run_all`."""
+    packed, making = pack(items, start)
     waiting, tries = deque(range(len(items))), [0] * len(items)
     team = [_Worker(making) for _ in range(min(workers, len(items)))]
     try:
@@ -170,7 +82,7 @@ def _spread(
                     tries[index] += 1
                     worker.stop()
                     team[team.index(worker)] = worker = _Worker(making)
-                    if tries[index] < _TRIES:
+                    if tries[index] < TRIES:
                         waiting.appendleft(index)
                         outcome = None
                 worker.index = None
@@ -188,7 +100,7 @@ def _receive(worker: _Worker, index: int, advance: Callable[[int, int], None] | 
     try:
         kind, value = worker.connection.recv()
     except (EOFError, OSError):
-        return Outcome(index, error=WorkerLostError(f"a worker process ended without an answer ({_TRIES} times in all)"))
+        return Outcome(index, error=lost("a worker process"))
     if kind == "progress":
         if advance is not None:
             advance(index, value)
@@ -205,7 +117,7 @@ def _serve(connection: Connection, start: bytes) -> None:
         work = pickle.loads(start)()
     except Exception as error:
         connection.recv_bytes()
-        connection.send(("start", _portable(error)))
+        connection.send(("start", portable(error)))
         return
     while True:
         try:
@@ -215,17 +127,8 @@ def _serve(connection: Connection, start: bytes) -> None:
         try:
             answer = ("done", work(item, lambda done: connection.send(("progress", done))))
         except Exception as error:
-            answer = ("failed", _portable(error))
+            answer = ("failed", portable(error))
         connection.send(answer)
-
-
-def _portable(error: Exception) -> Exception:
-    """Return the error, if it survives pickling, else one of ours with its words."""
-    try:
-        pickle.loads(pickle.dumps(error))
-    except Exception:
-        return VOSError(f"{type(error).__name__}: {error}")
-    return error
 
 
 def _end_with_parent() -> None:
