@@ -220,7 +220,9 @@ def test_own_clips_may_lie_as_for_training(tmp_path):
     assert result.report.jf == 1
     assert [len(sequence.objects) for sequence in result.report.sequences] == [1, 2]
     assert evaluate(root, root).jf == 1  # so may results, as several runs of `vosformer track` leave them
-    (root / "b" / "frames").rename(root / "b" / "pictures")
+    (root / "b" / "frames").rename(root / "b" / "images")
+    assert run("folder", root, tmp_path / "images")[1].report.jf == 1
+    (root / "b" / "images").rename(root / "b" / "pictures")
     with pytest.raises(DataError, match=r"b/frames is missing: a clip has its frames in frames/"):
         run("folder", root, tmp_path / "other")
 

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from vosformer.data.datasets.folders import read_meta
 from vosformer.errors import DataError
-from vosformer.evaluation.layout import load_meta, read_meta
+from vosformer.evaluation.layout import find_meta
 from vosformer.evaluation.metrics import statistics
 from vosformer.evaluation.ranges import find_beside, read_json
 from vosformer.evaluation.report import ObjectScore, Scores
@@ -79,7 +80,7 @@ def _youtube(truth: Path, seen: str | Path | Sequence[str] | None) -> Groups:
         "seen and unseen categories are not told apart: that needs the validation set's meta.json beside the true masks, and the "
         "training set's one (train/meta.json, or named by seen)"
     )
-    meta = read_meta(truth)
+    meta = find_meta(truth)
     if meta is None:
         return Groups(hint=hint)
     if seen is None:
@@ -135,5 +136,5 @@ def _names(names: str | Path | Sequence[str], what: str) -> frozenset[str]:
 
 
 def _categories(path: Path) -> frozenset[str]:
-    videos = load_meta(path)["videos"].values()
+    videos = read_meta(path)["videos"].values()
     return frozenset(one["category"] for video in videos for one in video["objects"].values() if "category" in one)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vosformer.data.datasets.folders import ClipFolders, clip_folders, files_by_stem, read_meta, read_names, subfolders
 from vosformer.errors import DataError
-from vosformer.io.order import natural_key
 
 # Where a data set or a result keeps its folders of masks, the more particular first.
 _INSIDE = ("Annotations/480p", "Annotations", "valid/Annotations", "480p", "masks", ".")
@@ -67,7 +66,7 @@ def find_masks(root: Path, places: Sequence[str] = ()) -> MaskFolders:
             return MaskFolders(root, sequences)
         if objects := _object_folders(folder):
             return MaskFolders(root, objects, objects=True)
-        resolutions = [child for child in _folders(folder) if _sequences(child)] if inside in ("Annotations", ".") else []
+        resolutions = [child for child in subfolders(folder) if _sequences(child)] if inside in ("Annotations", ".") else []
         if len(resolutions) == 1:
             return MaskFolders(root, _sequences(resolutions[0]))
         if resolutions:
@@ -81,8 +80,7 @@ def find_masks(root: Path, places: Sequence[str] = ()) -> MaskFolders:
 
 def mask_files(folder: Path) -> dict[str, Path]:
     """Frame name -> PNG file of one sequence, in natural order; hidden files are passed over."""
-    files = (path for path in folder.iterdir() if path.suffix.lower() == ".png" and not path.name.startswith("."))
-    return {path.stem: path for path in sorted(files, key=lambda path: natural_key(path.name))}
+    return files_by_stem(folder, (".png",))
 
 
 def select(truth: MaskFolders, results: MaskFolders, split: str | Path | Sequence[str] | None) -> tuple[list[str], str | None]:
@@ -132,7 +130,7 @@ def read_split(root: Path, split: str | Path) -> list[str]:
     """
     path = Path(split)
     if path.suffix == ".txt" and path.is_file():
-        return _read_list(path)
+        return read_names(path)
     lists = _lists(root)
     found = [name for name in lists if name == str(split) or name.endswith(f"/{split}")]
     if len(found) != 1:
@@ -142,7 +140,7 @@ def read_split(root: Path, split: str | Path) -> list[str]:
     return lists[found[0]]
 
 
-def read_meta(root: Path) -> dict[str, Any] | None:
+def find_meta(root: Path) -> dict[str, Any] | None:
     """Return the ``meta.json`` of YouTube-VOS that lies in the folder or up to two levels above, or None.
 
     Raises:
@@ -151,31 +149,8 @@ def read_meta(root: Path) -> dict[str, Any] | None:
     for folder in (root, root / "valid", *list(root.resolve().parents)[:2]):
         path = folder / "meta.json"
         if path.is_file():
-            return load_meta(path)
+            return read_meta(path)
     return None
-
-
-def load_meta(path: Path) -> dict[str, Any]:
-    """Return a ``meta.json`` in YouTube-VOS's form: {"videos": {NAME: {"objects": {ID: {"category": ..., "frames": [...]}}}}}.
-
-    Raises:
-        DataError: it cannot be read, or has another form.
-    """
-    try:
-        meta = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read as JSON: {error}") from error
-    videos = meta.get("videos") if isinstance(meta, dict) else None
-    if not isinstance(videos, dict) or not all(
-        isinstance(v, dict)
-        and isinstance(v.get("objects"), dict)
-        and all(isinstance(one, dict) for one in v["objects"].values())
-        for v in videos.values()
-    ):
-        raise DataError(
-            f'{path} is not in the form of YouTube-VOS: expected {{"videos": {{NAME: {{"objects": {{ID: ...}}}}}}}}'
-        )
-    return dict(meta)
 
 
 def first_of(names: Iterable[str], limit: int = 3) -> str:
@@ -191,16 +166,8 @@ def _lists(root: Path) -> dict[str, list[str]]:
         sets = folder / "ImageSets"
         if files := sorted(sets.rglob("*.txt") if sets.is_dir() else folder.glob("sav_*.txt")):
             base = sets if sets.is_dir() else folder
-            return {path.relative_to(base).with_suffix("").as_posix(): _read_list(path) for path in files}
+            return {path.relative_to(base).with_suffix("").as_posix(): read_names(path) for path in files}
     return {}
-
-
-def _read_list(path: Path) -> list[str]:
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"the list {path} cannot be read: {error}") from error
-    return list(dict.fromkeys(line.strip() for line in lines if line.strip()))
 
 
 def _name_of(split: str | Path | Sequence[str]) -> str:
@@ -211,27 +178,21 @@ def _has_masks(folder: Path) -> bool:
     return any(path.suffix.lower() == ".png" and not path.name.startswith(".") for path in folder.iterdir())
 
 
-def _folders(folder: Path) -> list[Path]:
-    children = (path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-    return sorted(children, key=lambda path: natural_key(path.name))
-
-
-def own_clips(folder: Path) -> dict[str, Path]:
-    """Name -> masks of the clips in a folder that have them in a folder ``masks`` of their own; in natural order."""
-    inside = {path.name: path / "masks" for path in _folders(folder)}
-    return {name: masks for name, masks in inside.items() if masks.is_dir() and _has_masks(masks)}
+def own_clips(folder: Path) -> dict[str, ClipFolders]:
+    """Find the clips in a folder that have their masks in a folder ``masks`` of their own, and at least one in it."""
+    return {name: clip for name, clip in clip_folders(folder).items() if _has_masks(clip.masks)}
 
 
 def _object_folders(folder: Path) -> dict[str, Path]:
     """VIDEO/OBJECT -> folder, where all folders of all videos are numbers with masks in them (000, 001, ...)."""
-    inside = {f"{video.name}/{one.name}": one for video in _folders(folder) for one in _folders(video)}
+    inside = {f"{video.name}/{one.name}": one for video in subfolders(folder) for one in subfolders(video)}
     numbered = all(path.name.isdigit() and len(path.name) == 3 for path in inside.values())
     return inside if numbered and any(_has_masks(path) for path in inside.values()) else {}
 
 
 def _sequences(folder: Path) -> dict[str, Path]:
-    children = _folders(folder)
+    children = subfolders(folder)
     if clips := own_clips(folder):
-        return clips
+        return {name: clip.masks for name, clip in clips.items()}
     # Folders without masks belong to the sequences, too, if others have some: their frames are missing.
     return {path.name: path for path in children} if any(_has_masks(path) for path in children) else {}

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco
 
+from vosformer.data.datasets.folders import ClipFolders, clip_folders, files_by_stem, subfolders
 from vosformer.errors import DataError
-from vosformer.evaluation.layout import find_masks, first_of, mask_files, own_clips, read_meta, read_split
+from vosformer.evaluation.layout import find_masks, find_meta, first_of, mask_files, own_clips, read_split
 from vosformer.evaluation.masks import labels_present, read_labels
 from vosformer.evaluation.protocols import Protocol
 from vosformer.evaluation.ranges import listed
@@ -128,15 +129,11 @@ def find_videos(protocol: Protocol, root: Path, split: str | Path | None = None)
     """
     if protocol.clips and root.is_dir() and (own := own_clips(root)):
         names = list(own) if split is None else read_split(root, split)
-        return [
-            _video(protocol, name, _there(root / name / "frames"), _there(root / name / "masks"), None, None) for name in names
-        ]
+        clips = clip_folders(root)
+        return [_video(protocol, name, *_clip(clips.get(name), root / name), None, None) for name in names]
     images, masks = _folder(root, protocol.images, "frames", protocol), _folder(root, protocol.masks, "masks", protocol)
     chosen = split if split is not None else protocol.split
-    if chosen is not None:
-        names = read_split(root, chosen)
-    else:
-        names = sorted((path.name for path in masks.iterdir() if path.is_dir() and path.name[0] != "."), key=natural_key)
+    names = read_split(root, chosen) if chosen is not None else [path.name for path in subfolders(masks)]
     if not names:
         raise DataError(f"{masks} has no videos: expected one folder of masks for each")
     for kind, folder in (("frames", images), ("masks", masks)):
@@ -145,7 +142,7 @@ def find_videos(protocol: Protocol, root: Path, split: str | Path | None = None)
             raise DataError(f"{folder} lacks the {kind} of {len(absent)} of {len(names)} videos: {first_of(absent)}")
     if protocol.object_folders:
         return [_object_video(name, images / name, masks) for name in names]
-    meta = read_meta(masks) if protocol.meta_frames else None
+    meta = find_meta(masks) if protocol.meta_frames else None
     if protocol.meta_frames and meta is None:
         raise DataError(f"{masks.parent} has no meta.json, which says what frames {protocol.name} asks for")
     fewer = _folder(root, protocol.wanted, "frames", protocol) if protocol.wanted else None
@@ -182,10 +179,11 @@ def truth_folder(protocol: Protocol, root: Path) -> Path:
     return _folder(root, protocol.truth or protocol.masks, "masks", protocol)
 
 
-def _there(folder: Path) -> Path:
-    if not folder.is_dir():
-        raise DataError(f"{folder} is missing: a clip has its frames in frames/ and its masks in masks/")
-    return folder
+def _clip(clip: ClipFolders | None, folder: Path) -> ClipFolders:
+    if clip is None or not clip.frames.is_dir():
+        missing = folder / ("masks" if clip is None else "frames")
+        raise DataError(f"{missing} is missing: a clip has its frames in frames/ (or images/) and its masks in masks/")
+    return clip
 
 
 def _folder(root: Path, places: tuple[str, ...], what: str, protocol: Protocol) -> Path:
@@ -197,11 +195,11 @@ def _folder(root: Path, places: tuple[str, ...], what: str, protocol: Protocol) 
 
 def _frames(images: Path, labeled: Mapping[str, Path] | frozenset[str], masks: Path) -> dict[str, Path]:
     """Frame name -> file in natural order; every mask must have one."""
-    files = {path.stem: path for path in images.iterdir() if path.suffix.lower() in SUFFIXES and path.name[0] != "."}
+    files = files_by_stem(images, SUFFIXES)
     strangers = [frame for frame in labeled if frame not in files]
     if strangers:
         raise DataError(f"{images} lacks {len(strangers)} frames that {masks} has masks of: {first_of(strangers)}")
-    return {frame: files[frame] for frame in sorted(files, key=natural_key)}
+    return files
 
 
 def _video(protocol: Protocol, name: str, images: Path, masks: Path, meta: dict[str, Any] | None, fewer: Path | None) -> Video:

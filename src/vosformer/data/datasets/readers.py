@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -10,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 
 from vosformer.data.datasets.coco import coco_pictures
+from vosformer.data.datasets.folders import ClipFolders, clip_folders, files_by_stem, read_meta, read_names
 from vosformer.data.datasets.layout import Found, Problem, Reader
 from vosformer.data.datasets.picture import PICTURES, MaskedPicture
 from vosformer.data.datasets.video import Video
@@ -35,7 +35,7 @@ def paired_videos(
     listed = names is not None
     chosen = list(names) if names is not None else sorted((p.name for p in images.iterdir() if p.is_dir()), key=natural_key)
     for name in chosen:
-        frames, labels = _by_stem(images / name, PICTURES), _by_stem(masks / name, (".png",))
+        frames, labels = files_by_stem(images / name, PICTURES), files_by_stem(masks / name, (".png",))
         both = [stem for stem in frames if stem in labels]
         found.problems += [
             Problem(labels[stem], f"this mask has no frame of the same name in {images / name}")
@@ -58,7 +58,7 @@ def folder_videos(stride: int = 1) -> Reader:
 
     def read(folder: Path, split: str | None) -> Found:
         listed = folder / "ImageSets" / f"{split}.txt"
-        names = listed.read_text().split() if split and listed.is_file() else None
+        names = read_names(listed) if split and listed.is_file() else None
         return paired_videos(folder / "JPEGImages", folder / "Annotations", names, stride=stride)
 
     return read
@@ -69,11 +69,11 @@ def davis(year: str, binary: bool = False) -> Reader:
 
     def read(folder: Path, split: str | None) -> Found:
         lists = folder / "ImageSets" / year
-        wanted = sorted(lists.glob("*.txt")) if split is None else [lists / f"{split}.txt"]
-        missing = [path for path in wanted if not path.is_file()]
+        lists_of_split = sorted(lists.glob("*.txt")) if split is None else [lists / f"{split}.txt"]
+        missing = [path for path in lists_of_split if not path.is_file()]
         if missing:
             return Found(problems=[Problem(missing[0], "this list of sequences is missing")])
-        names = list(dict.fromkeys(name for path in wanted for name in path.read_text().split()))
+        names = list(dict.fromkeys(name for path in lists_of_split for name in read_names(path)))
         found = Found()
         for name in names:
             resolution = _resolution(folder, name)
@@ -88,10 +88,10 @@ def davis(year: str, binary: bool = False) -> Reader:
 def youtube(folder: Path, split: str | None) -> Found:
     """Reader of YouTube-VOS: `JPEGImages/NAME`, `Annotations/NAME` and `meta.json`; every fifth frame is labeled."""
     try:
-        meta = json.loads((folder / "meta.json").read_text())["videos"]
+        meta = read_meta(folder / "meta.json")["videos"]
         listed = {name: {i: about["frames"] for i, about in entry["objects"].items()} for name, entry in meta.items()}
         names = sorted(listed)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (DataError, KeyError) as error:
         return Found(problems=[Problem(folder / "meta.json", f'not a list {{"videos": {{...}}}} that can be read ({error})')])
     found = paired_videos(folder / "JPEGImages", folder / "Annotations", names, stride=5)
     for video in found.videos:
@@ -103,7 +103,7 @@ def vipseg(folder: Path, split: str | None) -> Found:
     """Reader of VIPSeg: `imgs/NAME` (or `images/NAME`), `panomasks/NAME` and `SPLIT.txt`."""
     images = folder / "imgs" if (folder / "imgs").is_dir() else folder / "images"
     listed = folder / f"{split}.txt"
-    names = listed.read_text().split() if split and listed.is_file() else None
+    names = read_names(listed) if split and listed.is_file() else None
     return paired_videos(images, folder / "panomasks", names, things_from=125)
 
 
@@ -123,8 +123,8 @@ def own_videos(folder: Path, split: str | None) -> Found:
             if frames != "images":
                 return _renamed(paired_videos(images, folder / masks, ["."], binary=None), folder.name)
     found = Found()
-    for clip, frames in _clips(folder):
-        part = _renamed(paired_videos(clip / frames, clip / "masks", ["."], binary=None), clip.name)
+    for name, clip in _clips(folder).items():
+        part = _renamed(paired_videos(clip.frames, clip.masks, ["."], binary=None), name)
         found.videos += part.videos
         found.problems += part.problems
     return found
@@ -142,11 +142,10 @@ def has_clips(folder: Path) -> bool:
     return bool(_clips(folder))
 
 
-def _clips(folder: Path) -> list[tuple[Path, str]]:
-    """Return (CLIP, name of its folder of frames) for every clip that is a folder of its own."""
-    clips = sorted((p for p in folder.iterdir() if p.is_dir() and p.name[0] != "."), key=lambda p: natural_key(p.name))
-    named = [(clip, "frames" if (clip / "frames").is_dir() else "images") for clip in clips if (clip / "masks").is_dir()]
-    return [(clip, name) for clip, name in named if name == "frames" or _is_numbered(clip / "images")]
+def _clips(folder: Path) -> dict[str, ClipFolders]:
+    """Find the clips that are folders of their own; mere pictures with masks are none."""
+    clips = clip_folders(folder)
+    return {name: clip for name, clip in clips.items() if clip.frames.name == "frames" or _is_numbered(clip.frames)}
 
 
 _SIZES_LOOKED_AT = 12
@@ -154,7 +153,7 @@ _SIZES_LOOKED_AT = 12
 
 def _is_numbered(images: Path) -> bool:
     """Tell frames from mere pictures: their names differ in a number only, and they have one size (a few are looked at)."""
-    pictures = _by_stem(images, PICTURES) if not (images.parent / "parts").is_dir() else {}
+    pictures = files_by_stem(images, PICTURES) if not (images.parent / "parts").is_dir() else {}
     stems = list(pictures)
     if len(stems) < 2 or len({re.sub(r"[0-9]+$", "", stem) for stem in stems}) > 1 or not stems[0][-1:].isdecimal():
         return False
@@ -183,8 +182,8 @@ def has_pictures(pairs: Sequence[tuple[str, str]]) -> Callable[[Path], bool]:
     def holds(folder: Path) -> bool:
         for images, masks in pairs:
             if (folder / images).is_dir() and (folder / masks).is_dir():
-                named = _by_stem(folder / masks, (".png",))
-                return any(stem in named for stem in _by_stem(folder / images, PICTURES))
+                named = files_by_stem(folder / masks, (".png",))
+                return any(stem in named for stem in files_by_stem(folder / images, PICTURES))
         pictures = (p for p in folder.rglob("*") if p.suffix.lower() in (".jpg", ".jpeg"))
         return any(_mask_beside(picture) is not None for picture in islice(pictures, _LOOKED_AT))
 
@@ -197,8 +196,8 @@ def own_stills(folder: Path, split: str | None) -> Found:
     Black and white masks (0 and 255) are those of one object.
     """
     found = _two_folders(folder / "images", folder / "masks", None)
-    parts = _by_stem(folder / "parts", (".png",))
-    pictures = _by_stem(folder / "images", PICTURES)
+    parts = files_by_stem(folder / "parts", (".png",))
+    pictures = files_by_stem(folder / "images", PICTURES)
     found.stills += [MaskedPicture(pictures[stem], mask, None) for stem, mask in parts.items() if stem in pictures]
     found.problems += [
         Problem(mask, f"this mask has no picture of the same name in {folder / 'images'}")
@@ -234,7 +233,7 @@ def coco(folder: Path, split: str | None) -> Found:
 
 
 def _two_folders(images: Path, masks: Path, binary: bool | None) -> Found:
-    pictures, labels = _by_stem(images, PICTURES), _by_stem(masks, (".png",))
+    pictures, labels = files_by_stem(images, PICTURES), files_by_stem(masks, (".png",))
     found = Found(stills=[MaskedPicture(pictures[stem], labels[stem], binary) for stem in pictures if stem in labels])
     found.problems += [
         Problem(labels[s], f"this mask has no picture of the same name in {images}") for s in labels if s not in pictures
@@ -260,14 +259,6 @@ def _one_folder(folder: Path, binary: bool | None) -> Found:
 def _mask_beside(picture: Path) -> Path | None:
     names = (f"{picture.stem}.png", f"{picture.stem.removesuffix('_im')}_gt.png")
     return next((mask for name in names if (mask := picture.with_name(name)).is_file()), None)
-
-
-def _by_stem(folder: Path, suffixes: Sequence[str]) -> dict[str, Path]:
-    """Files of these kinds in natural order; empty if the folder is missing. Hidden files are no data."""
-    if not folder.is_dir():
-        return {}
-    files = [p for p in folder.iterdir() if p.suffix.lower() in suffixes and not p.name.startswith(".")]
-    return {p.stem: p for p in sorted(files, key=lambda p: natural_key(p.name))}
 
 
 def _no_masks(folder: Path) -> str:
