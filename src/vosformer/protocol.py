@@ -294,6 +294,8 @@ class VOSModel(nn.Module, ABC):
         merging: how slots become objects that compete.
         write_ignores_memory: `write` never looks at its `memory`. The last frame's tensors are then freed before the next frame is
             written, so that the two are never held together.
+        looks_closer: whether a session looks closer at small objects by itself (`vosformer.inference.closer`); so `build` makes the
+            packaged weights.
         built_with: the options that differ from the variant as published; `vosformer.registry.new_model` fills it in.
     """
 
@@ -304,6 +306,7 @@ class VOSModel(nn.Module, ABC):
     feedback: Literal["hard", "soft"] = "hard"
     merging: Merging = Merging.AOT
     write_ignores_memory: bool = False
+    looks_closer: bool = False
 
     def __init__(self) -> None:
         super().__init__()

@@ -9,6 +9,7 @@ from typing import Any, get_type_hints
 
 from vosformer.cli.common import need_weights, prepare_machine
 from vosformer.geometry import FrameSize
+from vosformer.inference.closer import Closeness
 from vosformer.inference.session import Session
 from vosformer.options import from_words, typed
 from vosformer.protocol import read_options
@@ -34,6 +35,8 @@ class SessionOptions:
         max_memory: most megabytes that the memory bank may hold.
         scales: look at every frame at these factors of the size and average.
         flip: look at the mirrored frame, too.
+        closer: look closer at small objects, in windows that the model sees this many times larger, besides the whole frame; auto: 2
+            times with packaged weights, not with others; off: never.
         option: options of the system, NAME=VALUE: how it is built (size=vit-b prototypes=16,16) or read (depth=2 for AOST).
         threads: CPU threads (default: one a core, or 1 if other programs keep the cores busy).
     """
@@ -47,6 +50,7 @@ class SessionOptions:
     max_memory: float | None = None
     scales: tuple[float, ...] = (1.0,)
     flip: bool = False
+    closer: Closeness = "auto"
     option: tuple[str, ...] = ()
     threads: int | None = None
 
@@ -76,6 +80,7 @@ class SessionOptions:
             max_memory_mb=self.max_memory,
             scales=self.scales,
             flip=self.flip,
+            closer=self.closer,
         )
 
     @property
@@ -116,6 +121,7 @@ class SessionOptions:
             "size": self.size,
             "scales": list(self.scales),
             "flip": self.flip,
+            "closer": self.closer,
             "options": list(self.option),
         }
 

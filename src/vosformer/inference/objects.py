@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,6 +16,18 @@ from torch import Tensor
 from vosformer.memory import Memory
 from vosformer.policy import Policy
 from vosformer.protocol import Merging, ObjectMasks, VOSModel
+
+
+class Given(NamedTuple):
+    """What the user says about a frame.
+
+    Attributes:
+        labels: int32 [height,width] at source size, 0 where nothing is said.
+        ids: the ids whose masks on this frame are exactly these; all others are left to the model.
+    """
+
+    labels: Tensor
+    ids: tuple[int, ...]
 
 
 @dataclass

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -54,7 +54,41 @@ class Answer:
         rows = max(1, limit // (channels * width))
         for top in range(0, height, rows):
             part = slice(top, min(top + rows, height))
-            yield part, self.finish([_resample(m, self.placement.source, part, self.align_corners) for m in self.maps])[0]
+            yield part, self.logits(part)
+
+    def logits(self, rows: slice) -> Tensor:
+        """Return the merged logits [1+n,rows,width] of some rows of the source."""
+        return self.finish([_resample(m, self.placement.source, rows, self.align_corners) for m in self.maps])[0]
+
+    def seen(self) -> set[int]:
+        """Return the ids that are the most probable one somewhere, on the grid of the maps."""
+        best = self.finish(self.maps)[0].argmax(0).unique().tolist()
+        return {i for channel in best if channel and (i := self.ids[channel - 1]) is not None}
+
+
+class CloserAnswer(NamedTuple):
+    """The answer of a window of the frame that was looked at more closely.
+
+    Attributes:
+        top: first row of the window in the source.
+        left: first column.
+        ids: the objects that it speaks for.
+        answer: for the window; its source is the window.
+    """
+
+    top: int
+    left: int
+    ids: tuple[int, ...]
+    answer: Answer
+
+    def chances(self, rows: slice) -> tuple[slice, slice, Tensor] | None:
+        """Return where the window meets some rows of the source: (rows, columns, probabilities [1+n,...] there); None if nowhere."""
+        height, width = self.answer.placement.source
+        first, end = max(rows.start, self.top), min(rows.stop, self.top + height)
+        if first >= end:
+            return None
+        near = self.answer.logits(slice(first - self.top, end - self.top)).softmax(0)
+        return slice(first - rows.start, end - rows.start), slice(self.left, self.left + width), near
 
 
 def _resample(values: Tensor, source: tuple[int, int], rows: slice, align_corners: bool) -> Tensor:
@@ -122,13 +156,15 @@ class Prediction:
     ids: tuple[int, ...]
     given: frozenset[int] = frozenset()
     _answers: tuple[Answer, ...] = field(default=(), repr=False)
+    _closer: tuple[CloserAnswer, ...] = field(default=(), repr=False)
 
     def score(self, i: int) -> float:
         """Return how surely the object is in the frame, in [0,1].
 
         The mean of its 16 largest probabilities on the grid of stride 4 (before resampling to the source's size), so that a fragment
         of an object of about 16 x 16 network pixels gives a full score, and 16 cells that all doubt give a low one. With several
-        views (scales, flip) the mean over them. A mask that the user gave scores 1 if it has any pixel and else 0.
+        views (scales, flip) the mean over them; of a small object that was looked at more closely, what was seen there. A mask that
+        the user gave scores 1 if it has any pixel and else 0.
 
         Raises:
             InputError: no object of that id is being tracked.
@@ -136,6 +172,9 @@ class Prediction:
         self._check(i)
         if i in self.given:
             return float(bool((self.labels == i).any()))
+        for closer in self._closer:
+            if i in closer.ids:
+                return closer.answer.scores[i]
         return sum(answer.scores[i] for answer in self._answers) / len(self._answers)
 
     def probability(self, i: int) -> NDArray[np.float32]:
@@ -147,12 +186,10 @@ class Prediction:
         self._check(i)
         if i in self.given:
             return np.asarray(self.labels == i, np.float32)
-        total: NDArray[np.float32] = np.zeros(self.labels.shape, np.float32)
-        for answer in self._answers:
-            channel = 1 + answer.ids.index(i)
-            for rows, logits in answer.strips():
-                total[rows] += logits.softmax(0)[channel].cpu().numpy()
-        return total / np.float32(len(self._answers))
+        found: NDArray[np.float32] = np.zeros(self.labels.shape, np.float32)
+        for rows, chances in _chances(self._answers, self._closer):
+            found[rows] = chances[1 + self._answers[0].ids.index(i)].cpu().numpy()
+        return found
 
     def margins(self) -> NDArray[np.float32]:
         """Compute how far each object is ahead of its strongest competitor, in log-probability.
@@ -162,7 +199,7 @@ class Prediction:
             all other objects, within +-20. Above 0 exactly where `labels` is the object's id; +-10 for masks that the user gave.
         """
         margins = np.full((len(self.ids), *self.labels.shape), -_GIVEN_MARGIN, np.float32)
-        for rows, chances in self._chances():
+        for rows, chances in self._own_chances():
             for n in range(len(self.ids)):
                 others = chances[[c for c in range(len(chances)) if c != n + 1]]
                 margins[n, rows] = (chances[n + 1].log() - others.amax(0).log()).clamp(-20, 20).cpu().numpy()
@@ -226,33 +263,57 @@ class Prediction:
             )
         return found
 
-    def _chances(self) -> Iterator[tuple[slice, Tensor]]:
+    def _own_chances(self) -> Iterator[tuple[slice, Tensor]]:
         """Rows, and the probabilities [1+n,rows,width] there: background (with the free places), then the objects as in `ids`."""
-        for parts in zip(*(answer.strips() for answer in self._answers), strict=True):
-            mean = torch.stack([logits.softmax(0) for _, logits in parts]).mean(0)
+        for rows, chances in _chances(self._answers, self._closer):
             known = self._answers[0].ids
             free = [0, *(1 + c for c, i in enumerate(known) if i is None)]
-            own = [mean[1 + known.index(i)] if i in known else torch.zeros_like(mean[0]) for i in self.ids]
-            yield parts[0][0], torch.stack([mean[free].amax(0), *own])
+            own = [chances[1 + known.index(i)] if i in known else torch.zeros_like(chances[0]) for i in self.ids]
+            yield rows, torch.stack([chances[free].amax(0), *own])
 
     def _check(self, i: int) -> None:
         if i not in self.ids:
             raise InputError(f"there is no object with id {i}; tracked are {list(self.ids)}")
 
 
-def labels_of(answers: Sequence[Answer]) -> Tensor:
+def labels_of(answers: Sequence[Answer], closer: Sequence[CloserAnswer] = ()) -> Tensor:
     """int32 [height,width] on the CPU: the most probable id of each pixel, over the mean probability of all views."""
     height, width = answers[0].placement.source
     labels = torch.zeros(height, width, dtype=torch.int32, device="cpu")
-    if len(answers) == 1:
-        for rows, logits in answers[0].strips():
-            labels[rows] = _winners(logits, answers[0].ids)
-        return labels
+    lone = len(answers) == 1 and not closer
+    for rows, values in answers[0].strips() if lone else _chances(answers, closer):
+        labels[rows] = _winners(values, answers[0].ids)
+    return labels
+
+
+def _chances(answers: Sequence[Answer], closer: Sequence[CloserAnswer]) -> Iterator[tuple[slice, Tensor]]:
+    """Yield rows and the probabilities [1+n,rows,width] there, in the order of the first answer's ids."""
     # Channel orders may differ between views only if their ids do, and they never do: every view holds the same objects.
     for parts in zip(*(answer.strips() for answer in answers), strict=True):
         mean = torch.stack([logits.softmax(0) for _, logits in parts]).mean(0)
-        labels[parts[0][0]] = _winners(mean, answers[0].ids)
-    return labels
+        yield parts[0][0], _refined(mean, parts[0][0], answers[0].ids, closer) if closer else mean
+
+
+def _refined(chances: Tensor, rows: slice, ids: Sequence[int | None], closer: Sequence[CloserAnswer]) -> Tensor:
+    """Put what the windows say of the objects that they speak for in place of what was seen in the whole frame.
+
+    Outside its window such an object is not. All others, and the background, share what is left as they did before.
+    """
+    spoken = {i: torch.zeros_like(chances[0]) for window in closer for i in window.ids}
+    for window in closer:
+        if (met := window.chances(rows)) is not None:
+            for i in window.ids:
+                spoken[i][met[0], met[1]] = met[2][1 + window.answer.ids.index(i)]
+    near = torch.stack(tuple(spoken.values()))
+    near = near / near.sum(0).clamp(min=1)  # windows know nothing of each other, and may overlap
+    places = [1 + ids.index(i) for i in spoken]
+    refined = chances.clone()
+    refined[places] = 0
+    left = 1 - near.sum(0)
+    refined *= left / refined.sum(0).clamp(min=_TINY)
+    refined[0] += (left - refined.sum(0)).clamp(min=0)
+    refined[places] = near
+    return refined
 
 
 def _winners(values: Tensor, ids: Sequence[int | None]) -> Tensor:

@@ -25,10 +25,11 @@ from vosformer.device import choose_device, choose_dtype
 from vosformer.errors import InputError
 from vosformer.geometry import FrameSize, Placement, Size
 from vosformer.inference import objects
-from vosformer.inference.objects import Cohort, all_ids
+from vosformer.inference.closer import Closeness, closer_of, described, without
+from vosformer.inference.objects import Cohort, Given, all_ids
 from vosformer.inference.prediction import Prediction
 from vosformer.inference.state_file import load_state, save_state
-from vosformer.inference.step import Given, Setup, State, View, step
+from vosformer.inference.step import Setup, State, View, step
 from vosformer.nn.norm import for_inference
 from vosformer.policy import Policy, named_policy
 from vosformer.prompts import Marker, Prompt, mark_objects
@@ -58,6 +59,7 @@ class Session:
         size: FrameSize = 480,
         scales: Sequence[float] = (1.0,),
         flip: bool = False,
+        closer: Closeness = "auto",
     ) -> None:
         """Set up a session.
 
@@ -76,6 +78,9 @@ class Session:
                 back at the source's size in any case.
             scales: look at every frame at these factors of `size` and average the probabilities (test-time augmentation).
             flip: look at the mirrored frame, too.
+            closer: look closer at small objects whose masks are given: in windows that follow them, which the model sees enlarged by
+                this factor, besides the whole frame; "off" = never; "auto" = 2 times with packaged weights, never with others. Each
+                of up to three windows costs some 0.4 of a frame; see `Session.notes`.
 
         Raises:
             InputError: an argument that cannot be used.
@@ -100,12 +105,13 @@ class Session:
         if not isinstance(policy, Policy):
             raise InputError(f"memory is {memory!r}, expected the name of a policy or a policy object")
         views = tuple(View(scale, mirrored) for scale in scales for mirrored in ((False, True) if flip else (False,)))
-        self._setup = Setup(self._model, policy, views, size, place, kind)
+        self._setup = Setup(self._model, policy, views, size, place, kind, closer_of(closer, network.looks_closer))
         self._origin = {
             "model": f"{type(network).__name__} {_fingerprint(network)}",
             "size": str(size),
             "scales": str([float(scale) for scale in scales]),
             "flip": str(flip),
+            "closer": str(self._setup.closer),
             "dtype": str(kind).removeprefix("torch."),
         }
         self._max_memory_mb = max_memory_mb
@@ -124,7 +130,12 @@ class Session:
     @property
     def memory_bytes(self) -> int:
         """Bytes that the memory banks hold now."""
-        return sum(cohort.memory.nbytes for cohorts in self._state.views for cohort in cohorts)
+        return sum(cohort.memory.nbytes for cohort in self._state.cohorts)
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What is done besides following objects in the whole frame: sentences about windows that look closer now."""
+        return described(self._state.windows, self._setup.closer)
 
     @property
     def cohorts(self) -> Sequence[Cohort]:
@@ -133,7 +144,7 @@ class Session:
 
     def placement(self, height: int, width: int) -> Placement:
         """Return where frames of height x width lie in the network's input, in the first view."""
-        return self._model.geometry.place(height, width, self._setup.size, self._setup.views[0].scale)
+        return self._setup.place(height, width, self._setup.views[0])
 
     @property
     def sizes(self) -> tuple[Size, Size] | None:
@@ -143,7 +154,7 @@ class Session:
 
     @property
     def origin(self) -> Mapping[str, str]:
-        """What a state must agree with to be taken over here: model (a hash of its weights), size, scales, flip and dtype."""
+        """What a state must agree with to be taken over here: model (a hash of its weights), size, scales, flip, closer and dtype."""
         return dict(self._origin)
 
     @property
@@ -206,6 +217,9 @@ class Session:
             raise InputError(f"there is no object with id {i} to remove; tracked are {list(self.ids)}")
         for cohorts in self._state.views:
             objects.remove(cohorts, i)
+        for window in self._state.windows:
+            objects.remove(window.cohorts, i)
+        self._state.windows = without(self._state.windows, i)
 
     def reset(self) -> None:
         """Forget everything; the next frame may have another size."""
@@ -309,7 +323,7 @@ class Session:
     @torch.inference_mode()
     def _bound_memory(self, megabytes: float) -> None:
         """Set the policies' capacity so that all banks together stay within the bound."""
-        cohorts = [cohort for view in self._state.views for cohort in view]
+        cohorts = self._state.cohorts
         per_frame = sum(cohort.memory.frame_nbytes for cohort in cohorts)
         if not per_frame:
             return

@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from vosformer.errors import InputError
+from vosformer.inference.closer import Window
 from vosformer.inference.objects import Cohort
 from vosformer.inference.step import State
 from vosformer.memory import Memory
@@ -18,6 +19,7 @@ from vosformer.policy import Policy
 from vosformer.weights.saving import save_tensors
 
 _FORMAT = "vosformer-state-2"  # 1, until 2026-11-25, described the banks in another way
+_WINDOW = ("top", "left", "side", "homes", "frames")
 
 
 def save_state(state: State, path: Path) -> None:
@@ -28,7 +30,7 @@ def save_state(state: State, path: Path) -> None:
     """
     tensors: dict[str, Tensor] = {}
     views = []
-    for v, cohorts in enumerate(state.views):
+    for v, cohorts in enumerate((*state.views, *(window.cohorts for window in state.windows))):
         known = []
         for c, cohort in enumerate(cohorts):
             held, about = cohort.memory.export()
@@ -37,7 +39,14 @@ def save_state(state: State, path: Path) -> None:
             )
             known.append({"began": cohort.began, "slots": cohort.slots, "memory": about})
         views.append(known)
-    about_all = {"frames": state.frames, "source": state.source, "views": views, "origin": dict(state.origin)}
+    windows = [{key: getattr(window, key) for key in _WINDOW} for window in state.windows]
+    about_all = {
+        "frames": state.frames,
+        "source": state.source,
+        "views": views,
+        "windows": windows,
+        "origin": dict(state.origin),
+    }
     save_tensors(path, tensors, {"format": _FORMAT, "state": json.dumps(about_all)})
 
 
@@ -65,8 +74,15 @@ def load_state(path: Path, policy: Policy, device: torch.device) -> State:
             [_cohort(known, f"{v}/{c}/", tensors, policy) for c, known in enumerate(view)]
             for v, view in enumerate(about["views"])
         )
+        places = about.get("windows", [])
+        views, near = views[: len(views) - len(places)], views[len(views) - len(places) :]
+        windows = [
+            Window(**{**place, "homes": tuple(place["homes"])}, cohorts=cohorts)
+            for place, cohorts in zip(places, near, strict=True)
+        ]
         source = about["source"]
-        return State(about["frames"], None if source is None else (source[0], source[1]), views, dict(about["origin"]))
+        size = None if source is None else (source[0], source[1])
+        return State(about["frames"], size, views, windows, dict(about["origin"]))
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: no session can be read from it: {error}") from None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -15,8 +15,9 @@ from torch import Tensor
 
 from vosformer.geometry import FrameSize, Placement
 from vosformer.inference import objects
-from vosformer.inference.objects import Cohort, all_ids, merge_slots
-from vosformer.inference.prediction import Answer, Prediction, hard_answer, labels_of, presence, soft_answer
+from vosformer.inference.closer import Closer, Window, moved, opened
+from vosformer.inference.objects import Cohort, Given, all_ids, merge_slots
+from vosformer.inference.prediction import Answer, CloserAnswer, Prediction, hard_answer, labels_of, presence, soft_answer
 from vosformer.policy import Policy
 from vosformer.protocol import Features, Reading, VOSModel
 
@@ -28,18 +29,6 @@ class View(NamedTuple):
     flip: bool = False
 
 
-class Given(NamedTuple):
-    """What the user says about a frame.
-
-    Attributes:
-        labels: int32 [height,width] at source size, 0 where nothing is said.
-        ids: the ids whose masks on this frame are exactly these; all others are left to the model.
-    """
-
-    labels: Tensor
-    ids: tuple[int, ...]
-
-
 @dataclass
 class State:
     """All that a session knows after some frames; `step` consumes it and returns the next, `clone` branches it.
@@ -48,21 +37,30 @@ class State:
         frames: how many frames were seen.
         source: (height, width) of the frames, None before the first.
         views: for each view its cohorts.
+        windows: what is looked at more closely, each with its cohorts.
         origin: model and settings that it only fits, by name (`Session.origin`); empty inside a session.
     """
 
     frames: int = 0
     source: tuple[int, int] | None = None
     views: tuple[list[Cohort], ...] = ([],)
+    windows: list[Window] = field(default_factory=list)
     origin: Mapping[str, str] = field(default_factory=dict)
 
     def clone(self) -> State:
         """Return a copy that can go its own way."""
-        return replace(self, views=tuple([cohort.clone() for cohort in cohorts] for cohorts in self.views))
+        views = tuple([cohort.clone() for cohort in cohorts] for cohorts in self.views)
+        return replace(self, views=views, windows=[window.clone() for window in self.windows])
 
     def to(self, device: torch.device) -> State:
         """Return a copy on a device that can go its own way."""
-        return replace(self, views=tuple([cohort.to(device) for cohort in cohorts] for cohorts in self.views))
+        views = tuple([cohort.to(device) for cohort in cohorts] for cohorts in self.views)
+        return replace(self, views=views, windows=[window.to(device) for window in self.windows])
+
+    @property
+    def cohorts(self) -> list[Cohort]:
+        """All that is remembered, of every view and window."""
+        return [cohort for cohorts in (*self.views, *(window.cohorts for window in self.windows)) for cohort in cohorts]
 
 
 @dataclass(frozen=True)
@@ -75,6 +73,15 @@ class Setup:
     size: FrameSize
     device: torch.device
     dtype: torch.dtype
+    closer: Closer | None = None
+
+    def place(self, height: int, width: int, view: View) -> Placement:
+        """Return where frames of height x width lie in the network's input."""
+        return self.model.geometry.place(height, width, self.size, view.scale)
+
+    def near(self, placement: Placement) -> Setup:
+        """Return the setup that windows are looked at with, where the whole frame is placed so."""
+        return self if self.closer is None else replace(self, size=self.closer.size(placement))
 
 
 class _Seen(NamedTuple):
@@ -102,27 +109,55 @@ def step(
     """
     height, width = frame.shape[:2]
     seen = [_look(setup, view, cohorts, frame, options) for view, cohorts in zip(setup.views, state.views, strict=True)]
-    answers = [view.answer for view in seen if view.answer is not None]
-    labels = labels_of(answers) if answers else torch.zeros(height, width, dtype=torch.int32, device="cpu")
+    near = setup.near(seen[0].placement)
+    looks = [_look(near, View(), window.cohorts, frame[window.place], options) for window in state.windows]
+    answers = tuple(view.answer for view in seen if view.answer is not None)
+    closer = tuple(answer for window, look in zip(state.windows, looks, strict=True) for answer in _spoken(window, look))
+    labels = labels_of(answers, closer) if answers else torch.zeros(height, width, dtype=torch.int32, device="cpu")
     if given is not None:
         labels = _overlay(labels, given)
     for view, cohorts, look in zip(setup.views, state.views, seen, strict=True):
         own = labels
         if len(seen) > 1 and look.answer is not None:
             # Every view remembers its own prediction, not the merged one.
-            own = labels_of([look.answer])
+            own = labels_of([look.answer], closer)
             own = _overlay(own, given) if given is not None else own
         _remember(setup, view, cohorts, look, own, given, state.frames)
+    for window, look in zip(state.windows, looks, strict=True):
+        _remember_near(near, window, look, labels, given)
+    windows = moved(state.windows, labels, given)
+    if setup.closer is not None and given is not None:
+        for window in opened(setup.closer, seen[0].placement, given, windows):
+            look = _look(near, View(), [], frame[window.place], options)
+            _remember_near(near, window, look, labels, Given(labels, tuple(labels.unique().tolist())))
+            windows.append(window)
     ids = tuple(sorted(all_ids(state.views[0])))
     fixed = frozenset(given.ids) if given is not None else frozenset()
-    prediction = Prediction(labels.numpy(), ids, fixed, tuple(answers))
-    return prediction, State(state.frames + 1, (height, width), state.views)
+    prediction = Prediction(labels.numpy(), ids, fixed, answers, closer)
+    return prediction, State(state.frames + 1, (height, width), state.views, windows)
+
+
+def _spoken(window: Window, look: _Seen) -> Iterator[CloserAnswer]:
+    """Yield what a window says of those of its homes that it sees; of the others, the whole frame may know more."""
+    if look.answer is not None and (seen := look.answer.seen().intersection(window.homes)):
+        yield CloserAnswer(window.top, window.left, tuple(sorted(seen)), look.answer)
+
+
+def _remember_near(near: Setup, window: Window, look: _Seen, labels: Tensor, given: Given | None) -> None:
+    """Write the frame to a window's memory, with the masks that lie in it."""
+    if given is not None:
+        inside = given.labels[window.place]
+        known = {*all_ids(window.cohorts), *inside.unique().tolist()}
+        ids = tuple(i for i in given.ids if i in known and i != 0)
+        given = Given(inside, ids) if ids else None
+    _remember(near, View(), window.cohorts, look, labels[window.place], given, window.frames)
+    window.frames += 1
 
 
 def _look(setup: Setup, view: View, cohorts: list[Cohort], frame: NDArray[np.uint8], options: dict[str, Any]) -> _Seen:
     """Encode the frame and ask every cohort's memory about it."""
     model = setup.model
-    placement = model.geometry.place(frame.shape[0], frame.shape[1], setup.size, view.scale)
+    placement = setup.place(frame.shape[0], frame.shape[1], view)
     image = model.geometry.image(frame, placement).to(setup.device, setup.dtype)
     if view.flip:
         image = image.flip(-1)

@@ -245,6 +245,9 @@ class _Walk:
                     yield self._bridge(frame, given)
                     continue
                 out, gone = self._step(frame.image, frame.number, given, step)
+                if given is not None:
+                    for note in self._session.notes:
+                        self._notes.add(note)
                 self._labels = out.labels
                 scores = {i: out.score(i) for i in out.ids if i not in gone}
                 self._note(frame.number, scores)

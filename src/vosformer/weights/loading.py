@@ -52,6 +52,7 @@ def build(
     if packed is not None:
         name = _own_variant(file, packed)
     model = _build_model(name, file, overrides).eval()
+    model.looks_closer = packed is not None
     if file is not None:
         _load(model, file, registry.variant(name).system, name)
     return model.to(place)

@@ -1,0 +1,241 @@
+"""Looking closer: windows that follow small objects, which the model sees enlarged and remembers by themselves.
+
+What covers few tokens of the whole frame is lost between them. A window is a square piece of the frame around small objects; the
+model sees it some times larger and follows everything in it with a memory of its own, whose size never changes. It speaks for its
+*homes*, the small objects it was opened for; all others are followed in the whole frame as ever. This file says which windows there
+are and where they lie; `step` looks through them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vosformer.errors import InputError
+from vosformer.geometry import Placement
+from vosformer.inference.objects import Cohort, Given
+
+Closeness = float | Literal["auto", "off"]
+"""How users say it: "auto" = where the weights are known to gain by it; a factor; or not at all."""
+
+_DRIFT = 1 / 8  # of the side: how far the homes get from the middle before a window moves; at rest, its memory fits best
+_FILLED = 0.8  # of the side: objects that are larger, or lie farther apart, do not fit
+
+
+@dataclass(frozen=True)
+class Closer:
+    """When and how closely small objects are looked at.
+
+    Attributes:
+        zoom: how many times larger a window is seen than the whole frame.
+        below: area in pixels, as the model sees the whole frame, below which an object is small.
+        reach: side of the square that the model sees of a window, as a part of the short side of what it sees of the whole frame.
+        windows: the most at once; the smallest objects come first.
+    """
+
+    zoom: float = 2.0
+    below: int = 2000
+    reach: float = 0.867
+    windows: int = 3
+
+    def side(self, placement: Placement) -> int:
+        """Return the side of a window in pixels of the source."""
+        return max(1, round(self.reach * min(placement.source) / self.zoom))
+
+    def size(self, placement: Placement) -> int:
+        """Return the side of the square that the model sees of it, before rounding to the stride."""
+        return max(16, round(self.reach * min(placement.inner)))
+
+
+def closer_of(closeness: object, by_itself: bool) -> Closer | None:
+    """Read what the user asks for.
+
+    Args:
+        closeness: see `Closeness`.
+        by_itself: what "auto" means.
+
+    Raises:
+        InputError: it is none of these, or the factor is not above 1 and up to 8.
+    """
+    if closeness == "off" or (closeness == "auto" and not by_itself):
+        return None
+    if closeness == "auto":
+        return Closer()
+    if isinstance(closeness, bool) or not isinstance(closeness, int | float) or not 1 < closeness <= 8:
+        raise InputError(f"closer is {closeness!r}, expected 'auto', 'off' or a factor above 1 and up to 8")
+    return Closer(zoom=float(closeness))
+
+
+class Box(NamedTuple):
+    """The smallest rectangle around something: right and bottom are just outside."""
+
+    top: int
+    left: int
+    bottom: int
+    right: int
+
+    @property
+    def extent(self) -> int:
+        """The longer side."""
+        return max(self.bottom - self.top, self.right - self.left)
+
+    def joined(self, other: Box) -> Box:
+        """Return the smallest rectangle around both."""
+        low, high = map(min, self[:2], other[:2]), map(max, self[2:], other[2:])
+        return Box(*low, *high)
+
+    def inside(self, window: Window, margin: int = 0) -> bool:
+        """Tell whether a window holds it, so many pixels from its border."""
+        low, high = margin, window.side - margin
+        return (
+            self.top - window.top >= low
+            and self.left - window.left >= low
+            and self.bottom - window.top <= high
+            and self.right - window.left <= high
+        )
+
+
+@dataclass
+class Window:
+    """A square piece of the frame that is looked at more closely.
+
+    Attributes:
+        top: first row, in pixels of the source.
+        left: first column.
+        side: rows and columns.
+        homes: the objects that it speaks for, the one that decides where it goes first.
+        frames: how many it has seen.
+        cohorts: what it remembers.
+    """
+
+    top: int
+    left: int
+    side: int
+    homes: tuple[int, ...]
+    frames: int = 0
+    cohorts: list[Cohort] = field(default_factory=list)
+
+    @property
+    def place(self) -> tuple[slice, slice]:
+        """Its rows and columns."""
+        return slice(self.top, self.top + self.side), slice(self.left, self.left + self.side)
+
+    def clone(self) -> Window:
+        """Return a copy that can go its own way."""
+        return replace(self, cohorts=[cohort.clone() for cohort in self.cohorts])
+
+    def to(self, device: torch.device) -> Window:
+        """Return a copy on a device that can go its own way."""
+        return replace(self, cohorts=[cohort.to(device) for cohort in self.cohorts])
+
+
+def box_of(labels: NDArray[np.int32], i: int) -> Box | None:
+    """Return the smallest rectangle around an object's pixels; None if it has none."""
+    rows, columns = np.flatnonzero((labels == i).any(1)), np.flatnonzero((labels == i).any(0))
+    if not len(rows):
+        return None
+    return Box(int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1)
+
+
+def opened(closer: Closer, placement: Placement, given: Given, windows: Sequence[Window]) -> list[Window]:
+    """Place new windows on small objects whose masks were given, the smallest first; near ones share a window.
+
+    Args:
+        closer: see there.
+        placement: of the whole frame.
+        given: the masks.
+        windows: those that there are; what is at home in one of them needs no other.
+    """
+    labels = given.labels.numpy()
+    side = closer.side(placement)
+    pixel = placement.inner[0] * placement.inner[1] / (labels.shape[0] * labels.shape[1])
+    at_home = {i for window in windows for i in window.homes}
+    boxes = {i: box for i in given.ids if i not in at_home and (box := box_of(labels, i)) is not None}
+    areas = {i: float((labels == i).sum()) * pixel for i in boxes}
+    small = [i for i in boxes if areas[i] < closer.below and boxes[i].extent <= _FILLED * side]
+    waiting = sorted(small, key=areas.__getitem__)
+    found: list[Window] = []
+    while waiting and len(windows) + len(found) < closer.windows:
+        homes, around = [], boxes[waiting[0]]
+        for i in waiting:
+            if (joined := around.joined(boxes[i])).extent <= _FILLED * side:
+                homes.append(i)
+                around = joined
+        found.append(replace(_centered(around, side, labels.shape), homes=tuple(homes)))
+        waiting = [i for i in waiting if i not in homes]
+    return found
+
+
+def moved(windows: Sequence[Window], labels: Tensor, given: Given | None) -> list[Window]:
+    """Return the windows as they lie on the next frame: moved after their homes, and without those that no longer fit.
+
+    Args:
+        windows: as they lay on this frame.
+        labels: int32 [height,width] of this frame.
+        given: the user's masks on it. Homes that lie elsewhere by these leave their window, which does not know them there.
+    """
+    array = labels.numpy()
+    kept = []
+    for window in windows:
+        said = [] if given is None else [i for i in window.homes if i in given.ids]
+        boxes = {i: box_of(array, i) for i in window.homes}
+        lost = [i for i in said if (box := boxes[i]) is not None and not box.inside(window)]
+        after = _following(window, {i: box for i, box in boxes.items() if i not in lost}, array.shape)
+        if after.homes:
+            kept.append(after)
+    return kept
+
+
+def without(windows: Sequence[Window], i: int) -> list[Window]:
+    """Return the windows that are left when an object is no longer followed."""
+    left = [replace(window, homes=tuple(home for home in window.homes if home != i)) for window in windows]
+    return [window for window in left if window.homes]
+
+
+def _following(window: Window, boxes: Mapping[int, Box | None], shape: tuple[int, ...]) -> Window:
+    """Return the window where its homes are; those that outgrew it, or went another way than the first, leave it."""
+    homes: list[int] = []
+    around: Box | None = None
+    for i, box in boxes.items():
+        if box is not None:
+            joined = box if around is None else around.joined(box)
+            if joined.extent > (_FILLED if around is None else 1) * window.side:
+                continue
+            around = joined
+        homes.append(i)
+    after = replace(window, homes=tuple(homes))
+    if around is None:
+        return after
+    centered = _centered(around, window.side, shape)
+    drift = max(abs(centered.top - window.top), abs(centered.left - window.left))
+    # What reaches the border may go on behind it.
+    if drift > _DRIFT * window.side or not around.inside(window, 1):
+        after.top, after.left = centered.top, centered.left
+    return after
+
+
+def described(windows: Sequence[Window], closer: Closer | None) -> list[str]:
+    """Say in words which objects are looked at more closely, one line a window."""
+    if closer is None:
+        return []
+    lines = []
+    for window in windows:
+        which = "object {} is" if len(window.homes) == 1 else "objects {} are"
+        lines.append(
+            f"{which.format(', '.join(map(str, window.homes)))} small: followed in a window of {window.side} x {window.side} pixels "
+            f"that the model sees {closer.zoom:g} times larger, besides the whole frame"
+        )
+    return lines
+
+
+def _centered(box: Box, side: int, shape: tuple[int, ...]) -> Window:
+    """Return a window around the middle of a box, inside the frame."""
+    top = min(max((box.top + box.bottom - side) // 2, 0), max(shape[0] - side, 0))
+    left = min(max((box.left + box.right - side) // 2, 0), max(shape[1] - side, 0))
+    return Window(top, left, side, ())
