@@ -139,9 +139,14 @@ def test_frames_that_cannot_be_handed_out(clip, capsys):
 
 def test_evaluate_scores_results(clip, weights, capsys):
     track(clip, weights)
-    assert main(["evaluate", str(clip / "out/masks"), "--truth", str(clip / "out/masks"), "--json", str(clip / "s.json")]) == 0
+    assert (
+        main(["evaluate", str(clip / "out/masks"), "--truth", str(clip / "out/masks"), "--output", str(clip / "s.json")]) == 0
+    )
     assert "J&F" in capsys.readouterr().out
     assert json.loads((clip / "s.json").read_text())
+    capsys.readouterr()
+    assert main(["evaluate", str(clip / "out/masks"), "--truth", str(clip / "out/masks"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == json.loads((clip / "s.json").read_text())
 
 
 def test_tables_in_pipes_keep_names_whole(clip, capsys):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json as jsonlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,7 +39,8 @@ def evaluate(
     missing: Literal["error", "zero"] = "error",
     seen: Path | None = None,
     unseen: Path | None = None,
-    json: Path | None = None,
+    json: bool = False,
+    output: Path | None = None,
     csv: Path | None = None,
     report: Path | None = None,
     compare: Path | None = None,
@@ -60,32 +62,40 @@ def evaluate(
         missing: result frames, sequences and objects that are missing are an error, or empty masks (zero).
         seen: categories of the training set (YouTube-VOS): its meta.json, or a text file with one a line.
         unseen: unseen videos (LVOS), a text file with one a line. Default: unseen_videos.txt beside the true masks.
-        json: write all scores to this file.
+        json: print all scores as JSON instead of the table.
+        output: write all scores as JSON to this file.
         csv: write the table to this file.
         report: write a page (HTML) with the table, curves over time and the worst frames to this file.
         compare: results of another run, to compare with in the page.
         objects: show every object.
-        per_frame: put the values of every frame into the JSON file, too.
+        per_frame: put the values of every frame into the JSON, too.
         workers: threads. Default: one a core.
     """
     if rules not in RULES:
         if csv is not None or report is not None or compare is not None or per_frame:
             raise InputError(
-                f"--csv, --report, --compare and --per-frame are for scores by frame; those of {rules} go to --json"
+                f"--csv, --report, --compare and --per-frame are for scores by frame; use --output or --json for those of {rules}"
             )
         whole = evaluate_vot(results, truth) if rules == "vot" else evaluate_tracks(results, truth, rules=rules)
-        show_scores(whole, objects)
-        if json is not None:
-            whole.write_json(json)
+        if json:
+            print(jsonlib.dumps(whole.to_dict(), indent=1))
+        else:
+            show_scores(whole, objects)
+        if output is not None:
+            whole.write_json(output)
         return 0
     if compare is not None and report is None:
         raise InputError("--compare is for the page: name one with --report")
     chosen: dict[str, Any] = {"rules": rules, "split": sequences or split, "missing": missing, "seen": seen, "unseen": unseen}
     with bar("scoring") as progress:
         scores = score(results, truth, **chosen, workers=workers, progress=progress)
-    show_scores(scores, objects)
-    if json is not None:
-        scores.write_json(json, per_frame=per_frame)
+    if json:
+        print(jsonlib.dumps(scores.to_dict(per_frame=per_frame), indent=1))
+        show_notes(scores)
+    else:
+        show_scores(scores, objects)
+    if output is not None:
+        scores.write_json(output, per_frame=per_frame)
     if csv is not None:
         scores.write_csv(csv)
     if report is not None:
@@ -105,6 +115,11 @@ def show_scores(report: Report | TrackReport | VotReport, objects: bool) -> None
     more = [f"{name} {value:.4g}" for name, value in official.items() if name not in report.columns]
     if more:
         Console(soft_wrap=True).print("as its own scorer gives them: " + ", ".join(more), highlight=False, markup=False)
+    show_notes(report)
+
+
+def show_notes(report: Report) -> None:
+    """Print what a user should know of scores, on the error stream."""
     for warning in report.warnings:
         Console(stderr=True, soft_wrap=True).print("[yellow]note:[/]", warning, highlight=False, markup=True)
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vosformer.evaluation.metrics import FrameScores, Statistics, Values, mean_statistics, statistics
+from vosformer.evaluation.table import score_table
 from vosformer.io.files import write_bytes, write_json
 
 if TYPE_CHECKING:
@@ -241,21 +242,8 @@ class Report:
         Args:
             objects: a line for each object, too.
         """
-        from rich import box
-        from rich.markup import escape
-        from rich.table import Table
-
-        table = Table(
-            title=escape(f"{self.results} against {self.truth} ({self.rules} rules)"),
-            title_justify="left",
-            box=box.SIMPLE,
-            padding=(0, 1, 0, 0),
-        )
-        table.add_column("sequence", overflow="fold")
-        table.add_column("objects", justify="right", no_wrap=True)
-        table.add_column("frames", justify="right", no_wrap=True)
-        for column in self.columns:
-            table.add_column(column.replace("-", "\n"), justify="right", no_wrap=True)
+        columns = ("objects", "frames", *(column.replace("-", "\n") for column in self.columns))
+        table = score_table(self.results, self.truth, self.rules, "sequence", columns)
         for row in self._rows():
             if row.level == "object" and not objects:
                 continue

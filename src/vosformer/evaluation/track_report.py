@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vosformer.errors import DataError, InputError
+from vosformer.evaluation.table import score_table
 from vosformer.evaluation.track_files import BURST_COMMON, read_burst, read_youtube_vis
 from vosformer.evaluation.tracks import ClassScores, TrackedSequence, class_scores
 from vosformer.io.files import write_json
@@ -70,15 +71,7 @@ class TrackReport:
         Args:
             objects: a line for each class, too.
         """
-        from rich import box
-        from rich.markup import escape
-        from rich.table import Table
-
-        title = escape(f"{self.results} against {self.truth} ({self.rules} rules)")
-        table = Table(title=title, title_justify="left", box=box.SIMPLE, padding=(0, 1, 0, 0))
-        table.add_column("classes", overflow="fold")
-        for name in _NAMES:
-            table.add_column(name, justify="right", no_wrap=True)
+        table = score_table(self.results, self.truth, self.rules, "classes", _NAMES)
         if objects:
             for name, one in self.classes.items():
                 table.add_row(name, *(f"{100 * getattr(one, attribute).mean():.1f}" for attribute in _NAMES.values()))

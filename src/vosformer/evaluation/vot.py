@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from vosformer.errors import InputError
 from vosformer.evaluation.metrics import Values, region_similarity
+from vosformer.evaluation.table import score_table
 from vosformer.io.files import write_json
 
 if TYPE_CHECKING:
@@ -150,15 +151,7 @@ class VotReport:
         Args:
             objects: a line for each sequence, too.
         """
-        from rich import box
-        from rich.markup import escape
-        from rich.table import Table
-
-        title = escape(f"{self.results} against {self.truth} (vot rules)")
-        table = Table(title=title, title_justify="left", box=box.SIMPLE, padding=(0, 1, 0, 0))
-        table.add_column("sequence", overflow="fold")
-        for name in ("frames", "EAO", "A", "R"):
-            table.add_column(name, justify="right", no_wrap=True)
+        table = score_table(self.results, self.truth, "vot", "sequence", ("frames", "EAO", "A", "R"))
         if objects:
             for name, one in self.sequences.items():
                 table.add_row(name, str(one.length), "", f"{one.accuracy:.3f}", f"{one.robustness:.3f}")
