@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from vosformer import formats
 from vosformer.cli import main
+from vosformer.errors import InputError
 from vosformer.formats import FORMATS, read
+from vosformer.formats.outputs import output_names, place_of
 from vosformer.formats.registry import find_format
 from vosformer.io import open_source, read_labels
 
@@ -123,3 +127,87 @@ def test_formats_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["formats"]) == 0
     text = capsys.readouterr().out
     assert all(name in text for name in FORMATS)
+
+
+@pytest.fixture(scope="module")
+def everything(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What one run writes as everything that vosformer writes of masks."""
+    out = tmp_path_factory.mktemp("run")
+    words = [
+        "track",
+        str(CASES / "clip.mp4"),
+        "--mask",
+        str(CASES / "m0.png"),
+        "-o",
+        str(out),
+        "--stop",
+        "2",
+        "--pictures",
+        *FAST,
+    ]
+    assert main([*words, "--outputs", *sorted(set(output_names()) - {"overlay", "scores", "scores-json"})]) == 0
+    return out
+
+
+@pytest.mark.parametrize("output", sorted(set(output_names()) - {"overlay", "scores", "scores-json"}))
+@pytest.mark.parametrize("packed", [False, True])
+def test_everything_that_is_written_is_read(everything: Path, tmp_path: Path, output: str, packed: bool) -> None:
+    path = everything / place_of(output)
+    if packed:
+        with zipfile.ZipFile(tmp_path / "p.zip", "w") as file:
+            for item in [path] if path.is_file() else sorted(path.rglob("*")):
+                file.write(item, item.relative_to(everything))
+        path = tmp_path / "p.zip"
+    truth = read_labels(CASES / "m0.png").labels
+    with open_source(str(CASES / "clip.mp4")) as source:
+        masks = formats.read_masks(path, source)
+        assert list(masks) == [0, 1]
+        found = masks[0].labels
+    wanted = np.minimum(truth, 1) if output == "cutout" else truth
+    assert np.mean(found == wanted) > 0.998
+    again = formats.read(path, size=truth.shape)
+    assert np.mean(again.frames[0].labels(*truth.shape) == wanted) > 0.998
+
+
+def test_every_fourth_frame_of_a_file_of_sav(tmp_path: Path) -> None:
+    """SA-V's own files: objects from 0, masks of every fourth frame, sizes as floating-point numbers."""
+    mask = formats.Mask.of(read_labels(CASES / "m0.png").labels == 1)
+    none = formats.Mask.of(np.zeros((mask.height, mask.width), bool))
+    data = {"video_id": "clip", "video_duration": 0.48, "video_frame_count": 12.0, "video_height": float(mask.height)}
+    data |= {"video_width": float(mask.width), "masklet_id": [0, 1], "masklet_num": 2}
+    data |= {"masklet": [[mask.rle, none.rle], [none.rle, mask.rle], [none.rle, none.rle]]}
+    (tmp_path / "clip_manual.json").write_text(json.dumps(data))
+    found = formats.read(tmp_path / "clip_manual.json")
+    assert [(frame.number, tuple(frame.masks)) for frame in found.frames] == [(0, (2,)), (4, (1,)), (8, ())]
+    assert found.fps == 25
+    assert "object 0 became 2" in " ".join(found.notes)
+    assert "every 4th" in " ".join(found.notes)
+
+
+@pytest.mark.parametrize("kind", ["outside", "no zip", "empty", "cut"])
+def test_zips_that_are_none_are_refused(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "m.zip"
+    with zipfile.ZipFile(path, "w") as file:
+        if kind == "outside":
+            file.writestr("../escaped.png", b"x")
+        elif kind != "empty":
+            file.write(CASES / "m0.png", "m0.png")
+    if kind in ("no zip", "cut"):
+        path.write_bytes(b"PK\3\4 nothing" if kind == "no zip" else path.read_bytes()[:-40])
+    with pytest.raises(InputError, match=r"m\.zip"), open_source(str(CASES / "clip.mp4")) as source:
+        formats.read_masks(path, source)
+    assert not (tmp_path.parent / "escaped.png").exists()
+
+
+def test_folders_of_objects_and_of_frames_are_told_apart(tmp_path: Path) -> None:
+    """OBJECT/FRAME.png as vosformer writes it, FRAME/OBJECT.png as masks of single frames."""
+    labels = read_labels(CASES / "m0.png").labels
+    for i in (1, 2):
+        for folder, name in ((tmp_path / "objects" / str(i), "00001"), (tmp_path / "frames" / "00001", str(i))):
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray((labels == i).astype(np.uint8) * 255).save(folder / f"{name}.png")
+    with open_source(str(CASES / "clip.mp4")) as source:
+        for name in ("objects", "frames"):
+            masks = formats.read_masks(tmp_path / name, source)
+            assert list(masks) == [1]
+            assert np.array_equal(masks[1].labels, labels)

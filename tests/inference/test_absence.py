@@ -11,12 +11,26 @@ from dummy_models import ColorModel, flat_clip
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vosformer import formats
 from vosformer.cli import main
+from vosformer.cli.prompting import Marks, given_masks
 from vosformer.errors import InputError
+from vosformer.formats import LabeledFrame, LabeledVideo
+from vosformer.formats.outputs import place_of
 from vosformer.inference.absence import Absence, Absences, parse_absences, read_absences
 from vosformer.inference.session import Session
 from vosformer.inference.tracking import track
-from vosformer.io import LabelImages, ObjectImages, ScoresFile, open_source, read_labels, read_masks, write_bytes, write_picture
+from vosformer.io import (
+    LabelImages,
+    MaskFolder,
+    ObjectImages,
+    ScoresFile,
+    open_source,
+    read_labels,
+    read_masks,
+    write_bytes,
+    write_picture,
+)
 from vosformer.io.sinks import indexed_png
 
 FRAMES = 10
@@ -155,3 +169,42 @@ def test_absences_are_what_their_ranges_say(ranges: list[tuple[int, int, int]], 
     known = [Absence(i, min(a, b), max(a, b)) for i, a, b in ranges]
     found = Absences(known).absent(number, {1, 2, 3})
     assert found == {i for i, a, b in ranges if min(a, b) <= number <= max(a, b)}
+
+
+@pytest.mark.parametrize("form", ["coco", "ytvis", "burst", "datumaro", "sav", "labelme", "cvat-images"])
+def test_empty_frames_of_an_annotation_file_count_as_exact_masks(tmp_path: Path, form: str) -> None:
+    source = open_source(np.stack(IMAGES))
+    shown = {0: LABELS[0], 4: np.zeros_like(LABELS[0]), 7: LABELS[7]}
+    frames = [LabeledFrame.of_labels(n, f"{n:05d}", labels) for n, labels in shown.items()]
+    path = tmp_path / place_of(form)
+    formats.write(LabeledVideo.of("clip", frames, size=LABELS[0].shape, length=FRAMES), path, form)
+    masks = formats.read_masks(path, source)
+    assert 4 in masks.empty
+    assert "with --exact they say that nothing is there" in "".join(masks.notes)
+    run(tmp_path / "plain", masks)
+    assert areas(tmp_path / "plain" / "masks", 1)[4:7] == [True] * 3
+    run(tmp_path / "out", masks, exact=True)
+    assert areas(tmp_path / "out" / "masks", 1)[4:7] == [False] * 3
+    assert areas(tmp_path / "out" / "masks", 2)[7]
+
+
+def test_empty_masks_count_beside_marks_of_the_command_line(tmp_path: Path) -> None:
+    """A box on frame 2 says that both objects are there; the folder says that nothing is on frame 4."""
+    source = open_source(np.stack(IMAGES))
+    folder = mask_folder(tmp_path / "m", {0: LABELS[0], 4: np.zeros_like(LABELS[0]), 7: LABELS[7]})
+    y, x = np.nonzero(LABELS[2] == 2)
+    box = f"2:{x.min()},{y.min()},{x.max() + 1},{y.max() + 1}"
+    given = given_masks(source, folder, 2, Marks(box=(box,)))
+    assert isinstance(given.labels, MaskFolder)
+    assert given.labels.empty == (4,)
+    assert list(given.labels) == [0, 2, 7]
+    run(tmp_path, given.labels, exact=True)
+    assert areas(tmp_path / "masks", 2)[:8] == [n < 4 or n == 7 for n in range(8)]
+    assert not areas(tmp_path / "masks", 1)[2], "the mask of frame 2 is the box alone, and it speaks for all objects"
+
+
+def test_a_mark_on_the_frame_of_an_empty_mask_wins(tmp_path: Path) -> None:
+    folder = mask_folder(tmp_path / "m", {0: LABELS[0], 4: np.zeros_like(LABELS[0])})
+    given = given_masks(open_source(np.stack(IMAGES)), folder, 4, Marks(polygon=("1:5,5,20,5,20,20,5,20",)))
+    assert given.labels.empty == ()
+    assert list(given.labels) == [0, 4]

@@ -16,11 +16,11 @@ from dummy_models import ColorModel, flat_clip
 from io_videos import encode, packets, spoil
 
 from vosformer.errors import InputError
+from vosformer.formats import FormatSink
 from vosformer.inference import tracking
 from vosformer.inference.session import Session
 from vosformer.inference.tracking import track
 from vosformer.io import (
-    CocoRLE,
     CutOuts,
     LabelImages,
     ObjectImages,
@@ -58,7 +58,11 @@ def first_masks(number: int = 8) -> dict[int, np.ndarray]:
 
 def run(clip: Path, out: Path, *, resume: bool = True, progress=None):
     folders: list[Sink] = [LabelImages(out / "masks"), ObjectImages(out / "objects"), CutOuts(out / "rgba")]
-    files: list[Sink] = [CocoRLE(out / "rle.json"), ScoresFile(out / "scores.csv"), OverlayVideo(out / "overlay.mp4")]
+    files: list[Sink] = [
+        FormatSink(out / "rle.json", "coco"),
+        ScoresFile(out / "scores.csv"),
+        OverlayVideo(out / "overlay.mp4"),
+    ]
     session = Session(ColorModel(), device="cpu", dtype="fp32")
     state = out / ".vosformer"
     with open_source(clip) as source:
@@ -161,7 +165,7 @@ class KillAt(Sink):
 def records(folder: Path, *more: Sink, resume: bool = False) -> None:
     """Track a clip into two files that are put together at the end."""
     images, labels = flat_clip((1, 2), 6, SIZE)
-    sinks = [ScoresFile(folder / "a.csv"), *more, CocoRLE(folder / "b.json")]
+    sinks = [ScoresFile(folder / "a.csv"), *more, FormatSink(folder / "b.json", "coco")]
     session = Session(ColorModel(), device="cpu", dtype="fp32")
     track(open_source(np.stack(images)), {0: labels[0]}, session, sinks, state=folder / "state", resume=resume)
 
@@ -180,7 +184,7 @@ def test_a_run_killed_while_its_files_are_put_together(tmp_path: Path, where: st
     assert subprocess.run(command, check=False, timeout=120).returncode == 9
     records(tmp_path, resume=True)
     assert len((tmp_path / "a.csv").read_text().splitlines()) == 13
-    assert '"image_id": 5' in (tmp_path / "b.json").read_text()
+    assert '"image_id":5' in (tmp_path / "b.json").read_text()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.csv", "b.json", "state"]
 
 

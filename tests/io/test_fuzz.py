@@ -21,7 +21,7 @@ from PIL import Image
 from vosformer.errors import VOSError
 from vosformer.inference.absence import read_absences
 from vosformer.io import indexed_png, open_source, read_labels
-from vosformer.io.legend import read_legend
+from vosformer.io.legend import ColorIds, read_legend
 
 CASES = Path(__file__).parents[1] / "fixtures" / "cases"
 MOST_SECONDS = 20.0  # of processor time, for one input
@@ -41,7 +41,7 @@ def frames_of(path: Path) -> None:
 
 
 def labels_of(path: Path) -> None:
-    read_labels(path, allow_empty=True, number_colors=True)
+    read_labels(path, allow_empty=True, colors=ColorIds(number="unknown"))
 
 
 def seeds(folder: Path) -> list[tuple[Path, Callable[[Path], None]]]:

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from vosformer.errors import InputError, OutputError
-from vosformer.io import BackgroundSink, CocoRLE, Frame, LabelImages, Prefetch, Sink, open_source
+from vosformer.formats import FormatSink
+from vosformer.io import BackgroundSink, Frame, LabelImages, Prefetch, Sink, open_source
 
 CLIP = np.zeros((50, 4, 5, 3), np.uint8)
 
@@ -178,7 +179,7 @@ def test_an_error_of_the_caller_closes_the_sink_as_incomplete() -> None:
 
 
 def test_real_sinks_in_the_background(tmp_path: Path) -> None:
-    with BackgroundSink(CocoRLE(tmp_path / "m.json")) as a, BackgroundSink(LabelImages(tmp_path / "masks")) as b:
+    with BackgroundSink(FormatSink(tmp_path / "m.json", "coco")) as a, BackgroundSink(LabelImages(tmp_path / "masks")) as b:
         for number in range(30):
             put(a, number)
             put(b, number)

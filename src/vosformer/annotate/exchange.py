@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import zipfile
 from collections.abc import Callable
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 
@@ -19,8 +19,6 @@ from vosformer.io import Sink
 from vosformer.io.files import make_folder, remove
 
 Told = Callable[[int, int], None]
-
-_MOST_FILES = 500_000  # of a zip
 
 
 def export_formats() -> dict[str, str]:
@@ -108,8 +106,6 @@ def import_masks(project: Project, path: Path, given: bool, frame: int = 0) -> t
     Raises:
         InputError: the masks cannot be read or do not fit the frames.
     """
-    if path.suffix.lower() == ".zip":
-        path = _unpacked(path)
     masks = read_masks(path, project.source, frame=frame)
     infos = masks.objects if isinstance(masks, AnnotatedMasks) else {}
     with project.begin(f"import of {path.name}") as action:
@@ -129,26 +125,3 @@ def import_masks(project: Project, path: Path, given: bool, frame: int = 0) -> t
 def _new_object(i: int, info: ObjectInfo) -> TrackedObject:
     color = distinct_color(i) if info.color is None else "#{:02x}{:02x}{:02x}".format(*info.color)
     return TrackedObject(i, info.name or f"object {i}", info.category or "object", color)
-
-
-def _unpacked(path: Path) -> Path:
-    """Return the content of a zip in a folder beside it; of a zip with one file or folder, that.
-
-    Raises:
-        InputError: it is no zip, holds too much, or names places outside of it.
-    """
-    folder = path.with_suffix("")
-    try:
-        with zipfile.ZipFile(path) as packed:
-            items = [item for item in packed.infolist() if not item.is_dir()]
-            if len(items) > _MOST_FILES or sum(item.file_size for item in items) > shutil.disk_usage(path.parent).free // 2:
-                raise InputError(f"{path.name} holds {len(items)} files, too many for this place")
-            for item in items:
-                parts = PurePosixPath(item.filename).parts
-                if not parts or ".." in parts or item.filename.startswith("/") or ":" in item.filename or "\\" in item.filename:
-                    raise InputError(f"{path.name} names a place outside of it ({item.filename[:80]!r})")
-                packed.extract(item, folder)
-    except (zipfile.BadZipFile, OSError, RuntimeError, NotImplementedError) as error:
-        raise InputError(f"{path.name} is no zip that can be read: {error}") from error
-    inside = [item for item in folder.iterdir() if item.name != "__MACOSX"] if folder.exists() else []
-    return inside[0] if len(inside) == 1 else folder

@@ -38,6 +38,7 @@ def batch(
     /,
     out: Annotated[Path, tyro.conf.arg(aliases=("-o",))],
     masks: Path | None = None,
+    legend: Path | None = None,
     outputs: tuple[str, ...] = ("masks", "overlay", "scores"),
     direction: Literal["forward", "backward", "both"] = "forward",
     pictures: bool = False,
@@ -59,6 +60,7 @@ def batch(
             clip.png (or .json, .xml, .txt, .npy, or a folder of masks).
         out: folder for the results.
         masks: folder of the masks of a folder of videos (default: beside them); or one mask for every video that has none of its own.
+        legend: see `vosformer track --help`.
         outputs: what to write for each video, see `vosformer track --help`.
         direction: of the rows that name none.
         pictures: see `vosformer track --help`.
@@ -70,7 +72,7 @@ def batch(
     """
     console = Console(stderr=True, soft_wrap=True, highlight=False)
     check_outputs(outputs)
-    template = Job("", Path(), out, outputs=outputs, direction=direction, pictures=pictures)
+    template = Job("", Path(), out, legend=legend, outputs=outputs, direction=direction, pictures=pictures)
     rows = _rows(videos, masks, template)
     mine = take_part(rows, shard)
     log = out / ("batch.jsonl" if shard is None else f"batch-{shard.replace('/', '-of-')}.jsonl")

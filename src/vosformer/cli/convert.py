@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -23,6 +24,7 @@ def convert(
     format: Annotated[str | None, tyro.conf.arg(name="from")] = None,
     video: str | None = None,
     names: Path | None = None,
+    legend: Path | None = None,
     frames: str | None = None,
     pictures: bool = False,
     overwrite: bool = False,
@@ -36,20 +38,18 @@ def convert(
         format: format to read, where it should not be told by what lies there.
         video: name of the video to read, of a file with several.
         names: objects.json with names, categories and colors: {"7": {"name": "left dog", "category": "dog", "color": "#ff8800"}}.
+        legend: which color of label pictures stands for which object, see `vosformer track --help`.
         frames: the video or folder of images that the masks belong to: for formats that do not hold its size, rate or length.
         pictures: write the pictures of the frames, too, where the format has a place for them; needs --frames.
         overwrite: replace what is there.
     """
     console = Console(stderr=True, soft_wrap=True, highlight=False)
     objects = None if names is None else read_names(names)
-    if frames is None:
-        found, notes = convert_file(source, out, to, format=format, video=video, names=objects, overwrite=overwrite)
-    else:
-        with open_source(frames) as opened:
-            found, notes = convert_file(
-                source, out, to, format=format, video=video, names=objects, frames=opened, pictures=pictures,
-                overwrite=overwrite,
-            )  # fmt: skip
+    with nullcontext() if frames is None else open_source(frames) as opened:
+        found, notes = convert_file(
+            source, out, to, format=format, video=video, names=objects, frames=opened, pictures=pictures, overwrite=overwrite,
+            legend=legend,
+        )  # fmt: skip
     for note in notes:
         console.print(f"note: {note}", markup=False)
     count = sum(len(frame.masks) for frame in found.frames)

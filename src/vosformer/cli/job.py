@@ -30,6 +30,7 @@ class Job:
         mask: picture, folder or annotation file.
         out: folder for the results.
         mask_frame: the frame that a single mask belongs to, and that objects are marked on.
+        legend: which color of mask pictures stands for which object, a file; or None.
         marks: what is marked by clicks and the like.
         names: objects.json, or None.
         outputs: names of sinks and formats.
@@ -46,6 +47,7 @@ class Job:
     mask: Path | None
     out: Path
     mask_frame: int = 0
+    legend: Path | None = None
     marks: Marks = field(default_factory=Marks)
     names: Path | None = None
     outputs: tuple[str, ...] = ("masks", "overlay", "scores")
@@ -101,7 +103,7 @@ def follow(
     job.check()
     named = {} if job.names is None else read_names(job.names)
     with reading.open(job.video) as source:
-        given = given_masks(source, job.mask, job.mask_frame, job.marks)
+        given = given_masks(source, job.mask, job.mask_frame, job.marks, job.legend)
         if tell is not None:
             tell([*source.notes, *given.notes])
         objects = {**given.objects, **named}

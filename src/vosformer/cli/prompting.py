@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections import ChainMap
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, NamedTuple, cast
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import tyro
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 from vosformer.cli.command_line import values_in_order
 from vosformer.errors import InputError
 from vosformer.formats import AnnotatedMasks, ObjectInfo, read_masks
-from vosformer.io import MaskFolder, Source
+from vosformer.io import LabelMap, MaskFolder, Source
 from vosformer.prompts import MarkedObjects, Marker, Prompt, mark_objects, polygon, stroke
 from vosformer.prompts.weights import load_network
 
@@ -49,7 +48,7 @@ class GivenMasks(NamedTuple):
     """The user's masks.
 
     Attributes:
-        labels: frame number -> int32 [H,W]; a folder of masks as it is, as it also knows of empty masks.
+        labels: frame number -> int32 [H,W], or masks of files, which also know of frames that are empty.
         palette: uint8 RGB [256,3] of their files, or None.
         objects: what an annotation file says of the objects.
         notes: what a user should know about them.
@@ -61,25 +60,33 @@ class GivenMasks(NamedTuple):
     notes: tuple[str, ...]
 
 
-def given_masks(source: Source, mask: Path | None, number: int, marks: Marks) -> GivenMasks:
+def given_masks(source: Source, mask: Path | None, number: int, marks: Marks, legend: Path | None = None) -> GivenMasks:
     """Return the masks of files, and on frame `number` what is marked by clicks and the like.
+
+    Args:
+        source: the frames.
+        mask: picture, folder or annotation file, or None.
+        number: the frame that a single mask belongs to, and that objects are marked on.
+        marks: what is marked.
+        legend: file that tells which color of pictures stands for which object.
 
     Raises:
         InputError: nothing is given, or what is given cannot be used.
     """
-    if mask is None and not marks:
-        raise InputError(
-            "nothing is marked: give masks with --mask, or say where objects are with --point, --box, --scribble or --polygon"
-        )
-    masks = None if mask is None else read_masks(mask, source, frame=number)
-    labels: Mapping[int, NDArray[np.int32]] = {} if masks is None else masks.labels
-    palette, notes = (None, ()) if masks is None else (masks[next(iter(masks))].palette, masks.notes)
+    if mask is None:
+        if not marks:
+            raise InputError(
+                "nothing is marked: give masks with --mask, or say where objects are with --point, --box, --scribble or --polygon"
+            )
+        made = mark_frame(source, number, marks)
+        return GivenMasks({number: made.labels}, None, {}, made.notes)
+    masks = read_masks(mask, source, frame=number, legend=legend)
+    palette = masks[next(iter(masks))].palette
     objects = masks.objects if isinstance(masks, AnnotatedMasks) else {}
     if marks:
-        made = mark_frame(source, number, marks, labels.get(number))
-        labels = ChainMap({number: made.labels}, cast(dict[int, NDArray[np.int32]], labels))
-        notes = (*notes, *made.notes)
-    return GivenMasks(masks if isinstance(masks, MaskFolder) and not marks else labels, palette, objects, notes)
+        made = mark_frame(source, number, marks, masks.labels.get(number))
+        masks = masks.amended(number, LabelMap(made.labels, palette, made.notes))
+    return GivenMasks(masks, palette, objects, masks.notes)
 
 
 def mark_frame(

@@ -25,6 +25,7 @@ def track(
     out: Annotated[Path, tyro.conf.arg(aliases=("-o",))],
     mask: Path | None = None,
     mask_frame: int = 0,
+    legend: Path | None = None,
     marks: Annotated[Marks, tyro.conf.arg(name="")] = Marks(),
     names: Path | None = None,
     outputs: tuple[str, ...] = ("masks", "overlay", "scores"),
@@ -49,6 +50,8 @@ def track(
             objects and corrections), or an annotation file (COCO, CVAT, labelme and others: see `vosformer formats`). Without
             it, mark objects with --point, --box, --scribble or --polygon.
         mask_frame: the frame that a single mask belongs to, and that objects are marked on; the first is 0.
+        legend: which color of the masks stands for which object: JSON {"1": [255, 0, 0], "2": "#00ff00"}, or lines name:R,G,B:: as
+            CVAT has them (default: legend.json, colors.json or labelmap.txt beside the masks; else colors are numbered).
         marks: what is said about objects on that frame.
         names: objects.json with names, categories and colors of objects, for every output that has a place for them:
             {"7": {"name": "left dog", "category": "dog", "color": "#ff8800"}}.
@@ -74,7 +77,7 @@ def track(
     run.prepare()
     begin = time.perf_counter()
     job = Job(
-        video, mask, out, mask_frame, marks, names, outputs, direction, start, stop, pictures,
+        video, mask, out, mask_frame, legend, marks, names, outputs, direction, start, stop, pictures,
         absent, exact, Edges(grow, feather),
     )  # fmt: skip
     job.check()

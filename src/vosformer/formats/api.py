@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from vosformer.errors import InputError, OutputError
+from vosformer.formats.archives import Unpacked
 from vosformer.formats.burst import BURST
 from vosformer.formats.coco import COCO, COCO_POLYGONS
 from vosformer.formats.cvat import CVAT_IMAGES, CVAT_VIDEO
@@ -15,8 +16,10 @@ from vosformer.formats.folders import MASKS, MASKS16, OBJECTS, RGBA, SAV
 from vosformer.formats.labeled import LabeledVideo, ObjectInfo
 from vosformer.formats.labelme import LABELME, XANYLABELING
 from vosformer.formats.labelstudio import LABEL_STUDIO
+from vosformer.formats.mattes import CUTOUT, EXR, MATTE, MATTE_PNG
 from vosformer.formats.mots import MOTS_PNG, MOTS_TXT
 from vosformer.formats.registry import FORMATS, ReadOptions, find_format, losses, recognize, register
+from vosformer.formats.sav import SAV_JSON
 from vosformer.formats.yolo import YOLO
 from vosformer.formats.ytvis import YTVIS
 from vosformer.io import Source
@@ -25,31 +28,41 @@ from vosformer.io.files import make_folder, replacing, replacing_folder
 # In the order in which they are tried on a file: those that are recognized by few signs come last.
 register(
     COCO, COCO_POLYGONS, YTVIS, BURST, DATUMARO, LABEL_STUDIO, LABELME, XANYLABELING, CVAT_IMAGES, CVAT_VIDEO, MOTS_PNG, MOTS_TXT,
-    YOLO, SAV, OBJECTS, RGBA, MASKS, MASKS16,
+    YOLO, SAV_JSON, MATTE, MATTE_PNG, CUTOUT, EXR, SAV, OBJECTS, RGBA, MASKS, MASKS16,
 )  # fmt: skip
 
 
 def read(
-    path: Path | str, *, format: str | None = None, video: str | None = None, size: tuple[int, int] | None = None
+    path: Path | str,
+    *,
+    format: str | None = None,
+    video: str | None = None,
+    size: tuple[int, int] | None = None,
+    legend: Path | None = None,
 ) -> LabeledVideo:
     """Read an annotation file or folder.
 
     Args:
-        path: of the file or folder.
+        path: of the file or folder, or of a zip of one.
         format: its name in `FORMATS`; None: told by what lies there.
         video: name of the one to read of a file with several.
         size: (height, width) of the frames, for formats that do not say (YOLO without pictures).
+        legend: file that tells which color of label pictures stands for which object.
 
     Raises:
         InputError: it is of no format that is known, or cannot be read; the message names the file and the field.
     """
     path = Path(path)
+    if path.suffix.lower() == ".zip" and path.is_file():
+        unpacked = Unpacked(path)
+        found = read(unpacked.path, format=format, video=video, size=size, legend=legend)
+        return replace(found, name=path.stem) if found.name == unpacked.path.name else found
     form = recognize(path) if format is None else find_format(format)
     if form is None or form.read is None:
         raise InputError(f"{path} is of no annotation format that is known: {describe_formats()}")
     if not path.exists():
         raise InputError(f"{path}: there is no such file or folder")
-    return form.read(path, ReadOptions(video, size))
+    return form.read(path, ReadOptions(video, size, legend))
 
 
 def describe_formats() -> str:
@@ -102,6 +115,7 @@ def convert(
     frames: Source | None = None,
     pictures: bool = False,
     overwrite: bool = False,
+    legend: Path | None = None,
 ) -> tuple[LabeledVideo, list[str]]:
     """Read one format and write another.
 
@@ -115,6 +129,7 @@ def convert(
         frames: the video that the masks belong to, for what a format does not hold: size, rate, length.
         pictures: write the pictures of `frames`, too, where the format has a place for them.
         overwrite: see `write`.
+        legend: see `read`.
 
     Returns:
         What was read, and what a user should know.
@@ -127,7 +142,7 @@ def convert(
     if pictures and frames is None:
         raise InputError("the pictures cannot be written without the frames: give the video, too")
     size = None if frames is None else (frames.height, frames.width)
-    found = read(source, format=format, video=video, size=size)
+    found = read(source, format=format, video=video, size=size, legend=legend)
     if frames is not None:
         found = _along(found, frames)
     if names:

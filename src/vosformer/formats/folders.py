@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,11 +16,12 @@ from vosformer.formats.names import palette_of
 from vosformer.formats.registry import Content, Format, ReadOptions, reading
 from vosformer.io import DAVIS_PALETTE, CutOuts, Frame, LabelImages, Source, read_labels
 from vosformer.io.files import make_folder
+from vosformer.io.labels import color_ids
 from vosformer.io.order import natural_key
 from vosformer.io.sinks import png
 
 _MASKS = frozenset({".png", ".npy", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".pgm"})
-_OBJECT = re.compile(r"0*([1-9][0-9]{0,9})")
+_SHOWN_NOTES = 10
 
 
 def read_label_folder(path: Path, options: ReadOptions) -> LabeledVideo:
@@ -37,9 +37,11 @@ def read_label_folder(path: Path, options: ReadOptions) -> LabeledVideo:
         raise InputError(f"{path} has no masks in it: expected label maps, e.g. 00000.png")
     numbers, numbered = frame_numbers([file.stem for file in files])
     frames, palette, size = [], None, None
+    colors, notes = color_ids(files, options.legend), []
     with reading(path, "folder of label maps"):
         for number, file in zip(numbers, files, strict=True):
-            found = read_labels(file, allow_empty=True)
+            found = read_labels(file, allow_empty=True, colors=colors)
+            notes += found.notes
             palette = found.palette if palette is None else palette
             size = size or found.labels.shape
             if found.labels.shape != size:
@@ -47,7 +49,7 @@ def read_label_folder(path: Path, options: ReadOptions) -> LabeledVideo:
             frames.append(LabeledFrame.of_labels(number, file.stem, found.labels))
         ids = sorted({number for frame in frames for number in frame.masks})
         objects = [ObjectInfo(number, color=_own_color(palette, number)) for number in ids]
-        return LabeledVideo.of(path.resolve().stem, frames, objects, size, numbered=numbered)
+        return LabeledVideo.of(path.resolve().stem, frames, objects, size, numbered=numbered, notes=tuple(notes[:_SHOWN_NOTES]))
 
 
 def _size(values: NDArray[np.generic]) -> str:

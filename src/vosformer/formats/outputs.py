@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from vosformer.errors import InputError
 from vosformer.formats import FORMATS, FormatSink, ObjectInfo, palette_of
 from vosformer.io import (
-    CocoRLE,
     CutOuts,
     CutOutVideo,
     LabelImages,
@@ -68,7 +67,7 @@ _SINKS: dict[str, tuple[str, _Make]] = {
     "objects": ("objects", lambda path, setting: ObjectImages(path)),
     "rgba": ("rgba", lambda path, setting: CutOuts(path)),
     "cutout": ("cutout.mov", lambda path, setting: CutOutVideo(path, setting.source.fps, setting.source.pixel_aspect)),
-    "rle": ("rle.json", lambda path, setting: CocoRLE(path)),
+    "rle": ("rle.json", lambda path, setting: _format(path, "coco", setting)),
     "matte": ("matte", lambda path, setting: _films(path, setting, "prores_ks")),
     "matte-ffv1": ("matte-ffv1", lambda path, setting: _films(path, setting, "ffv1")),
     "exr": (
@@ -90,7 +89,7 @@ _SUMMARIES = {
     "scores": "how surely each object is in each frame, CSV",
     "scores-json": "the same as JSON",
     "cutout": "ProRes 4444 video of all objects on a transparent ground",
-    "rle": "COCO run lengths, with scores",
+    "rle": "COCO run lengths, with scores: the format coco under another name",
     "matte": "a gray ProRes film an object, as long as the source, with its time code",
     "matte-ffv1": "the same as FFV1, lossless, gray of full range",
     "exr": "EXR with Cryptomatte of all objects, by name (needs vosformer[editors])",
@@ -142,6 +141,10 @@ def make_sinks(outputs: Sequence[str], out: Path, setting: Setting) -> list[Sink
 def _make(output: str, path: Path, setting: Setting) -> Sink:
     if output in _SINKS:
         return _SINKS[output][1](path, setting)
+    return _format(path, output, setting)
+
+
+def _format(path: Path, name: str, setting: Setting) -> Sink:
     source = setting.source
-    pictures = source if setting.pictures and FORMATS[output].pictures != "no" else None
-    return FormatSink(path, output, setting.name, source.fps, source.count, setting.objects, pictures)
+    pictures = source if setting.pictures and FORMATS[name].pictures != "no" else None
+    return FormatSink(path, name, setting.name, source.fps, source.count, setting.objects, pictures)

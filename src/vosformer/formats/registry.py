@@ -24,10 +24,12 @@ class ReadOptions:
     Attributes:
         video: name of the one to read of a file with several.
         size: (height, width) of the frames, for formats that do not say.
+        legend: file that tells which color of label pictures stands for which object.
     """
 
     video: str | None = None
     size: tuple[int, int] | None = None
+    legend: Path | None = None
 
 
 Reader = Callable[[Path, ReadOptions], LabeledVideo]

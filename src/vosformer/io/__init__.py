@@ -14,7 +14,7 @@ from vosformer.io.notes import Notes
 from vosformer.io.overlay import CutOutVideo, OverlayVideo, draw
 from vosformer.io.pages import PictureFile
 from vosformer.io.palette import DAVIS_PALETTE, colors
-from vosformer.io.records import CocoRLE, ScoresFile
+from vosformer.io.records import ScoresFile
 from vosformer.io.sinks import CutOuts, LabelImages, ObjectImages, Sink, Sinks, indexed_png
 from vosformer.io.sources import open_source
 from vosformer.io.stills import Arrays, ImageFiles, Stream
@@ -24,7 +24,6 @@ __all__ = [
     "DAVIS_PALETTE",
     "Arrays",
     "BackgroundSink",
-    "CocoRLE",
     "CutOutVideo",
     "CutOuts",
     "Frame",

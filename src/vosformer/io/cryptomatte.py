@@ -30,11 +30,16 @@ def hash_bits(name: str) -> int:
     Raises:
         OutputError: mmh3 is not installed.
     """
-    value = int(_package("mmh3").hash(name.encode(), signed=False))
+    value = int(package("mmh3").hash(name.encode(), signed=False))
     return value ^ (1 << 23) if (value >> 23 & 255) in (0, 255) else value
 
 
-def _package(name: str) -> Any:
+def package(name: str) -> Any:
+    """Import a package of vosformer[editors].
+
+    Raises:
+        OutputError: it is not installed.
+    """
     try:
         return import_module(name)
     except ImportError as error:
@@ -56,8 +61,8 @@ class CryptomatteImages(Sink):
     soft = True
 
     def __init__(self, folder: str | Path, stem: str, names: Mapping[int, str] | None = None) -> None:
-        self._exr = _package("OpenEXR")
-        _package("mmh3")
+        self._exr = package("OpenEXR")
+        package("mmh3")
         self._folder, self._stem = make_folder(Path(folder)), stem
         self.name = Path(folder).name
         self._names = dict(names or {})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vosformer.errors import InputError
+from vosformer.io.images import open_picture
 from vosformer.io.label_arrays import read_label_array
 from vosformer.io.label_png import RawLabels, read_raw_labels
-from vosformer.io.legend import Color, find_legend, read_legend
+from vosformer.io.legend import Color, ColorIds, find_legend, read_legend
 from vosformer.io.order import natural_key
 from vosformer.io.palette import DAVIS_PALETTE, VOID, pack, painted_ids
 
@@ -26,8 +27,8 @@ SUFFIXES = frozenset(_ENDINGS.split())
 
 _KINDS = (
     "expected a label map: an indexed PNG, a gray image whose values are ids, black and white for one object, a cut-out by alpha, or "
-    "colors with a legend beside it (legend.json). Save it without anti-aliasing or smoothing; ids that are meant as they are can be "
-    "given as .npy"
+    "colors with a legend (--legend FILE, or legend.json beside it). Save it without anti-aliasing or smoothing; ids that are meant "
+    "as they are can be given as .npy"
 )
 
 # This many values that only occur as thin transitions cannot be thin objects by chance.
@@ -60,7 +61,7 @@ class LabelMap:
         return tuple(int(value) for value in np.unique(self.labels) if value)
 
 
-def read_labels(path: Path | str, *, allow_empty: bool = False, number_colors: bool = False) -> LabelMap:
+def read_labels(path: Path | str, *, allow_empty: bool = False, colors: ColorIds | None = None) -> LabelMap:
     """Read the label map of one frame.
 
     - Indexed images: the indices are the ids, and the palette is kept.
@@ -79,13 +80,14 @@ def read_labels(path: Path | str, *, allow_empty: bool = False, number_colors: b
     Args:
         path: of the file or folder.
         allow_empty: accept a map without any object.
-        number_colors: number other colors than those of the DAVIS palette from 1, and note which is which, instead of refusing them.
+        colors: how colors become ids; None: colors that neither a legend nor the DAVIS palette has are refused. A legend that is
+            given counts for the colors of indexed and gray images, too.
 
     Raises:
         InputError: the file is missing or broken, is no label map (the message shows the values found), has negative ids or ids
             beyond 2^31 - 1, or is empty.
     """
-    path = Path(path)
+    path, colors = Path(path), colors or ColorIds()
     if path.is_dir():
         found = _read_object_folder(path)
     elif not path.exists():
@@ -94,7 +96,7 @@ def read_labels(path: Path | str, *, allow_empty: bool = False, number_colors: b
         labels, notes = read_label_array(path)
         found = LabelMap(labels, None, notes)
     else:
-        found = _read_image(path, number_colors)
+        found = _read_image(path, colors)
     if not allow_empty and not found.labels.any():
         why = "".join(f"; {note}" for note in found.notes)
         raise InputError(f"{path} has no object in it: all of its {found.labels.size} pixels are 0 (background){why}")
@@ -114,17 +116,53 @@ def check_size(labels: NDArray[np.int32], height: int, width: int, path: Path | 
         )
 
 
-def _read_image(path: Path, number_colors: bool) -> LabelMap:
+def color_ids(paths: Sequence[Path], legend: Path | None = None) -> ColorIds:
+    """Decide how the colors of all masks of a video become ids: if one picture has a color that nothing tells, all are numbered.
+
+    Args:
+        paths: of the masks; only pictures of colors are read.
+        legend: that the user gives, or None.
+    """
+    if legend is not None:
+        return ColorIds(legend)
+    for path in paths:
+        if path.is_file() and path.suffix.lower() not in (".npy", ".npz") and _mode(path) in ("RGB", "RGBA"):
+            if find_legend(path) is not None:
+                return ColorIds()
+            pixels = _seen(np.asarray(read_raw_labels(path).values, np.uint8))
+            if (pixels != pixels[:, :, :1]).any() and painted_ids(pixels)[1]:
+                return ColorIds(number="unknown" if len(paths) == 1 else "all")
+    return ColorIds()
+
+
+def _mode(path: Path) -> str:
+    try:
+        with open_picture(path) as image:
+            return str(image.mode)
+    except InputError:  # said when it is read
+        return ""
+
+
+def _seen(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return np.where(pixels[:, :, 3:] > 0, pixels[:, :, :3], 0).astype(np.uint8)
+
+
+def _read_image(path: Path, colors: ColorIds) -> LabelMap:
     try:
         raw = read_raw_labels(path)
     except InputError as error:
         raise InputError(f"{path} is no image that can be read: {str(error).removeprefix(f'{path} ')}; {_KINDS}") from error
     if raw.lossy:
         raise InputError(f"{path} is compressed as lossy {raw.form}, which changes values, so ids are lost: {_KINDS}")
+    if colors.legend is not None and not raw.colored and raw.values.dtype in (np.uint8, np.bool_):
+        shown = np.repeat(np.arange(256, dtype=np.uint8)[:, None], 3, 1) if raw.palette is None else raw.palette
+        values = np.asarray(raw.values, np.uint8) * np.uint8(255 if raw.values.dtype == np.bool_ else 1)
+        alpha = np.where(np.isin(values, raw.hidden), 0, 255).astype(np.uint8)
+        return _from_colors(path, np.dstack([shown[values], alpha]), colors)
     if raw.palette is not None:
         return _from_indices(path, raw, raw.palette)
     if raw.mode in ("LA", "RGB", "RGBA"):
-        return _from_colors(path, np.asarray(raw.values, np.uint8), number_colors)
+        return _from_colors(path, np.asarray(raw.values, np.uint8), colors)
     if raw.colored or raw.mode == "F":
         raise InputError(f"{path} is an image of mode {raw.mode}, which cannot hold ids: {_KINDS}")
     return _from_gray(path, raw.values)
@@ -190,9 +228,8 @@ def _from_gray(path: Path, values: NDArray[np.generic]) -> LabelMap:
     return _without_void(path, LabelMap(labels.astype(np.int32)))
 
 
-def _from_colors(path: Path, pixels: NDArray[np.uint8], number_colors: bool) -> LabelMap:
-    alpha = pixels[:, :, 3]
-    seen = np.where(alpha[:, :, None] > 0, pixels[:, :, :3], 0).astype(np.uint8)
+def _from_colors(path: Path, pixels: NDArray[np.uint8], colors: ColorIds) -> LabelMap:
+    alpha, seen = pixels[:, :, 3], _seen(pixels)
     packed = pack(seen)
     used = np.unique(packed)
     if len(used) >= _PHOTO_COLORS and alpha.min() < 128 <= alpha.max():
@@ -202,17 +239,17 @@ def _from_colors(path: Path, pixels: NDArray[np.uint8], number_colors: bool) -> 
         return LabelMap((alpha >= 128).astype(np.int32), None, (note,))
     if ((alpha > 0) & (alpha < 255)).any():
         _refuse(path, "values of transparency", alpha, "so it is soft")
-    legend = find_legend(path)
+    legend = colors.legend or find_legend(path)
     if legend is not None:
         return LabelMap(_by_legend(path, packed, legend), None, (f"{path}: its colors were read with {legend}",))
     if (seen == seen[:, :, :1]).all():
         return _from_gray(path, seen[:, :, 0])
     ids, missing = painted_ids(seen)
-    if not missing:
+    if not missing and colors.number != "all":
         return _without_void(path, LabelMap(ids))
-    if not number_colors or len(used) > _LABEL_COLORS:
+    if colors.number == "none" or len(used) > _LABEL_COLORS:
         _refuse(path, "colors", packed, f"and {missing} of them are not in the DAVIS palette")
-    return _numbered(path, seen, packed, used)
+    return _numbered(path, seen, packed, colors)
 
 
 def _by_legend(path: Path, packed: NDArray[np.int32], legend: Path) -> NDArray[np.int32]:
@@ -225,19 +262,26 @@ def _by_legend(path: Path, packed: NDArray[np.int32], legend: Path) -> NDArray[n
     return labels
 
 
-def _numbered(path: Path, seen: NDArray[np.uint8], packed: NDArray[np.int32], used: NDArray[np.int32]) -> LabelMap:
+def _numbered(path: Path, seen: NDArray[np.uint8], packed: NDArray[np.int32], colors: ColorIds) -> LabelMap:
     """Assign numbers to colors, from 1 in their order from the top; black, or else the border's color, has none."""
     brightness = (seen.astype(np.int64) @ np.array([299, 587, 114]) // 4).astype(np.uint16)
     _refuse_soft(path, packed, brightness, 1)
-    border = np.concatenate([packed[0], packed[-1], packed[:, 0], packed[:, -1]])
-    values, counts = np.unique(border, return_counts=True)
-    ground = 0 if 0 in used else int(values[counts.argmax()])
-    order = [int(color) for color in dict.fromkeys(packed.ravel().tolist()) if color != ground]
+    if colors.ground is None:
+        border = np.concatenate([packed[0], packed[-1], packed[:, 0], packed[:, -1]])
+        values, counts = np.unique(border, return_counts=True)
+        colors.ground = 0 if (packed == 0).any() else int(values[counts.argmax()])
+    found = [int(color) for color in dict.fromkeys(packed.ravel().tolist()) if color not in (0, colors.ground)]
+    new = [color for color in found if color not in colors.numbers]
+    for color in new:
+        colors.numbers[color] = len(colors.numbers) + 1
     labels = np.zeros(packed.shape, np.int32)
-    for number, color in enumerate(order, 1):
-        labels[packed == color] = number
-    shown = ", ".join(f"{number} = {_show(color, 'colors')}" for number, color in enumerate(order, 1))
-    note = f"{path}: its colors were numbered: {shown}, background = {_show(ground, 'colors')}; legend.json beside it says otherwise"
+    for color in found:
+        labels[packed == color] = colors.numbers[color]
+    if not new:
+        return LabelMap(labels)
+    shown = ", ".join(f"{colors.numbers[color]} = {_show(color, 'colors')}" for color in new)
+    ground = _show(colors.ground, "colors")
+    note = f"{path}: its colors were numbered: {shown}, background = {ground}; --legend or legend.json beside it says otherwise"
     return LabelMap(labels, None, (note,))
 
 

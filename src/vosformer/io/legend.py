@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from vosformer.errors import InputError
 
@@ -14,6 +15,24 @@ NAMES = ("legend.json", "colors.json", "labelmap.txt")
 """Files beside a mask, or in the folder of masks, that are read as its legend."""
 
 Color = tuple[int, int, int]
+
+
+@dataclass
+class ColorIds:
+    """How the colors of label pictures become ids; used for several pictures of one video, a color is one object in all of them.
+
+    Attributes:
+        legend: file that tells; None: one that lies beside the picture, if any.
+        number: which colors are given numbers, in the order in which they are met: none, those of pictures with a color that is
+            not of the DAVIS palette, or all. Colors of a legend never are.
+        numbers: color as 0xRRGGBB -> the number that it was given.
+        ground: the color of the background of numbered pictures, once it is known.
+    """
+
+    legend: Path | None = None
+    number: Literal["none", "unknown", "all"] = "none"
+    numbers: dict[int, int] = field(default_factory=dict)
+    ground: int | None = None
 
 
 def find_legend(mask: Path) -> Path | None:

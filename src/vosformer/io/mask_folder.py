@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from vosformer.errors import InputError
 from vosformer.io.frames import Source
-from vosformer.io.labels import SUFFIXES, LabelMap, check_size, read_labels
+from vosformer.io.labels import SUFFIXES, LabelMap, check_size, color_ids, read_labels
+from vosformer.io.legend import ColorIds
 from vosformer.io.order import natural_key
 
 _SHOWN_NOTES = 10  # of the masks of a folder
@@ -25,12 +26,24 @@ class MaskFolder(Mapping[int, LabelMap]):
         source: the frames, for their size.
         notes: what a user should know about how the folder was read.
         empty: numbers of frames whose mask is there, but shows no object.
+        colors: how colors become ids.
+
+    Attributes:
+        kept: what must not go away as long as the masks are used, e.g. a temporary folder.
     """
 
+    kept: object = None
+
     def __init__(
-        self, paths: Mapping[int, Path], source: Source, notes: tuple[str, ...] = (), empty: tuple[int, ...] = ()
+        self,
+        paths: Mapping[int, Path],
+        source: Source,
+        notes: tuple[str, ...] = (),
+        empty: tuple[int, ...] = (),
+        colors: ColorIds | None = None,
     ) -> None:
         self.empty = empty
+        self._source, self._colors = source, colors
         self._paths = dict(sorted(paths.items()))
         self._size = (source.height, source.width)
         self.notes = notes
@@ -43,7 +56,7 @@ class MaskFolder(Mapping[int, LabelMap]):
             KeyError: there is no mask for this frame.
         """
         path = self._paths[number]
-        mask = read_labels(path, number_colors=len(self._paths) == 1)
+        mask = read_labels(path, colors=self._colors)
         check_size(mask.labels, *self._size, path)
         return mask
 
@@ -62,6 +75,30 @@ class MaskFolder(Mapping[int, LabelMap]):
         """Return where the mask of that frame comes from."""
         return self._paths[number]
 
+    def amended(self, number: int, mask: LabelMap) -> MaskFolder:
+        """Return the same with another mask for one frame."""
+        return _Amended(self, number, mask)
+
+
+class _Amended(MaskFolder):
+    """Masks of which one is another."""
+
+    def __init__(self, masks: MaskFolder, number: int, mask: LabelMap) -> None:
+        super().__init__({}, masks._source, (*masks.notes, *mask.notes), tuple(n for n in masks.empty if n != number))
+        self._masks, self._number, self._mask = masks, number, mask
+
+    def __getitem__(self, number: int) -> LabelMap:
+        return self._mask if number == self._number else self._masks[number]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(sorted({*self._masks, self._number}))
+
+    def __len__(self) -> int:
+        return len({*self._masks, self._number})
+
+    def path(self, number: int) -> Path:
+        return self._masks.path(number)
+
 
 class _LabelsOf(Mapping[int, NDArray[np.int32]]):
     """The label arrays of a `MaskFolder`."""
@@ -79,11 +116,17 @@ class _LabelsOf(Mapping[int, NDArray[np.int32]]):
         return len(self._masks)
 
 
-def read_masks(path: Path | str, source: Source, *, frame: int = 0) -> MaskFolder:
+def read_masks(path: Path | str, source: Source, *, frame: int = 0, legend: Path | None = None) -> MaskFolder:
     """Return the masks that a user gives, by frame number.
 
     A file is the mask of `frame`. A folder holds one mask per frame if the name of any of its files or sub-folders is the name of a
     frame (see `read_mask_folder`); else it holds one mask per object, all of `frame`.
+
+    Args:
+        path: of the file or folder.
+        source: the frames.
+        frame: that a lone mask belongs to.
+        legend: file that tells which color stands for which object.
 
     Raises:
         InputError: see `read_labels` and `read_mask_folder`; or the source has no such frame.
@@ -92,20 +135,22 @@ def read_masks(path: Path | str, source: Source, *, frame: int = 0) -> MaskFolde
     if path.is_dir() and any(
         source.find(entry.stem if entry.is_file() else entry.name) is not None for entry in _entries(path)
     ):
-        return read_mask_folder(path, source)
+        return read_mask_folder(path, source, legend)
     if frame < 0 or (source.count is not None and frame >= source.count):
         raise InputError(f"{path} was given for frame {frame}, but {source.name} has {source.count} frames, from 0 on")
     if path.is_dir():
         _check_names(path, source)
-    masks = MaskFolder({frame: path}, source)
-    return MaskFolder({frame: path}, source, masks[frame].notes)
+    colors = color_ids([path], legend)
+    notes = MaskFolder({frame: path}, source, colors=colors)[frame].notes
+    return MaskFolder({frame: path}, source, notes, colors=colors)
 
 
-def read_mask_folder(folder: Path | str, source: Source) -> MaskFolder:
+def read_mask_folder(folder: Path | str, source: Source, legend: Path | None = None) -> MaskFolder:
     """Return the masks of a folder by frame number. All are read once, so that a bad one is known before any work is done.
 
     Each file, or sub-folder with one image per object, is named like its frame: by the stem of the image for folders of images, by
-    the number with five digits for videos ("00042.png"). Masks without any object are passed over with a note.
+    the number with five digits for videos ("00042.png"). Masks without any object are passed over with a note. Colors that neither
+    a legend nor the DAVIS palette has are numbered, the same in all masks.
 
     Raises:
         InputError: no name matches a frame, two match the same one, a name matches none, none has an object, or one is no label map.
@@ -128,8 +173,9 @@ def read_mask_folder(folder: Path | str, source: Source) -> MaskFolder:
         )
     empty, lone = [], 0
     notes: list[str] = []
+    colors = color_ids([path for _, path in sorted(paths.items())], legend)
     for number, path in sorted(paths.items()):
-        mask = read_labels(path, allow_empty=True)
+        mask = read_labels(path, allow_empty=True, colors=colors)
         check_size(mask.labels, source.height, source.width, path)
         if not mask.labels.any():
             empty.append(number)
@@ -147,7 +193,7 @@ def read_mask_folder(folder: Path | str, source: Source) -> MaskFolder:
             f"{', '.join(path.name for path in list(paths.values())[:3])}: taken as masks of the frames of these names; masks of "
             f"one object each would be named otherwise, like object_1.png"
         )
-    return MaskFolder(paths, source, tuple(notes), tuple(empty))
+    return MaskFolder(paths, source, tuple(dict.fromkeys(notes)), tuple(empty), colors)
 
 
 def _check_names(folder: Path, source: Source) -> None:

@@ -1,4 +1,4 @@
-"""Sinks that gather all frames in one file: COCO RLE and scores. Memory stays flat: results lie in a part file of JSON lines."""
+"""Sinks that gather all frames in one file. Memory stays flat: results lie in a part file of JSON lines."""
 
 from __future__ import annotations
 
@@ -133,61 +133,6 @@ class Records(Sink):
 
     def _assemble(self, file: IO[str]) -> None:
         raise NotImplementedError
-
-
-class CocoRLE(Records):
-    """All masks in one COCO file: run lengths as in pycocotools, any ids, read back by it exactly.
-
-    Each annotation has `image_id` (the frame's number), `track_id` (the object's id), `score`, `area` and `bbox`. Objects without
-    any pixel in a frame have no annotation there. The images have `frame_number` and, if known, `time` in seconds.
-
-    Args:
-        path: of the JSON file.
-
-    Raises:
-        OutputError: the folder cannot be created.
-    """
-
-    def write(self, frame: Frame, labels: Labels, scores: Mapping[int, float], probability: Probability) -> None:
-        """See `Sink.write`."""
-        objects = []
-        for number in np.unique(labels):
-            if number:
-                score = scores.get(int(number))
-                objects.append([int(number), rle_counts(labels == number), None if score is None else round(float(score), 6)])
-        height, width = labels.shape
-        self._lines.append(
-            {"frame": frame.number, "name": frame.name, "time": frame.time, "size": [height, width], "objects": objects}
-        )
-
-    def _assemble(self, file: IO[str]) -> None:
-        file.write('{"info":{"description":"vosformer"},"images":[')
-        ids: set[int] = set()
-        for at, record in enumerate(self._lines.sorted()):
-            height, width = record["size"]
-            image = {"id": record["frame"], "file_name": record["name"], "height": height, "width": width}
-            image["frame_number"] = record["frame"]
-            if record["time"] is not None:
-                image["time"] = record["time"]
-            file.write(("," if at else "") + "\n" + json.dumps(image, ensure_ascii=False))
-            ids.update(number for number, _, _ in record["objects"])
-        file.write('],\n"annotations":[')
-        at = 0
-        for record in self._lines.sorted():
-            for number, counts, score in record["objects"]:
-                at += 1
-                annotation = _annotation(at, record["frame"], number, {"size": record["size"], "counts": counts}, score)
-                file.write(("," if at > 1 else "") + "\n" + json.dumps(annotation))
-        categories = [{"id": 1, "name": "object"}]
-        file.write(
-            f'],\n"categories":{json.dumps(categories)},\n"tracks":{json.dumps([{"id": number} for number in sorted(ids)])}}}\n'
-        )
-
-
-def _annotation(at: int, frame: int, number: int, rle: dict[str, Any], score: float | None) -> dict[str, Any]:
-    box = [float(value) for value in coco.toBbox(rle)]
-    annotation = {"id": at, "image_id": frame, "category_id": 1, "track_id": number, "iscrowd": 0}
-    return annotation | {"segmentation": rle, "area": int(coco.area(rle)), "bbox": box, "score": score}
 
 
 class ScoresFile(Records):

@@ -202,9 +202,7 @@ class LabelImages(Sink):
         limit = (1 << self._bits) - 1
         ids = tuple(ids)
         if min(ids, default=0) < 0:
-            raise OutputError(
-                f"{self._folder}: the id {min(ids)} does not fit a PNG, which holds no negative ids; choose COCO RLE"
-            )
+            raise OutputError(f"{self._folder}: the id {min(ids)} does not fit a PNG, which holds no negative ids")
         large = sorted(number for number in ids if number > limit)
         if large:
             other = "a 16-bit PNG, which holds ids up to 65535, or " if self._bits == 8 and large[-1] < 65536 else ""

@@ -158,6 +158,10 @@ class VideoFile(Source):
         numbers = frame_range(self, start, stop, step)
         return self._forward(numbers) if step > 0 else self._backward(numbers)
 
+    def decoded(self) -> Iterator[Any]:
+        """Yield all frames as PyAV decodes them, with what pictures of 8 bits RGB leave out; None where one does not decode."""
+        return (frame for _, frame in self._decode(0))
+
     def fingerprint(self) -> str:
         """Hash of the size, the first and last megabyte, and the number of frames."""
         return f"video:{file_mark(self._path, f'{self._index.packets}{self._choices}')}"
