@@ -475,7 +475,7 @@ def test_json_and_csv(davis):
 
 def test_command(davis, capsys):
     root, _, _ = davis
-    code = command(root / "out", truth=root / "DAVIS", json=root / "s.json", csv=root / "s.csv", objects=True)
+    code = command(root / "out", truth=root / "DAVIS", output=root / "s.json", csv=root / "s.csv", objects=True)
     report = evaluate(root / "out", root / "DAVIS")
     out = capsys.readouterr().out
     assert code == 0
