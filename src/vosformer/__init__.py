@@ -10,7 +10,16 @@ from importlib.metadata import version as _version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vosformer.errors import DataError, DeviceError, InputError, OutputError, TrainingError, VOSError, WeightsError
+    from vosformer.errors import (
+        DataError,
+        DeviceError,
+        InputError,
+        OutputError,
+        ServerError,
+        TrainingError,
+        VOSError,
+        WeightsError,
+    )
     from vosformer.evaluation import evaluate
     from vosformer.inference.prediction import Prediction
     from vosformer.inference.predictor import VideoPredictor
@@ -18,9 +27,11 @@ if TYPE_CHECKING:
     from vosformer.inference.tracking import track
     from vosformer.prompts import Marker, Prompt, mark
     from vosformer.registry import Variant, register, variants
+    from vosformer.serve.client import Client
     from vosformer.weights import build
 
 _HOMES = {
+    "Client": "serve.client",
     "DataError": "errors",
     "DeviceError": "errors",
     "InputError": "errors",
@@ -28,6 +39,7 @@ _HOMES = {
     "OutputError": "errors",
     "Prediction": "inference.prediction",
     "Prompt": "prompts.prompt",
+    "ServerError": "errors",
     "Session": "inference.session",
     "TrainingError": "errors",
     "VOSError": "errors",
@@ -46,6 +58,7 @@ _HOMES = {
 _PACKAGES = ("data", "evaluation", "formats", "inference", "inspection", "io", "models", "prompts", "train", "weights")
 
 __all__ = [
+    "Client",
     "DataError",
     "DeviceError",
     "InputError",
@@ -53,6 +66,7 @@ __all__ = [
     "OutputError",
     "Prediction",
     "Prompt",
+    "ServerError",
     "Session",
     "TrainingError",
     "VOSError",

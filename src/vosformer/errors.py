@@ -27,3 +27,7 @@ class DeviceError(VOSError):
 
 class TrainingError(VOSError):
     """A training run that cannot go on (a loss that is not finite, settings that contradict each other)."""
+
+
+class ServerError(VOSError):
+    """A `vosformer serve` that cannot be reached, is full, refuses, or broke off."""

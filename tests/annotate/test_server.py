@@ -18,9 +18,9 @@ from starlette.websockets import WebSocketDisconnect
 
 from vosformer.annotate.server import PAGE, create_app
 from vosformer.annotate.workspace import Workspace
-from vosformer.cli.annotate import _listen
 from vosformer.errors import InputError
 from vosformer.formats import read
+from vosformer.web.listen import listen
 
 HOST = "127.0.0.1:8123"
 TOKEN = "secret-token"
@@ -268,4 +268,4 @@ def test_a_port_that_is_taken_is_told(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(InputError, match=f"127.0.0.1:{port} cannot be listened on"):
-            _listen("127.0.0.1", port)
+            listen("127.0.0.1", port)

@@ -20,14 +20,16 @@ from fastapi.staticfiles import StaticFiles
 from vosformer.annotate import requests as ask
 from vosformer.annotate.editor import Editor
 from vosformer.annotate.exchange import export, export_formats, import_masks
-from vosformer.annotate.guard import Guard
 from vosformer.annotate.pictures import frame_jpeg, labels_as_rgb_png
 from vosformer.annotate.propagation import plan_propagation, plan_repair
 from vosformer.annotate.workspace import Event, Workspace
 from vosformer.errors import InputError, VOSError
 from vosformer.io.files import make_folder, remove
+from vosformer.web.guard import Guard, Rules
 
 PAGE = Path(__file__).parent / "page"
+_GESTURE_BYTES = 4 << 20
+_UPLOAD_BYTES = 2 << 30
 _WAITING_EVENTS = 500  # for a page that does not read them; it then asks for the whole state
 
 
@@ -97,7 +99,8 @@ def create_app(workspace: Workspace, hosts: set[str], token: str | None = None) 
     app.include_router(_events(clients), prefix=f"/{token}/api")
     app.add_api_route(f"/{token}", lambda: RedirectResponse(f"/{token}/"), methods=["GET"])
     app.mount(f"/{token}", StaticFiles(directory=PAGE, html=True))
-    return app, Guard(app, hosts, "/api/import"), token
+    rules = Rules(hosts, lambda path: _UPLOAD_BYTES if path.endswith("/api/import") else _GESTURE_BYTES)
+    return app, Guard(app, rules), token
 
 
 def _pictures(workspace: Workspace) -> APIRouter:

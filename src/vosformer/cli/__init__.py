@@ -41,6 +41,7 @@ COMMANDS = {
     "convert": _Command("vosformer.cli.convert", "convert", "turn masks from one annotation format into another"),
     "formats": _Command("vosformer.cli.convert", "formats", "list the annotation formats, and what each can hold"),
     "demo": _Command("vosformer.cli.demo", "demo", "make a clip with exact masks, track it, score it"),
+    "serve": _Command("vosformer.cli.serve", "serve", "follow objects for other programs, over HTTP and WebSocket"),
     "evaluate": _Command("vosformer.cli.evaluate", "evaluate", "score result masks against true ones: J, F, J&F"),
     "benchmark": _Command("vosformer.cli.benchmark", "benchmark", "run a model over a data set by its protocol, and score it"),
     "train": _Command("vosformer.cli.train", "train", "train a system with its paper's recipe, or on your own clips"),

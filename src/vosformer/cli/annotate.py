@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import webbrowser
 from pathlib import Path
 from typing import Annotated
@@ -16,6 +15,7 @@ from vosformer.annotate.workspace import Workspace
 from vosformer.cli.session_options import SessionOptions
 from vosformer.errors import InputError
 from vosformer.io import open_source
+from vosformer.web.listen import LOCAL, host_names, listen
 
 
 def annotate(
@@ -62,14 +62,14 @@ def annotate(
             count, notes = import_masks(project, masks, given or masks.is_file(), mask_frame)
             for line in (f"masks of {count} frames taken over from {masks}", *(f"note: {note}" for note in notes)):
                 console.print(line, markup=False)
-        listener = _listen(host, port)
+        listener = listen(host, port)
         port = listener.getsockname()[1]
-        shown, names = _names(host)
+        shown, names = host_names(host)
         hosts = {f"{name}:{port}" for name in names}
         _, app, token = create_app(workspace, hosts)
         address = f"http://{shown}:{port}/{token}/"
         project.folder_lock.say(address)
-        if host not in ("127.0.0.1", "localhost", "::1"):
+        if host not in LOCAL:
             console.print(
                 "[bold yellow]warning:[/] everyone in your network who has this address can see and change the project"
             )
@@ -92,24 +92,3 @@ def _places(video: str, out: Path | None) -> tuple[Path, str]:
             raise InputError(f"{path} is a project of {found}, which is not there: vosformer annotate NEW_PLACE -o {path}")
         return path, found
     return out or Path(f"{path.resolve().stem}-project"), video
-
-
-def _names(host: str) -> tuple[str, set[str]]:
-    """Return the name to show in the address, and all names under which requests may come."""
-    local = {"127.0.0.1", "localhost", "[::1]"}
-    if host in ("0.0.0.0", "::"):
-        name = socket.gethostname().lower()
-        try:
-            addresses = socket.gethostbyname_ex(name)[2]
-        except OSError:
-            addresses = []
-        return name, {*local, name, *addresses}
-    shown = f"[{host}]" if ":" in host else host.lower()
-    return shown, {*local, shown}
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    try:
-        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-    except (OSError, OverflowError) as error:
-        raise InputError(f"{host}:{port} cannot be listened on: {error}; --port 0 takes a free one") from error

@@ -225,6 +225,15 @@ class Session:
         """Forget everything; the next frame may have another size."""
         self._state = State(views=tuple([] for _ in self._setup.views))
 
+    def fork(self) -> Session:
+        """Return another session of the same model and settings that knows what this one knows, and goes its own way from here.
+
+        The weights are shared; a fork of a session that has seen nothing costs nothing.
+        """
+        twin = copy.copy(self)
+        twin._state = self._state.clone()
+        return twin
+
     @property
     def state(self) -> State:
         """A snapshot of all that the session knows. Set it to go back, in this session or another one of the same model on any
@@ -262,11 +271,7 @@ class Session:
             raise InputError(f"{name} is of a session of another {' and '.join(odd)}: {found}, expected {here}")
 
     def _check_frame(self, frame: NDArray[np.uint8] | Tensor) -> NDArray[np.uint8]:
-        image = _array(frame, "a frame")
-        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
-            raise InputError(
-                f"a frame of shape {image.shape} and {image.dtype} was given, expected uint8 [height,width,3] in RGB"
-            )
+        image = as_image(frame)
         if self._state.source not in (None, image.shape[:2]):
             raise InputError(
                 f"a frame of {image.shape[0]} x {image.shape[1]} pixels came after frames of {self._state.source[0]} x "
@@ -275,11 +280,7 @@ class Session:
         return image
 
     def _check_labels(self, labels: ArrayLike, size: tuple[int, ...], ids: Sequence[int] | None) -> Given:
-        array = _array(labels, "labels")
-        if array.shape != size:
-            raise InputError(f"labels of shape {array.shape} were given for a frame of {size[0]} x {size[1]} pixels")
-        if array.dtype.kind not in "iub":
-            raise InputError(f"labels of type {array.dtype} were given, expected integers (0 = background, else object ids)")
+        array = as_labels(labels, size)
         values = np.unique(array)
         limits = np.iinfo(np.int32)
         if values[0] < limits.min or values[-1] > limits.max:
@@ -335,6 +336,32 @@ class Session:
             )
         for cohort in cohorts:
             cohort.memory.limit(capacity)
+
+
+def as_image(frame: Any) -> NDArray[np.uint8]:
+    """Return a frame as an array.
+
+    Raises:
+        InputError: it is not uint8 [height,width,3].
+    """
+    image = _array(frame, "a frame")
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
+        raise InputError(f"a frame of shape {image.shape} and {image.dtype} was given, expected uint8 [height,width,3] in RGB")
+    return image
+
+
+def as_labels(labels: Any, size: tuple[int, ...]) -> NDArray[Any]:
+    """Return labels of a frame of this (height, width) as an array of some kind of integers.
+
+    Raises:
+        InputError: they have another size or type.
+    """
+    array = _array(labels, "labels")
+    if array.shape != size:
+        raise InputError(f"labels of shape {array.shape} were given for a frame of {size[0]} x {size[1]} pixels")
+    if array.dtype.kind not in "iub":
+        raise InputError(f"labels of type {array.dtype} were given, expected integers (0 = background, else object ids)")
+    return array
 
 
 def _array(values: Any, what: str) -> NDArray[Any]:
