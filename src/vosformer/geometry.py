@@ -155,12 +155,12 @@ class Geometry:
 
 
 def nearest(source: int, target: int, device: torch.device) -> Tensor:
-    """Return indices that `F.interpolate(mode="nearest")` takes from `source` places for `target` ones: floor(i * source /
+    """Return indices that `F.interpolate(mode="nearest")` takes from `source` positions for `target` ones: floor(i * source /
     target).
     """
     step = torch.tensor(source / target, dtype=torch.float32)
-    places = torch.floor(torch.arange(target, dtype=torch.float32) * step).long()
-    return places.clamp_(max=source - 1).to(device)
+    positions = torch.floor(torch.arange(target, dtype=torch.float32) * step).long()
+    return positions.clamp_(max=source - 1).to(device)
 
 
 def pad(values: Tensor, placement: Placement) -> Tensor:

@@ -44,7 +44,7 @@ class ObjectMasks(NamedTuple):
     """The masks that a frame is written to memory with, at the network's input size.
 
     Attributes:
-        own: [S,K,H,W] in [0,1], the masks of each slot's own objects (zero where a place is free).
+        own: [S,K,H,W] in [0,1], the masks of each slot's own objects (zero where a channel is free).
         others: [S,1,H,W] in [0,1], the sum of the objects that live in other slots of the same sample.
         given: the masks come from the user and not from a prediction.
         ignore: [S,1,H,W], 1 at pixels without a known label (255 in training), which are no background either; None = none.
@@ -258,24 +258,24 @@ class MemoryView(Protocol):
 class Merging(Enum):
     """How slots that know nothing of each other become objects that compete for every pixel.
 
-    `AOT`: the logits of a lone slot stand as they are; several slots are merged by log-odds. Free places cannot win a pixel.
-    `ONEVOS`: the same, but free places of a slot compete, and mean background where they win.
+    `AOT`: the logits of a lone slot stand as they are; several slots are merged by log-odds. Free channels cannot win a pixel.
+    `ONEVOS`: the same, but free channels of a slot compete, and mean background where they win.
     `STM`: the soft aggregation of STM, which is applied to a lone slot, too; the choice for systems of one object a slot.
 
     Attributes:
         clamp: distance that probabilities keep from 0 and 1.
         lone_slot: a lone slot is merged like several.
-        free_places_compete: channels of places that hold no object take part.
+        free_channels_compete: channels that hold no object take part.
     """
 
     AOT = (1e-5, False, False)
     ONEVOS = (1e-5, False, True)
     STM = (1e-7, True, False)
 
-    def __init__(self, clamp: float, lone_slot: bool, free_places_compete: bool) -> None:
+    def __init__(self, clamp: float, lone_slot: bool, free_channels_compete: bool) -> None:
         self.clamp = clamp
         self.lone_slot = lone_slot
-        self.free_places_compete = free_places_compete
+        self.free_channels_compete = free_channels_compete
 
 
 class VOSModel(nn.Module, ABC):
@@ -289,7 +289,7 @@ class VOSModel(nn.Module, ABC):
         slot_size: K, the number of objects that one slot holds (10 for systems with identities, 1 for per-object systems).
         geometry: how frames are brought to the network and logits back.
         policy: the memory policy of the paper.
-        shares_memory: objects that come later join a slot with a free place (True), or open a memory of their own (False).
+        shares_memory: objects that come later join a slot with a free channel (True), or open a memory of their own (False).
         feedback: "hard" writes the label map of the prediction, "soft" its probabilities at network size.
         merging: how slots become objects that compete.
         write_ignores_memory: `write` never looks at its `memory`. The last frame's tensors are then freed before the next frame is

@@ -2,7 +2,7 @@
 
 A change is (key, old value, new value). A gesture is one line with all of its changes; a propagation is a line that begins it, one
 line a frame, and a line that ends it. Undo and redo are lines as well. Lines are only ever appended. Values are not held in memory:
-of each action only its place in the file is.
+of each action only its offset in the file is.
 """
 
 from __future__ import annotations
@@ -95,10 +95,10 @@ class Journal:
 
     def changes(self, record: ActionRecord, backward: bool = False) -> Iterator[Change]:
         """Yield the changes of an action, in their order or the other way round; read from the file one line at a time."""
-        places = [place for place, line in self._lines(record.start, record.stop) if _owner(line) == record.id]
+        offsets = [offset for offset, line in self._lines(record.start, record.stop) if _owner(line) == record.id]
         with self._path.open("rb") as file:
-            for place in reversed(places) if backward else places:
-                file.seek(place)
+            for offset in reversed(offsets) if backward else offsets:
+                file.seek(offset)
                 changes = json.loads(file.readline()).get("changes", [])
                 yield from reversed(changes) if backward else changes
 
@@ -147,27 +147,27 @@ class Journal:
             return
         with self._path.open("rb") as file:
             file.seek(start)
-            place = start
-            while place < stop:
+            offset = start
+            while offset < stop:
                 line = file.readline()
                 if not line.endswith(b"\n"):
                     return
-                yield place, line
-                place += len(line)
+                yield offset, line
+                offset += len(line)
 
     def _scan(self) -> None:
         """Read what earlier processes left; half a line at the end, of a full disk, is cut off."""
         end = self._path.stat().st_size if self._path.exists() else 0
         actions: dict[int, ActionRecord] = {}
         open_action: ActionRecord | None = None
-        for place, line in self._lines(0, end):
-            self.size = place + len(line)
+        for offset, line in self._lines(0, end):
+            self.size = offset + len(line)
             if line.startswith(b'{"op":"set"'):
                 continue
             entry = json.loads(line)
             number = int(entry["id"])
             if entry["op"] in ("do", "begin"):
-                actions[number] = ActionRecord(number, entry["what"], place, self.size)
+                actions[number] = ActionRecord(number, entry["what"], offset, self.size)
                 self.done.append(actions[number])
                 self.undone.clear()
                 self._next = number + 1

@@ -56,7 +56,7 @@ def from_pretrained(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, 
 
     The patch embedding starts both stems; the mask channels of the memory stem keep their fresh values. The last
     blocks start those of the compressed memory, too (paper, Sec. 4.1 "Model"). The position table is ours: a sine table of 24 x 24
-    places, as the files' own is one of 14 x 14.
+    positions, as the files' own is one of 14 x 14.
     """
     own = model.state_dict()
     if f"{_QUERY}.norm.weight" in own:

@@ -179,10 +179,10 @@ class EpochOrder:
         self._latest = (0, self._permutation(0))  # only saves time: what comes out never depends on it
 
     def __getitem__(self, index: int) -> int:
-        epoch, place = divmod(index, self.count)
+        epoch, position = divmod(index, self.count)
         if self._latest[0] != epoch:
             self._latest = (epoch, self._permutation(epoch))
-        return int(self._latest[1][place])
+        return int(self._latest[1][position])
 
     def _permutation(self, epoch: int) -> NDArray[np.intp]:
         return np.random.default_rng([self.seed, epoch, 7]).permutation(self.count)

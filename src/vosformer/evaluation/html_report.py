@@ -137,7 +137,7 @@ def _line(values: Values, style: str) -> str:
 
 
 @dataclass(frozen=True)
-class _Place:
+class _WorstFrame:
     sequence: str
     one: ObjectScore
     at: int
@@ -145,41 +145,41 @@ class _Place:
 
 def _worst(report: Report) -> Iterator[str]:
     """Yield the frames with the lowest mean of both measures, at most a few of one object."""
-    places = []
+    worst = []
     for sequence in report.sequences:
         for one in sequence.objects:
             both = one.per_frame.j + one.per_frame.f
-            places += [_Place(sequence.name, one, int(at)) for at in np.argsort(both, kind="stable")[:_PER_OBJECT]]
-    places.sort(key=lambda place: float(place.one.per_frame.j[place.at] + place.one.per_frame.f[place.at]))
-    truth, results = find_masks(Path(report.truth), named_rules(report.rules).places), find_masks(Path(report.results))
-    for place in places[:_WORST]:
-        frame, j, f = place.one.frames[place.at], place.one.per_frame.j[place.at], place.one.per_frame.f[place.at]
-        true = _mask(truth, place, frame)
+            worst += [_WorstFrame(sequence.name, one, int(at)) for at in np.argsort(both, kind="stable")[:_PER_OBJECT]]
+    worst.sort(key=lambda shown: float(shown.one.per_frame.j[shown.at] + shown.one.per_frame.f[shown.at]))
+    truth, results = find_masks(Path(report.truth), named_rules(report.rules).mask_folders), find_masks(Path(report.results))
+    for shown in worst[:_WORST]:
+        frame, j, f = shown.one.frames[shown.at], shown.one.per_frame.j[shown.at], shown.one.per_frame.f[shown.at]
+        true = _mask(truth, shown, frame)
         if true is None:
             continue
-        found = _mask(results, place, frame)
+        found = _mask(results, shown, frame)
         found = np.zeros_like(true) if found is None or found.shape != true.shape else found
         differ = np.zeros((*true.shape, 3), np.uint8)
         differ[true & found], differ[true & ~found], differ[found & ~true] = (230, 230, 230), (60, 60, 220), (230, 140, 60)
         pictures = [_gray(true), _gray(found), differ]
         images = "".join(f'<img src="{_data(picture)}" alt="">' for picture in pictures)
-        name = place.one.name or f"{place.sequence} {place.one.id}"
+        name = shown.one.name or f"{shown.sequence} {shown.one.id}"
         caption = f"{escape(name)}, {escape(frame)}: {report.measures[0]} {100 * j:.1f}, {report.measures[1]} {100 * f:.1f}"
         yield f"<figure>{images}<figcaption>{caption}</figcaption></figure>"
 
 
-def _mask(folders: MaskFolders, place: _Place, frame: str) -> NDArray[np.bool_] | None:
+def _mask(folders: MaskFolders, shown: _WorstFrame, frame: str) -> NDArray[np.bool_] | None:
     """Return the mask of an object on a frame: bool [H,W]; None if there is no file."""
-    name = place.sequence
+    name = shown.sequence
     if folders.objects:
-        name = next((key for key in folders.videos.get(name, ()) if int(key.rsplit("/", 1)[1]) == place.one.id), name)
+        name = next((key for key in folders.videos.get(name, ()) if int(key.rsplit("/", 1)[1]) == shown.one.id), name)
     folder = next(iter(folders.sequences.values())) if folders.single else folders.sequences.get(name)
     path = None if folder is None else mask_files(folder).get(frame)
     if path is None:
         return None
     labels = read_labels(path)
-    alone = folders.objects or place.one.name == place.sequence or set(np.unique(labels)) <= {0, VOID}
-    return np.asarray(labels != 0 if alone else labels == place.one.id, np.bool_)
+    alone = folders.objects or shown.one.name == shown.sequence or set(np.unique(labels)) <= {0, VOID}
+    return np.asarray(labels != 0 if alone else labels == shown.one.id, np.bool_)
 
 
 def _gray(mask: NDArray[np.bool_]) -> NDArray[np.uint8]:

@@ -39,7 +39,7 @@ class MaskFolders:
         return found
 
 
-def find_masks(root: Path, places: Sequence[str] = ()) -> MaskFolders:
+def find_masks(root: Path, first: Sequence[str] = ()) -> MaskFolders:
     """Find the sequences of a data set, a result folder or a single sequence.
 
     A sequence is a folder of PNG files. The root may be one, hold them, or be laid out like DAVIS (``Annotations/480p/NAME``),
@@ -48,14 +48,14 @@ def find_masks(root: Path, places: Sequence[str] = ()) -> MaskFolders:
 
     Args:
         root: the folder.
-        places: folders in it to look in before these.
+        first: folders in it to look in before these.
 
     Raises:
         DataError: it does not exist, or no PNG is where one could be expected.
     """
     if not root.is_dir():
         raise DataError(f"{root} is not a folder; expected one with a folder of PNG masks for each sequence")
-    for inside in (*places, *_INSIDE):
+    for inside in (*first, *_INSIDE):
         folder = root / inside
         if not folder.is_dir():
             continue

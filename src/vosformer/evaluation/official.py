@@ -33,20 +33,20 @@ def official(rules: Rules, sequences: Sequence[SequenceScore]) -> Official | Non
     return None if rules.numbers is None else kinds[rules.numbers](sequences)
 
 
-def official_name(rules: Rules, sequence: str, place: int, number: int) -> str:
+def official_name(rules: Rules, sequence: str, position: int, number: int) -> str:
     """Name an object as the benchmark's own scorer does.
 
     Args:
         rules: of the benchmark.
         sequence: its sequence; of SA-V with the object's folder.
-        place: of the object among those of its sequence, from 1.
+        position: of the object among those of its sequence, from 1.
         number: its id.
     """
     if rules.numbers == "sav":
         return sequence if "/" in sequence else f"{sequence}/{number}"
     if rules.merged:
         return sequence
-    return f"{sequence}_{place if rules.numbers == 'lvos' else number}"
+    return f"{sequence}_{position if rules.numbers == 'lvos' else number}"
 
 
 def official_decay(values: Values) -> float:
@@ -151,7 +151,7 @@ def _without_results(both: NDArray[np.float64]) -> bool:
 
 
 def _runs(flags: NDArray[np.bool_]) -> Iterator[tuple[bool, slice]]:
-    """Yield each stretch of equal values, as its value and its place."""
+    """Yield each stretch of equal values, as its value and its position."""
     at = 0
     for value, same in groupby(flags.tolist()):
         length = len(list(same))

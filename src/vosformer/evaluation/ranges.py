@@ -21,7 +21,7 @@ class Counted:
     """The frames that count for one object.
 
     Attributes:
-        frames: places in the list of the sequence's true masks.
+        frames: positions in the list of the sequence's true masks.
         zeros: frames that count besides and always score 0 (see `_lvos`).
     """
 
@@ -87,10 +87,10 @@ def _lvos(rules: Rules, root: Path, sequence: str, frames: Sequence[str]) -> dic
     """Take LVOS's ranges: numbers start, start + 5, ... below end.
 
     The code of today leaves out the first and the frame number ``frame_nums - 1``; the one of 2022 has them in a list of
-    ``frame_nums`` zeros, whose last place stays 0 where `end` is the last frame itself.
+    ``frame_nums`` zeros, whose last position stays 0 where `end` is the last frame itself.
     """
     video = _objects_of(read_json(root, LVOS_META, "which says on what frames each object counts"), sequence, LVOS_META[0])
-    places = {int(name): place for place, name in enumerate(frames) if name.isdigit()}
+    positions = {int(name): position for position, name in enumerate(frames) if name.isdigit()}
     found: dict[int, Counted] = {}
     try:
         for number, one in video["objects"].items():
@@ -98,12 +98,12 @@ def _lvos(rules: Rules, root: Path, sequence: str, frames: Sequence[str]) -> dic
             inside = range(int(limits["start"]), int(limits["end"]), _LVOS_STEP)
             total = int(limits["frame_nums"])
             chosen, length = (inside[:total], total) if rules.given else (inside[1 : max(total - 1, 1)], max(total - 2, 0))
-            absent = [f"{frame:08d}" for frame in chosen if frame not in places]
+            absent = [f"{frame:08d}" for frame in chosen if frame not in positions]
             if absent:
                 raise DataError(
                     f"the true masks of {sequence} lack {len(absent)} frames of object {number}'s range: {first_of(absent)}"
                 )
-            found[int(number)] = Counted(tuple(places[frame] for frame in chosen), length - len(chosen))
+            found[int(number)] = Counted(tuple(positions[frame] for frame in chosen), length - len(chosen))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(
             f"LVOS's meta file is not in its form at the video {sequence}: expected objects -> ID -> frame_range -> start, end, "
@@ -130,11 +130,11 @@ def _viposeg(root: Path, sequence: str, frames: Sequence[str]) -> dict[int, Coun
     )
     if given is None or not given.is_dir():
         raise DataError(f"{root} has no Annotations/{sequence}: the masks that are given, which say from where objects count")
-    places: Mapping[str, int] = {name: place for place, name in enumerate(frames)}
+    positions: Mapping[str, int] = {name: position for position, name in enumerate(frames)}
     found: dict[int, Counted] = {}
     for name, path in mask_files(given).items():
-        if name not in places:
+        if name not in positions:
             raise DataError(f"{path} belongs to no frame of the true masks of {sequence}")
         for number in sorted(labels_present(read_labels(path))):
-            found.setdefault(number, Counted(tuple(range(places[name] + 1, len(frames)))))
+            found.setdefault(number, Counted(tuple(range(positions[name] + 1, len(frames)))))
     return found

@@ -27,7 +27,7 @@ class Rules:
             pixels that do not count, or an object like any other.
         groups: seen and unseen categories are scored apart, where they are known.
         measure: what is measured on each frame, see `MEASURES`.
-        places: where the data set keeps its true masks, before the usual places.
+        mask_folders: where the data set keeps its true masks, looked into before the usual ones.
         numbers: whose official numbers are worked out, see `official`; None = no benchmark's.
         absent: a sequence without results scores 0 even on frames where the truth is empty, too.
     """
@@ -41,7 +41,7 @@ class Rules:
     void: Literal["background", "ignored", "object"] = "background"
     groups: bool = False
     measure: Literal["davis", "mosev2", "boundary-iou"] = "davis"
-    places: tuple[str, ...] = ()
+    mask_folders: tuple[str, ...] = ()
     numbers: Literal["davis", "vost", "lvos", "mosev2", "sav", "viposeg", "youtube"] | None = None
     absent: bool = False
 
@@ -98,7 +98,7 @@ RULES = {
             objects="listed",
             last=True,
             measure="boundary-iou",
-            places=("Annotations_gt", "valid/Annotations_gt"),
+            mask_folders=("Annotations_gt", "valid/Annotations_gt"),
             numbers="viposeg",
         ),
         Rules(
@@ -106,7 +106,7 @@ RULES = {
             "SA-V: a folder of masks for each object; first and last frame left out, counted from where truth or result shows it",
             objects="shown",
             void="object",
-            places=("Annotations_6fps",),
+            mask_folders=("Annotations_6fps",),
             numbers="sav",
         ),
         Rules(

@@ -69,7 +69,7 @@ def evaluate(
         raise InputError(f'missing is {missing!r}, expected "error" or "zero"')
     if workers is not None and workers < 1:
         raise InputError(f"workers is {workers}, expected at least 1")
-    found, true = find_masks(Path(results)), find_masks(Path(truth), chosen.places)
+    found, true = find_masks(Path(results)), find_masks(Path(truth), chosen.mask_folders)
     names, list_name = select(true, found, split)
     plans = make_plans(names, true, found, chosen, missing == "zero")
     groups = Groups.find(Path(truth), chosen, seen, unseen)
@@ -248,7 +248,7 @@ def _objects(plan: Plan, frames: Sequence[_Frame], rules: Rules, groups: Groups,
     names = MEASURES[rules.measure].names
     both_empty = (1.0,) * len(names)
     out = []
-    for place, (i, one) in enumerate(counted.items(), 1):
+    for position, (i, one) in enumerate(counted.items(), 1):
         if not one.frames and not one.zeros:
             notes.brief.append(_label(plan, i))
             continue
@@ -267,7 +267,7 @@ def _objects(plan: Plan, frames: Sequence[_Frame], rules: Rules, groups: Groups,
                 tuple(plan.frames[t] for t in one.frames) + ("none",) * one.zeros,
                 dict(zip(names, np.array(rows, np.float64).T, strict=True)),
                 np.array(shown),
-                name=official_name(rules, plan.name, place, i),
+                name=official_name(rules, plan.name, position, i),
                 category=category,
                 group=group,
             )

@@ -59,14 +59,14 @@ def read_burst(truth: Path, results: Path) -> tuple[list[TrackedSequence], dict[
 def _burst_sequence(true: dict[str, Any], found: dict[str, Any] | None, counter: Any) -> TrackedSequence:
     size = [true["height"], true["width"]]
     classes = {track: int(number) for track, number in true["track_category_ids"].items()}
-    places = {_stem(path): at for at, path in enumerate(true["annotated_image_paths"])}
-    masks = _burst_masks(true, places, size)
+    positions = {_stem(path): at for at, path in enumerate(true["annotated_image_paths"])}
+    masks = _burst_masks(true, positions, size)
     truth = {
         track: Track(next(counter), classes[track], frames)
         for track, (frames, _) in masks.items()
         if classes[track] not in _BURST_DISTRACTORS
     }
-    result = {} if found is None else _burst_masks(found, places, size)
+    result = {} if found is None else _burst_masks(found, positions, size)
     tracks = tuple(
         Track(truth[track].number, truth[track].category, frames, sum(scores) / len(scores))
         for track, (frames, scores) in result.items()
@@ -84,15 +84,15 @@ def _burst_sequence(true: dict[str, Any], found: dict[str, Any] | None, counter:
 
 
 def _burst_masks(
-    sequence: dict[str, Any], places: dict[str, int], size: list[int]
+    sequence: dict[str, Any], positions: dict[str, int], size: list[int]
 ) -> dict[str, tuple[dict[int, RunLengths], list[float]]]:
-    """Masks and scores of each track on the frames that have a place, in the order in which tracks come up."""
+    """Masks and scores of each track on the frames that have a position, in the order in which tracks come up."""
     tracks: dict[str, tuple[dict[int, RunLengths], list[float]]] = {}
     for path, objects in zip(sequence["annotated_image_paths"], sequence["segmentations"], strict=True):
         for track, one in objects.items():
-            if _stem(path) in places:
+            if _stem(path) in positions:
                 frames, scores = tracks.setdefault(track, ({}, []))
-                frames[places[_stem(path)]] = encoded(one["rle"], size)
+                frames[positions[_stem(path)]] = encoded(one["rle"], size)
                 scores.append(float(one.get("score", 1.0)))
     return tracks
 

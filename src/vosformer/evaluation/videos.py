@@ -158,7 +158,7 @@ def scorable(protocol: Protocol, root: Path, videos: list[Video]) -> list[str]:
     names = [video.name for video in videos]
     rules = protocol.scoring
     if protocol.truth:
-        truth = next((root / place for place in protocol.truth if (root / place).is_dir()), None)
+        truth = next((root / name for name in protocol.truth if (root / name).is_dir()), None)
         chosen = [name for name in names if truth is not None and (truth / name).is_dir()]
     elif not protocol.public_truth:
         chosen = names if all(video.wanted <= video.labeled for video in videos) else []
@@ -166,7 +166,7 @@ def scorable(protocol: Protocol, root: Path, videos: list[Video]) -> list[str]:
         least = 2 if rules.last else 3  # the first mask is given, and some rules leave out the last
         chosen = [video.name for video in videos if len(video.labeled) >= least]
     if chosen and rules.objects == "listed":
-        true = find_masks(truth_folder(protocol, root), rules.places)
+        true = find_masks(truth_folder(protocol, root), rules.mask_folders)
         for name in chosen:
             listed(rules, true.root, name, tuple(mask_files(true.sequences[name])))
     return chosen
@@ -186,11 +186,11 @@ def _clip(clip: ClipFolders | None, folder: Path) -> ClipFolders:
     return clip
 
 
-def _folder(root: Path, places: tuple[str, ...], what: str, protocol: Protocol) -> Path:
-    for place in places:
-        if (root / place).is_dir():
-            return root / place
-    raise DataError(f"{root} has no {what} of {protocol.name}: expected {' or '.join(places)} with a folder for each video")
+def _folder(root: Path, names: tuple[str, ...], what: str, protocol: Protocol) -> Path:
+    for name in names:
+        if (root / name).is_dir():
+            return root / name
+    raise DataError(f"{root} has no {what} of {protocol.name}: expected {' or '.join(names)} with a folder for each video")
 
 
 def _frames(images: Path, labeled: Mapping[str, Path] | frozenset[str], masks: Path) -> dict[str, Path]:

@@ -14,7 +14,7 @@ from vosformer.io import Source
 
 
 def read_burst(path: Path, options: ReadOptions) -> LabeledVideo:
-    """Read one sequence of a BURST file. Frames are the places of the annotated pictures among all pictures.
+    """Read one sequence of a BURST file. Frames are the indices of the annotated pictures among all pictures.
 
     Raises:
         InputError: it cannot be read; the message names the field.
@@ -25,7 +25,7 @@ def read_burst(path: Path, options: ReadOptions) -> LabeledVideo:
         sequence = sequences[pick_video(path, [str(item["seq_name"]) for item in sequences], options.video)]
         height, width = int(sequence["height"]), int(sequence["width"])
         every = [Path(str(name)).name for name in sequence.get("all_image_paths") or sequence["annotated_image_paths"]]
-        places = {name: number for number, name in enumerate(every)}
+        numbers = {name: number for number, name in enumerate(every)}
         kinds = {item["id"]: str(item["name"]) for item in data.get("categories") or []}
         names, colors = sequence.get("track_names") or {}, sequence.get("track_colors") or {}
         objects = [
@@ -39,7 +39,7 @@ def read_burst(path: Path, options: ReadOptions) -> LabeledVideo:
                 int(track): Mask.of_rle({"size": [height, width], "counts": item["rle"]}) for track, item in tracks.items()
             }
             scores = {int(track): float(item["score"]) for track, item in tracks.items() if item.get("score") is not None}
-            frames.append(LabeledFrame(places[file], Path(file).stem, masks, scores, file=file))
+            frames.append(LabeledFrame(numbers[file], Path(file).stem, masks, scores, file=file))
         fps = sequence.get("fps")
         return LabeledVideo.of(
             str(sequence["seq_name"]), frames, objects, (height, width), length=len(every),

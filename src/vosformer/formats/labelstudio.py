@@ -38,8 +38,8 @@ def encode_rle(pixels: NDArray[np.bool_]) -> list[int]:
         value = f"{int(words[start]):08b}"
         while start < end:
             run = min(end - start, 1 << _SIZES[-1])
-            place = next(at for at, size in enumerate(_SIZES) if run <= 1 << size)
-            bits.append(f"1{place:02b}{run - 1:0{_SIZES[place]}b}{value}")
+            row = next(at for at, size in enumerate(_SIZES) if run <= 1 << size)
+            bits.append(f"1{row:02b}{run - 1:0{_SIZES[row]}b}{value}")
             start += run
     text = "".join(bits)
     text += "0" * (-len(text) % 8)
@@ -57,14 +57,14 @@ def decode_rle(data: list[int], height: int, width: int) -> NDArray[np.bool_]:
         raise ValueError("run lengths that are no bytes")
     bits = np.unpackbits(np.array(data, np.uint8))
     weights = 1 << np.arange(31, -1, -1, dtype=np.int64)
-    place = 0
+    offset = 0
 
     def take(count: int) -> int:
-        nonlocal place
-        if place + count > len(bits):
+        nonlocal offset
+        if offset + count > len(bits):
             raise ValueError("run lengths that break off")
-        value = int(bits[place : place + count] @ weights[32 - count :])
-        place += count
+        value = int(bits[offset : offset + count] @ weights[32 - count :])
+        offset += count
         return value
 
     total = take(32)
@@ -82,11 +82,11 @@ def decode_rle(data: list[int], height: int, width: int) -> NDArray[np.bool_]:
         if same:
             words[done : done + count] = take(word)
         else:
-            if place + count * word > len(bits):
+            if offset + count * word > len(bits):
                 raise ValueError("run lengths that break off")
-            block = bits[place : place + count * word].reshape(count, word)
+            block = bits[offset : offset + count * word].reshape(count, word)
             words[done : done + count] = block @ weights[32 - word :]
-            place += count * word
+            offset += count * word
         done += count
     return np.asarray(words.reshape(height, width, 4)[:, :, 3] > 0)
 

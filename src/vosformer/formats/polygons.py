@@ -42,20 +42,20 @@ def edge_rings(mask: Mask) -> list[Ring]:
     rings = []
     while following:
         start = next(iter(following))
-        ring, place, came = [], start, (0, 0)
+        ring, corner, came = [], start, (0, 0)
         while True:
-            ends = following[place]
+            ends = following[corner]
             # Where two pixels touch by a corner, turning right keeps them two rings.
-            right = (place[0] - came[1], place[1] + came[0])
+            right = (corner[0] - came[1], corner[1] + came[0])
             end = right if right in ends else ends[0]
             ends.remove(end)
             if not ends:
-                del following[place]
-            step = (end[0] - place[0], end[1] - place[1])
+                del following[corner]
+            step = (end[0] - corner[0], end[1] - corner[1])
             if step != came:
-                ring.append(place)
-            place, came = end, step
-            if place == start:
+                ring.append(corner)
+            corner, came = end, step
+            if corner == start:
                 break
         rings.append(_merged(np.array(ring, np.int64)))
     return rings
@@ -95,7 +95,7 @@ def one_ring(rings: Sequence[Ring]) -> Ring:
 
 
 def _nearest(left: Ring, right: Ring) -> tuple[int, int, int]:
-    """Return (squared distance, place in left, place in right) of the nearest corners."""
+    """Return (squared distance, index in left, index in right) of the nearest corners."""
     best = (1 << 62, 0, 0)
     for at in range(0, len(left), 256):  # bounded memory for large rings
         distance = ((left[at : at + 256, None] - right[None]) ** 2).sum(-1)

@@ -1,6 +1,6 @@
-"""Objects: the user's integer ids on one side, places in tensor slots on the other.
+"""Objects: the user's integer ids on one side, channels in tensor slots on the other.
 
-Objects that enter together share one memory: a cohort. A slot has K places. A place that was left is not given to another object,
+Objects that enter together share one memory: a cohort. A slot has K channels. A channel that was left is not given to another object,
 since the memory still knows its old identity; a slot that everybody left is dropped with its memory.
 """
 
@@ -35,7 +35,7 @@ class Cohort:
     """Slots that share the frames of one memory.
 
     Attributes:
-        slots: for each slot the ids in its places, in order; None = left and not to be used again. At most K a slot.
+        slots: for each slot the ids in its channels, in order; None = left and not to be used again. At most K a slot.
         memory: what these slots remember.
         began: number of the frame on which the cohort began.
     """
@@ -59,7 +59,7 @@ class Cohort:
 
 
 def admit(cohorts: list[Cohort], newcomers: Sequence[int], model: VOSModel, policy: Policy, now: int) -> None:
-    """Give each new id a place: in free places first where the system shares its memory, then in a new cohort."""
+    """Give each new id a channel: in free channels first where the system shares its memory, then in a new cohort."""
     waiting = list(newcomers)
     if model.shares_memory:
         for slot in (slot for cohort in cohorts for slot in cohort.slots):
@@ -72,7 +72,7 @@ def admit(cohorts: list[Cohort], newcomers: Sequence[int], model: VOSModel, poli
 
 
 def remove(cohorts: list[Cohort], gone: int) -> None:
-    """Take an id out of its place; slots and cohorts that are left empty are dropped."""
+    """Take an id out of its channel; slots and cohorts that are left empty are dropped."""
     for cohort in list(cohorts):
         for slot in cohort.slots:
             slot[:] = [None if i == gone else i for i in slot]

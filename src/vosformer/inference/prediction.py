@@ -33,7 +33,7 @@ class Answer:
     Attributes:
         maps: tensors [1,C,h,w] that are resampled to source size together.
         finish: turns the resampled maps into merged logits [1,1+n,...] (a softmax away from probabilities), background first.
-        ids: the n ids in channel order; None = a free place that competes (counts as background).
+        ids: the n ids in channel order; None = a free channel that competes (counts as background).
         placement: where the source lies in the network's input.
         align_corners: how `maps` are resampled.
         scores: id -> presence in [0,1].
@@ -95,11 +95,11 @@ def _resample(values: Tensor, source: tuple[int, int], rows: slice, align_corner
     """Return rows of `F.interpolate(values, source, mode="bilinear")`: first down the columns, then along the rows."""
     height = values.shape[-2]
     if height != source[0]:
-        places = torch.arange(rows.start, rows.stop, device=values.device, dtype=torch.float32)
+        centers = torch.arange(rows.start, rows.stop, device=values.device, dtype=torch.float32)
         if align_corners:
-            at = places * ((height - 1) / max(source[0] - 1, 1))
+            at = centers * ((height - 1) / max(source[0] - 1, 1))
         else:
-            at = ((places + 0.5) * (height / source[0]) - 0.5).clamp_(min=0)
+            at = ((centers + 0.5) * (height / source[0]) - 0.5).clamp_(min=0)
         low = at.long().clamp_(max=height - 1)
         weight = (at - low).view(-1, 1)
         above, below = values[..., low, :], values[..., (low + 1).clamp_(max=height - 1), :]
@@ -264,7 +264,7 @@ class Prediction:
         return found
 
     def _own_chances(self) -> Iterator[tuple[slice, Tensor]]:
-        """Rows, and the probabilities [1+n,rows,width] there: background (with the free places), then the objects as in `ids`."""
+        """Rows, and the probabilities [1+n,rows,width] there: background (with the free channels), then the objects as in `ids`."""
         for rows, chances in _chances(self._answers, self._closer):
             known = self._answers[0].ids
             free = [0, *(1 + c for c, i in enumerate(known) if i is None)]
@@ -306,13 +306,13 @@ def _refined(chances: Tensor, rows: slice, ids: Sequence[int | None], closer: Se
                 spoken[i][met[0], met[1]] = met[2][1 + window.answer.ids.index(i)]
     near = torch.stack(tuple(spoken.values()))
     near = near / near.sum(0).clamp(min=1)  # windows know nothing of each other, and may overlap
-    places = [1 + ids.index(i) for i in spoken]
+    channels = [1 + ids.index(i) for i in spoken]
     refined = chances.clone()
-    refined[places] = 0
+    refined[channels] = 0
     left = 1 - near.sum(0)
     refined *= left / refined.sum(0).clamp(min=_TINY)
     refined[0] += (left - refined.sum(0)).clamp(min=0)
-    refined[places] = near
+    refined[channels] = near
     return refined
 
 

@@ -97,22 +97,22 @@ class Session:
             raise InputError(
                 f"max_memory_mb is {max_memory_mb!r}, expected a number above 0, or None for no other bound than the policy's"
             )
-        place = choose_device(device)
-        kind = choose_dtype(dtype, place)
-        network = _named(model, weights, place, kind) if isinstance(model, str) else _given(model, weights, place, kind)
+        on = choose_device(device)
+        number_format = choose_dtype(dtype, on)
+        network = _named(model, weights, on, number_format) if isinstance(model, str) else _given(model, weights, on, number_format)
         self._model = for_inference(network)
         policy = named_policy(memory, self._model.policy) if isinstance(memory, str) else memory
         if not isinstance(policy, Policy):
             raise InputError(f"memory is {memory!r}, expected the name of a policy or a policy object")
         views = tuple(View(scale, mirrored) for scale in scales for mirrored in ((False, True) if flip else (False,)))
-        self._setup = Setup(self._model, policy, views, size, place, kind, closer_of(closer, network.looks_closer))
+        self._setup = Setup(self._model, policy, views, size, on, number_format, closer_of(closer, network.looks_closer))
         self._origin = {
             "model": f"{type(network).__name__} {_fingerprint(network)}",
             "size": str(size),
             "scales": str([float(scale) for scale in scales]),
             "flip": str(flip),
             "closer": str(self._setup.closer),
-            "dtype": str(kind).removeprefix("torch."),
+            "dtype": str(number_format).removeprefix("torch."),
         }
         self._max_memory_mb = max_memory_mb
         self._state = State(views=tuple([] for _ in views))

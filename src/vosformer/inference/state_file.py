@@ -74,11 +74,11 @@ def load_state(path: Path, policy: Policy, device: torch.device) -> State:
             [_cohort(known, f"{v}/{c}/", tensors, policy) for c, known in enumerate(view)]
             for v, view in enumerate(about["views"])
         )
-        places = about.get("windows", [])
-        views, near = views[: len(views) - len(places)], views[len(views) - len(places) :]
+        known = about.get("windows", [])
+        views, near = views[: len(views) - len(known)], views[len(views) - len(known) :]
         windows = [
-            Window(**{**place, "homes": tuple(place["homes"])}, cohorts=cohorts)
-            for place, cohorts in zip(places, near, strict=True)
+            Window(**{**window, "homes": tuple(window["homes"])}, cohorts=cohorts)
+            for window, cohorts in zip(known, near, strict=True)
         ]
         source = about["source"]
         size = None if source is None else (source[0], source[1])

@@ -181,17 +181,17 @@ def _look(setup: Setup, view: View, cohorts: list[Cohort], frame: NDArray[np.uin
 def _live_slots(
     model: VOSModel, cohorts: list[Cohort], readings: list[Reading], flip: bool
 ) -> tuple[list[Tensor], list[int | None]]:
-    """Return each slot's logits [1,1+k,h,w] of the places that compete, and whose they are."""
+    """Return each slot's logits [1,1+k,h,w] of the channels that compete, and whose they are."""
     parts: list[Tensor] = []
     ids: list[int | None] = []
     for cohort, reading in zip(cohorts, readings, strict=True):
         logits = reading.logits.float()
         logits = logits.flip(-1) if flip else logits
         for s, slot in enumerate(cohort.slots):
-            places = [*slot, *[None] * (model.slot_size - len(slot))]
-            live = [k for k, i in enumerate(places) if i is not None or model.merging.free_places_compete]
+            channels = [*slot, *[None] * (model.slot_size - len(slot))]
+            live = [k for k, i in enumerate(channels) if i is not None or model.merging.free_channels_compete]
             parts.append(logits[s : s + 1, [0, *(k + 1 for k in live)]])
-            ids.extend(places[k] for k in live)
+            ids.extend(channels[k] for k in live)
     return parts, ids
 
 
@@ -206,7 +206,7 @@ def _overlay(labels: Tensor, given: Given) -> Tensor:
 def _remember(
     setup: Setup, view: View, cohorts: list[Cohort], seen: _Seen, labels: Tensor, given: Given | None, number: int
 ) -> None:
-    """Write the frame, with its masks, to every cohort's memory; open places for ids that are new."""
+    """Write the frame, with its masks, to every cohort's memory; open channels for ids that are new."""
     model, geometry = setup.model, setup.model.geometry
     was_read = len(cohorts)
     if given is not None:

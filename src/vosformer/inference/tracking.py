@@ -217,7 +217,7 @@ class _Walk:
         self._session, self._masks, self._options, self._absences = session, masks, options, absences
         self._report, self._notes = report, notes
         self._labels: Labels | None = None
-        self._open: dict[int, int] = {}  # object -> place of its doubt in the report, while it lasts
+        self._open: dict[int, int] = {}  # object -> index of its doubt in the report, while it lasts
         self._ended: set[int] = set()  # objects that were tracked and are absent for good
 
     def begin(self) -> None:

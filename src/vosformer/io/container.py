@@ -298,9 +298,9 @@ def _shows(codec: str, packet: Any) -> bool:
         return True  # a superframe always ends in a frame that is shown (VP9 specification, annex B)
     bits = int.from_bytes(data[:2], "big")
     profile = (bits >> 13 & 1) | (bits >> 12 & 1) << 1
-    place = 11 - (profile == 3)
-    shows_existing = bits >> place & 1
-    return bool(shows_existing or bits >> (place - 2) & 1)
+    bit = 11 - (profile == 3)
+    shows_existing = bits >> bit & 1
+    return bool(shows_existing or bits >> (bit - 2) & 1)
 
 
 def mean_rate(stream: Any, index: VideoIndex | None) -> Fraction | None:

@@ -66,13 +66,13 @@ def _matroska(file: BinaryIO, size: int) -> str | None:
     """EBML header, then a segment whose size is known unless the recording is live (RFC 8794, RFC 9559)."""
     file.seek(0)
     head = file.read(_HEAD_BYTES)
-    place = head.find(b"\x18\x53\x80\x67")
-    if place < 0 or place + 12 > len(head):
+    offset = head.find(b"\x18\x53\x80\x67")
+    if offset < 0 or offset + 12 > len(head):
         return None
-    first = head[place + 4]
+    first = head[offset + 4]
     length = 9 - first.bit_length()
-    value = int.from_bytes(head[place + 4 : place + 4 + length], "big") & ((1 << 7 * length) - 1)
-    end = place + 4 + length + value
+    value = int.from_bytes(head[offset + 4 : offset + 4 + length], "big") & ((1 << 7 * length) - 1)
+    end = offset + 4 + length + value
     if value == (1 << 7 * length) - 1 or end <= size:
         return None
     return f"ends at byte {size}, but should reach to {end}"
@@ -97,25 +97,25 @@ def _flv(file: BinaryIO, size: int) -> str | None:
 
 def _riff(file: BinaryIO, size: int) -> str | None:
     """Chunks RIFF one after the other, each with its length."""
-    place = 0
-    while place + 8 <= size:
-        file.seek(place)
+    offset = 0
+    while offset + 8 <= size:
+        file.seek(offset)
         name, length = struct.unpack("<4sI", file.read(8))
         if name != b"RIFF":
             return None
         if length in (0, 0xFFFFFFFF):
             return "was never closed, as where a recording breaks off"
-        place += 8 + length + length % 2
-        if place > size + 8:  # some writers are off by a header
-            return f"ends at byte {size}, but should reach to {place}"
+        offset += 8 + length + length % 2
+        if offset > size + 8:  # some writers are off by a header
+            return f"ends at byte {size}, but should reach to {offset}"
     return None
 
 
 def _mp4(file: BinaryIO, size: int) -> str | None:
     """Boxes one after the other, each with its length (ISO/IEC 14496-12, 4.2); those of fragments hold frames."""
-    place, fragments = 0, False
-    while place + 8 <= size:
-        file.seek(place)
+    offset, fragments = 0, False
+    while offset + 8 <= size:
+        file.seek(offset)
         head = file.read(16)
         length, name = int.from_bytes(head[:4], "big"), head[4:8]
         if length == 1 and len(head) == 16:
@@ -123,9 +123,9 @@ def _mp4(file: BinaryIO, size: int) -> str | None:
         fragments |= name == b"moof"
         if length < 8:
             return None
-        place += length
-        if place > size and fragments and name in (b"moof", b"mdat"):
-            return f"ends at byte {size}, but its last fragment should reach to {place}"
+        offset += length
+        if offset > size and fragments and name in (b"moof", b"mdat"):
+            return f"ends at byte {size}, but its last fragment should reach to {offset}"
     return None
 
 
@@ -133,23 +133,23 @@ def _asf(file: BinaryIO, size: int) -> str | None:
     """Find the size of the file in its header (ASF specification, 3.2), unless it is a broadcast."""
     file.seek(0)
     head = file.read(_HEAD_BYTES)
-    place = head.find(bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365"))
-    if place < 0 or place + 92 > len(head):
+    offset = head.find(bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365"))
+    if offset < 0 or offset + 92 > len(head):
         return None
-    announced, flags = int.from_bytes(head[place + 40 : place + 48], "little"), head[place + 88]
+    announced, flags = int.from_bytes(head[offset + 40 : offset + 48], "little"), head[offset + 88]
     if flags & 1 or announced <= size:
         return None
     return f"ends at byte {size}, but should reach to {announced}"
 
 
 def _mxf(file: BinaryIO, size: int) -> str | None:
-    """Find the place of the footer in the header (SMPTE ST 377-1, 7.1)."""
+    """Find the offset of the footer in the header (SMPTE ST 377-1, 7.1)."""
     file.seek(0)
     head = file.read(_HEAD_BYTES)
-    place = head.find(bytes.fromhex("060e2b34020501010d01020101"))
-    if place < 0 or place + 64 > len(head):
+    offset = head.find(bytes.fromhex("060e2b34020501010d01020101"))
+    if offset < 0 or offset + 64 > len(head):
         return None
-    at = place + 16
+    at = offset + 16
     at += 1 + (head[at] & 127 if head[at] & 128 else 0)
     footer = int.from_bytes(head[at + 24 : at + 32], "big")
     return f"ends at byte {size}, but its footer should lie at {footer}" if footer >= size else None
@@ -158,26 +158,26 @@ def _mxf(file: BinaryIO, size: int) -> str | None:
 def _ogg(file: BinaryIO, size: int) -> str | None:
     """Look whether the last page says that it is the last (RFC 3533, 6)."""
     tail = _tail(file, size)
-    place = tail.rfind(b"OggS\0")
-    if place < 0 or place + 27 > len(tail):
+    offset = tail.rfind(b"OggS\0")
+    if offset < 0 or offset + 27 > len(tail):
         return "ends in the middle of a page"
-    segments = tail[place + 27 : place + 27 + tail[place + 26]]
-    if place + 27 + tail[place + 26] + sum(segments) > len(tail):
+    segments = tail[offset + 27 : offset + 27 + tail[offset + 26]]
+    if offset + 27 + tail[offset + 26] + sum(segments) > len(tail):
         return "ends in the middle of a page"
-    return None if tail[place + 5] & 4 else "ends without a mark of its end, as where a recording was cut off"
+    return None if tail[offset + 5] & 4 else "ends without a mark of its end, as where a recording was cut off"
 
 
 def _ivf(file: BinaryIO, size: int) -> str | None:
     file.seek(0)
     head = file.read(32)
-    place = int.from_bytes(head[6:8], "little")
-    while place + 12 <= size:
-        file.seek(place)
+    offset = int.from_bytes(head[6:8], "little")
+    while offset + 12 <= size:
+        file.seek(offset)
         head = file.read(4)
         if head == b"DKIF":  # another recording is joined to it
             return None
-        place += 12 + int.from_bytes(head, "little")
-    return "ends in the middle of a frame" if place != size else None
+        offset += 12 + int.from_bytes(head, "little")
+    return "ends in the middle of a frame" if offset != size else None
 
 
 def _gif(file: BinaryIO, size: int) -> str | None:
@@ -187,11 +187,11 @@ def _gif(file: BinaryIO, size: int) -> str | None:
 
 def _apng(file: BinaryIO, size: int) -> str | None:
     """Chunks one after the other, the last is IEND (PNG, 5.6)."""
-    place = 8
-    while place + 8 <= size:
-        file.seek(place)
+    offset = 8
+    while offset + 8 <= size:
+        file.seek(offset)
         length, name = struct.unpack(">I4s", file.read(8))
-        place += 12 + length
+        offset += 12 + length
         if name == b"IEND":
             return None
     return "ends before its last chunk"
@@ -213,18 +213,18 @@ def _transport(file: BinaryIO, size: int) -> str | None:
 def _program(file: BinaryIO, size: int) -> str | None:
     """Packets with their lengths from the last pack on (ISO/IEC 13818-1, 2.5.3)."""
     tail = _tail(file, size)
-    place = tail.rfind(b"\0\0\1\xba")
-    while 0 <= place < len(tail):
-        code = tail[place : place + 4]
+    offset = tail.rfind(b"\0\0\1\xba")
+    while 0 <= offset < len(tail):
+        code = tail[offset : offset + 4]
         if code == b"\0\0\1\xb9":
             return None
-        if len(code) < 4 or code[:3] != b"\0\0\1" or place + 6 > len(tail):
+        if len(code) < 4 or code[:3] != b"\0\0\1" or offset + 6 > len(tail):
             break
         if code[3] == 0xBA:  # 14 bytes and stuffing, or 12 in MPEG-1
-            place += 14 + (tail[place + 13] & 7) if place + 14 <= len(tail) and tail[place + 4] & 0xC0 == 0x40 else 12
+            offset += 14 + (tail[offset + 13] & 7) if offset + 14 <= len(tail) and tail[offset + 4] & 0xC0 == 0x40 else 12
         else:
-            place += 6 + int.from_bytes(tail[place + 4 : place + 6], "big")
-    return None if place == len(tail) else "ends in the middle of a packet, as where a recording was cut off"
+            offset += 6 + int.from_bytes(tail[offset + 4 : offset + 6], "big")
+    return None if offset == len(tail) else "ends in the middle of a packet, as where a recording was cut off"
 
 
 def _tail(file: BinaryIO, size: int) -> bytes:

@@ -195,9 +195,9 @@ def set_aside(folder: Path, pattern: str) -> tuple[str, ...]:
         number += 1
     with output_errors(target):
         for file in files:
-            place = target / file.relative_to(folder)
-            place.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(file, place)
+            new = target / file.relative_to(folder)
+            new.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(file, new)
         for parent in {file.parent for file in files} - {folder}:
             with suppress(OSError):
                 parent.rmdir()

@@ -183,30 +183,30 @@ def _skip_scaling_list(bits: _Bits, size: int) -> None:
 
 
 def _start_code_units(data: bytes) -> Iterator[bytes]:
-    place = data.find(b"\0\0\1")
-    while place >= 0:
-        after = data.find(b"\0\0\1", place + 3)
-        yield data[place + 3 : after if after >= 0 else len(data)]
-        place = after
+    offset = data.find(b"\0\0\1")
+    while offset >= 0:
+        after = data.find(b"\0\0\1", offset + 3)
+        yield data[offset + 3 : after if after >= 0 else len(data)]
+        offset = after
 
 
 def _length_units(data: bytes, length_bytes: int) -> Iterator[bytes]:
-    place = 0
-    while place + length_bytes < len(data):
-        length = int.from_bytes(data[place : place + length_bytes], "big")
-        place += length_bytes
-        yield data[place : place + length]
-        place += length
+    offset = 0
+    while offset + length_bytes < len(data):
+        length = int.from_bytes(data[offset : offset + length_bytes], "big")
+        offset += length_bytes
+        yield data[offset : offset + length]
+        offset += length
 
 
 def _avcc_units(data: bytes) -> Iterator[bytes]:
     """Parameter sets of an avcC box (ISO/IEC 14496-15, 5.3.3.1)."""
-    place = 5
+    offset = 5
     for mask in (31, 255):
-        if place >= len(data):
+        if offset >= len(data):
             return
-        count, place = data[place] & mask, place + 1
+        count, offset = data[offset] & mask, offset + 1
         for _ in range(count):
-            length = int.from_bytes(data[place : place + 2], "big")
-            yield data[place + 2 : place + 2 + length]
-            place += 2 + length
+            length = int.from_bytes(data[offset : offset + 2], "big")
+            yield data[offset + 2 : offset + 2 + length]
+            offset += 2 + length

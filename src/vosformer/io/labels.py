@@ -292,11 +292,11 @@ def _refuse_soft(path: Path, labels: NDArray[np.generic], brightness: NDArray[np
     neighbor, comes from anti-aliasing, blur or lossy compression. Smooth gradients fill areas, too, but nearly all of their steps
     are of 1 or 2.
     """
-    used, places, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    used, inverse, counts = np.unique(labels, return_inverse=True, return_counts=True)
     if len(used) < 3:
         return
     kernel = np.ones((3, 3), np.uint8)
-    compact = places.reshape(labels.shape).astype(np.uint16)
+    compact = inverse.reshape(labels.shape).astype(np.uint16)
     filled = np.zeros(len(used), bool)
     flat = cv2.erode(compact, kernel) == cv2.dilate(compact, kernel)
     filled[np.unique(compact[flat])] = True

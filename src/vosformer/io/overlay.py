@@ -36,8 +36,8 @@ def draw(image: Image, labels: Labels, palette: NDArray[np.uint8] | None = None,
     Returns:
         uint8 RGB [H,W,3].
     """
-    used, places = np.unique(labels, return_inverse=True)
-    compact = places.reshape(labels.shape).astype(np.uint16)
+    used, inverse = np.unique(labels, return_inverse=True)
+    compact = inverse.reshape(labels.shape).astype(np.uint16)
     table = colors(used.astype(np.int64), palette)
     size = 2 * max(1, round(min(labels.shape) / 360)) + 1
     kernel = np.ones((size, size), np.uint8)

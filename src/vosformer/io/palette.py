@@ -46,10 +46,10 @@ def painted_ids(rgb: NDArray[np.uint8]) -> tuple[NDArray[np.int32], int]:
         rgb: uint8 [H,W,3].
 
     Returns:
-        The place in the palette of each pixel's color, int32 [H,W] (anything where it has none); the number of colors without one.
+        The index in the palette of each pixel's color, int32 [H,W] (anything where it has none); the number of colors without one.
     """
     known = pack(DAVIS_PALETTE)
     order = np.argsort(known)
-    used, places = np.unique(pack(rgb), return_inverse=True)
+    used, inverse = np.unique(pack(rgb), return_inverse=True)
     ids = order[np.searchsorted(known[order], used).clip(max=len(order) - 1)]
-    return ids[places].reshape(rgb.shape[:2]).astype(np.int32), int((known[ids] != used).sum())
+    return ids[inverse].reshape(rgb.shape[:2]).astype(np.int32), int((known[ids] != used).sum())

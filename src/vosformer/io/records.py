@@ -68,13 +68,13 @@ class Lines:
         if not self.begun or not self._path.exists():
             return
         with self._path.open("rb") as file:
-            places = array("q")
+            offsets = array("q")
             while line := file.readline():
                 if line.endswith(b"\n"):  # a killed run, or a full disk, leaves half a line at most at the end
-                    places.extend((json.loads(line)["frame"], file.tell() - len(line)))
-            table = np.frombuffer(places, np.int64).reshape(-1, 2) if places else np.zeros((0, 2), np.int64)
-            for place in table[np.argsort(table[:, 0], kind="stable"), 1]:
-                file.seek(int(place))
+                    offsets.extend((json.loads(line)["frame"], file.tell() - len(line)))
+            table = np.frombuffer(offsets, np.int64).reshape(-1, 2) if offsets else np.zeros((0, 2), np.int64)
+            for offset in table[np.argsort(table[:, 0], kind="stable"), 1]:
+                file.seek(int(offset))
                 yield json.loads(file.readline())
 
     def close(self) -> None:

@@ -176,9 +176,9 @@ class VideoFile(Source):
                 return
 
     def _backward(self, numbers: range) -> Iterator[Frame]:
-        place = 0
-        while place < len(numbers):
-            segment = numbers[place : place + self._budget]
+        position = 0
+        while position < len(numbers):
+            segment = numbers[position : position + self._budget]
             # Not across a key frame: what lies before it would have to be decoded for nothing but the last few frames.
             first = max(self._key_number(segment[0]), segment[-1])
             held = {number: frame for number, frame in self._decode_until(first, segment[0]) if number in segment}
@@ -186,7 +186,7 @@ class VideoFile(Source):
                 if number < first:
                     break
                 yield self._frame(number, held.pop(number, None))
-                place += 1
+                position += 1
 
     def _frame(self, number: int, frame: Any) -> Frame:
         time = self._time(number)

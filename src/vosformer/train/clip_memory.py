@@ -71,8 +71,8 @@ class ClipMemory:
         chosen = [self._references(random, number) for random in self._own_random]
         count = len(chosen[0])
         memory = Memory(ChosenFrames())
-        for place in range(count):
-            memory.add(self._mixed([own[place] for own in chosen]), place, pinned=place < count - 1 or place == 0)
+        for position in range(count):
+            memory.add(self._mixed([own[position] for own in chosen]), position, pinned=position < count - 1 or position == 0)
         memory.token = self._token
         return memory
 

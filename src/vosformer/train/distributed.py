@@ -88,17 +88,17 @@ def join(device: str | None = None) -> Processes:
     rank, world, local = (
         int(os.environ.get(name, least)) for name, least in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0))
     )
-    wanted = device or "auto"
-    if world > 1 and wanted.startswith("cuda:"):
-        raise DeviceError(f"{wanted} was asked for, but {world} processes need a GPU each: say cuda, and each takes its own")
-    place = choose_device(wanted)
-    if place.type == "cuda":
-        place = place if ":" in wanted else choose_device(f"cuda:{local}")
-        torch.cuda.set_device(place)
+    asked_for = device or "auto"
+    if world > 1 and asked_for.startswith("cuda:"):
+        raise DeviceError(f"{asked_for} was asked for, but {world} processes need a GPU each: say cuda, and each takes its own")
+    chosen = choose_device(asked_for)
+    if chosen.type == "cuda":
+        chosen = chosen if ":" in asked_for else choose_device(f"cuda:{local}")
+        torch.cuda.set_device(chosen)
     if world > 1 and not dist.is_initialized():
-        gpu = place if place.type == "cuda" else None
+        gpu = chosen if chosen.type == "cuda" else None
         dist.init_process_group("gloo" if gpu is None else "nccl", device_id=gpu)
-    return Processes(rank, world, place)
+    return Processes(rank, world, chosen)
 
 
 # On a CPU, pixels of all frames that are worked on at once; more only costs memory.
@@ -127,11 +127,11 @@ def precision(recipe: Recipe, device: torch.device) -> str:
     Raises:
         InputError: fp16 without a CUDA GPU.
     """
-    wanted = recipe.run.precision
-    if wanted == "fp16" and device.type != "cuda":
+    asked_for = recipe.run.precision
+    if asked_for == "fp16" and device.type != "cuda":
         raise InputError(f"run.precision=fp16 needs a CUDA GPU (device is {device}); use bf16 or fp32")
-    if wanted != "amp":
-        return wanted
+    if asked_for != "amp":
+        return asked_for
     if device.type == "cuda":
         return "fp16"
     return "bf16" if choose_dtype("auto", device) is torch.bfloat16 else "fp32"

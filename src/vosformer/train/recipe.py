@@ -180,7 +180,7 @@ class Rollout:
         gap: frames between two long-term memories in training (None: as the model's policy has it).
         references: see `memory`.
         update_probability: share of the frames whose memory is written with the recurrent token (JointFormer's Update(2)).
-        permute: objects take random places of their slot in each clip.
+        permute: objects take random channels of their slot in each clip.
         freeze_own_masks: regular expressions of parameters that rest once the model's own masks are used (AOT: the identities).
     """
 

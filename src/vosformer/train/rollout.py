@@ -24,7 +24,7 @@ from vosformer.train.batch import Batch
 from vosformer.train.clip_memory import ClipMemory
 from vosformer.train.losses import Values, auxiliary_weight, depth_weights, segmentation_loss, top_share
 from vosformer.train.recipe import Recipe
-from vosformer.train.slots import Places
+from vosformer.train.slots import SlotAssignment
 
 
 class Rolled(NamedTuple):
@@ -68,25 +68,25 @@ class ClipRollout(nn.Module):
         images, labels = batch.images, batch.labels
         samples, frames = images.shape[:2]
         features = self._encode(images)
-        places = Places(batch, self.model.slot_size, self.recipe)
+        assignment = SlotAssignment(batch, self.model.slot_size, self.recipe)
         memory = ClipMemory(self.model, self.recipe, step, batch.indices)
         own = self._own_masks(step)
         values: list[Values] = []
         predicted = [labels[:, 0]]
-        auxiliary = self._begin(features.at(slice(0, samples)), labels[:, 0], places, memory, step)
+        auxiliary = self._begin(features.at(slice(0, samples)), labels[:, 0], assignment, memory, step)
         for t in range(1, frames):
             current = features.at(slice(t * samples, (t + 1) * samples))
             held = memory.at(t)
             readings = self._read(current, held)
-            outputs = [self._scores(reading.logits, places, labels.shape[-2:]) for reading in readings]
+            outputs = [self._scores(reading.logits, assignment, labels.shape[-2:]) for reading in readings]
             values.append(self._loss(outputs, labels[:, t], batch.counts, step))
             if own or wants_labels:
                 predicted.append(argmax(outputs[-1].detach()))
             if t < frames - 1:
                 masks = (
-                    self._own_object_masks(outputs[-1], predicted[-1], places)
+                    self._own_object_masks(outputs[-1], predicted[-1], assignment)
                     if own
-                    else places.hard(labels[:, t], given=False)
+                    else assignment.hard(labels[:, t], given=False)
                 )
                 memory.add(self._write(current, masks, readings[-1], held, memory.updates(t)), t)
         return self._sum(values, auxiliary, memory.penalty(), predicted if len(predicted) == frames else None)
@@ -103,16 +103,16 @@ class ClipRollout(nn.Module):
             flat = flat.contiguous(memory_format=torch.channels_last)
         return cast(Features, self._call(self.model.encode, flat))
 
-    def _begin(self, features: Features, labels: Tensor, places: Places, memory: ClipMemory, step: int) -> Values | None:
+    def _begin(self, features: Features, labels: Tensor, assignment: SlotAssignment, memory: ClipMemory, step: int) -> Values | None:
         """Write the first frame; its own decoding gives the auxiliary loss while that counts (AOT)."""
-        masks = places.hard(labels, given=True)
+        masks = assignment.hard(labels, given=True)
         weight = auxiliary_weight(self.recipe.loss, step)
         decoded = self._call(self.model.reference, features, masks) if weight > 0 else None
         if decoded is not None:
             entry, readings = decoded
             memory.add(entry, 0)
-            outputs = [self._scores(reading.logits, places, labels.shape[-2:]) for reading in readings]
-            return self._loss(outputs, labels, places.counts, step)
+            outputs = [self._scores(reading.logits, assignment, labels.shape[-2:]) for reading in readings]
+            return self._loss(outputs, labels, assignment.counts, step)
         memory.add(self._write(features, masks, None, None, True), 0)
         return None
 
@@ -136,13 +136,13 @@ class ClipRollout(nn.Module):
             return checkpoint(function, *inputs, use_reentrant=False)
         return function(*inputs)
 
-    def _scores(self, logits: Tensor, places: Places, size: tuple[int, ...]) -> Tensor:
+    def _scores(self, logits: Tensor, assignment: SlotAssignment, size: tuple[int, ...]) -> Tensor:
         """Return a reading's logits -> float32 [B,1+n,H,W] with the objects in the order of the labels, merged over slots."""
         align = self.model.geometry.align_corners
-        logits = places.ordered(logits.float())
-        if places.per_object:
+        logits = assignment.ordered(logits.float())
+        if assignment.per_object:
             logits = F.interpolate(logits, size, mode="bilinear", align_corners=align)
-            slots = torch.unflatten(logits, 0, (places.samples, places.slots)).unbind(1)
+            slots = torch.unflatten(logits, 0, (assignment.samples, assignment.slots)).unbind(1)
             return merge_slots(slots, self.model.merging)
         return F.interpolate(logits, size, mode="bilinear", align_corners=align)
 
@@ -158,11 +158,11 @@ class ClipRollout(nn.Module):
         ]
         return Values(*(torch.stack(part).sum(0) for part in zip(*parts, strict=True)))
 
-    def _own_object_masks(self, scores: Tensor, predicted: Tensor, places: Places) -> ObjectMasks:
+    def _own_object_masks(self, scores: Tensor, predicted: Tensor, assignment: SlotAssignment) -> ObjectMasks:
         """Return the model's own masks of a frame, as it is to be remembered."""
         if (self.recipe.rollout.feedback or self.model.feedback) == "soft":
-            return places.soft(scores.softmax(1))
-        return places.hard(predicted, given=False)
+            return assignment.soft(scores.softmax(1))
+        return assignment.hard(predicted, given=False)
 
     def _sum(
         self, values: list[Values], auxiliary: Values | None, penalty: Tensor | None, predicted: list[Tensor] | None

@@ -1,4 +1,4 @@
-"""Which object of a clip lies where in the slots of a batch."""
+"""Which channel of which slot each object of a batch's clips has."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from vosformer.train.batch import Batch, generator
 from vosformer.train.recipe import Recipe
 
 
-class Places:
-    """Which object lies where in the slots of a batch."""
+class SlotAssignment:
+    """Gives the objects of a batch's clips to channels of slots, and takes logits back into the order of the labels."""
 
     def __init__(self, batch: Batch, slot_size: int, recipe: Recipe) -> None:
         self.counts = batch.counts
@@ -40,7 +40,7 @@ class Places:
 
     def hard(self, labels: Tensor, given: bool) -> ObjectMasks:
         """Masks out of labels [B,H,W]."""
-        masks = self._place((labels[:, None] == self._ids).float(), given)
+        masks = self._assigned((labels[:, None] == self._ids).float(), given)
         unknown = labels == IGNORE
         if not bool(unknown.any()):
             return masks
@@ -48,7 +48,7 @@ class Places:
 
     def soft(self, probabilities: Tensor) -> ObjectMasks:
         """Masks out of probabilities [B,1+n,H,W]; gradients flow."""
-        return self._place(probabilities[:, 1:] * ~self._absent[..., None, None], False)
+        return self._assigned(probabilities[:, 1:] * ~self._absent[..., None, None], False)
 
     def ordered(self, logits: Tensor) -> Tensor:
         """Logits of slots [S,1+K,h,w] in the order of the labels and with absent objects out of the race: [S,1+n,h,w]."""
@@ -63,7 +63,7 @@ class Places:
             logits = logits.masked_fill(absent[..., None, None], -1e10)
         return logits
 
-    def _place(self, masks: Tensor, given: bool) -> ObjectMasks:
+    def _assigned(self, masks: Tensor, given: bool) -> ObjectMasks:
         """[B,n,H,W] -> the slots' masks."""
         if self.per_object:
             own = masks.flatten(0, 1)[:, None]

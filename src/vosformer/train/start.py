@@ -83,19 +83,19 @@ def fitted(recipe: Recipe, model: VOSModel) -> Recipe:
     return replace(recipe, data=replace(data, crop=fit(data.crop), width=None if data.width is None else fit(data.width)))
 
 
-def weights_in(place: Path) -> Path:
-    """Return a weights file: `place` itself, or the best one in the folder of a run or of a checkpoint.
+def weights_in(path: Path) -> Path:
+    """Return a weights file: `path` itself, or the best one in the folder of a run or of a checkpoint.
 
     Raises:
         WeightsError: there is none.
     """
-    if not place.is_dir():
-        return place
-    checkpoints = sorted((place / "checkpoints").glob("step-*"), reverse=True)
-    for folder in (place, *checkpoints):
+    if not path.is_dir():
+        return path
+    checkpoints = sorted((path / "checkpoints").glob("step-*"), reverse=True)
+    for folder in (path, *checkpoints):
         for name in ("weights.safetensors", "average.safetensors", "model.safetensors"):
             if (folder / name).is_file():
                 return folder / name
     raise WeightsError(
-        f"{place}: expected weights.safetensors or checkpoints/step-*/ with unsharded weights in it, found neither"
+        f"{path}: expected weights.safetensors or checkpoints/step-*/ with unsharded weights in it, found neither"
     )

@@ -171,11 +171,11 @@ def _find_tensors(path: Path, loaded: Any) -> dict[str, Tensor]:
         return dict(loaded.state_dict())
     if not isinstance(loaded, Mapping):
         raise WeightsError(f"{path} holds a {type(loaded).__name__}, expected a dictionary of named tensors")
-    for place in (*(loaded.get(key) for key in _WRAPPERS), loaded):
-        if isinstance(place, torch.nn.Module):
-            return dict(place.state_dict())
-        if isinstance(place, Mapping):
-            tensors = {str(name): value.detach() for name, value in place.items() if isinstance(value, Tensor)}
+    for part in (*(loaded.get(key) for key in _WRAPPERS), loaded):
+        if isinstance(part, torch.nn.Module):
+            return dict(part.state_dict())
+        if isinstance(part, Mapping):
+            tensors = {str(name): value.detach() for name, value in part.items() if isinstance(value, Tensor)}
             if tensors:
                 return tensors
     raise WeightsError(f"{path} holds no tensors; its entries are {', '.join(map(repr, list(loaded)[:8])) or 'none at all'}")

@@ -43,7 +43,7 @@ def build(
         WeightsError: the file cannot be read, or does not fit.
         DeviceError: a device that this machine does not have.
     """
-    place = choose_device(device)
+    on = choose_device(device)
     packed = packaged().get(name)
     if packed is None and name == "default":
         raise WeightsError("this installation holds no default weights; name a variant, and a weights file for it")
@@ -55,7 +55,7 @@ def build(
     model.looks_closer = packed is not None
     if file is not None:
         _load(model, file, registry.variant(name).system, name)
-    return model.to(place)
+    return model.to(on)
 
 
 def load_weights(

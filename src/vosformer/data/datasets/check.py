@@ -67,12 +67,12 @@ def check(root: Path, jobs: int = 4) -> tuple[FolderReport, ...]:
     """
     if jobs < 1:
         raise InputError(f"jobs is {jobs}, expected at least 1")
-    places = recognize(root)
-    if not places:
+    sets = recognize(root)
+    if not sets:
         raise DataError(
             f"{root}: no data set was recognized; expected for example {expectations()} (docs/data.md lists all layouts)"
         )
-    return tuple(check_set(layout, folder, jobs) for layout, folder in places)
+    return tuple(check_set(layout, folder, jobs) for layout, folder in sets)
 
 
 def check_set(layout: Layout, folder: Path, jobs: int = 4) -> FolderReport:

@@ -55,18 +55,18 @@ def recognize(root: Path) -> list[tuple[Layout, Path]]:
     """
     if not root.is_dir():
         raise DataError(f"{root}: there is no such folder of data")
-    places: dict[Path, Layout] = {}
+    taken: dict[Path, Layout] = {}
     for folder in folders_below(root):
-        if any(place == folder or place in folder.parents for place in places):
+        if any(at == folder or at in folder.parents for at in taken):
             continue
         for candidate in LAYOUTS.values():
-            place = candidate.at(folder)
-            if place is not None and not any(_overlap(place, other) for other in places):
-                places[place] = candidate
+            at = candidate.at(folder)
+            if at is not None and not any(_overlap(at, other) for other in taken):
+                taken[at] = candidate
         distinct = next((x for x in LAYOUTS.values() if x.distinct and x.fits(folder)), None)
-        if distinct is not None and not any(_overlap(folder, other) for other in places):
-            places[folder] = distinct
-    return [(layout, folder) for folder, layout in places.items()]
+        if distinct is not None and not any(_overlap(folder, other) for other in taken):
+            taken[folder] = distinct
+    return [(layout, folder) for folder, layout in taken.items()]
 
 
 def _overlap(one: Path, other: Path) -> bool:

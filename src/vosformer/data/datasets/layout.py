@@ -69,9 +69,9 @@ class Layout:
         At every depth folders are looked through before what is in them; what a set is found in is not entered.
         """
         for folder in folders_below(root):
-            place = self.at(folder)
-            if place is not None:
-                return place
+            own = self.at(folder)
+            if own is not None:
+                return own
             if self.distinct and self.fits(folder):
                 return folder
         return None
@@ -80,9 +80,9 @@ class Layout:
         """Its folder if `folder` is called like it, or holds one of its usual names."""
         for name in self.folders:
             for path in (name, f"static/{name}"):
-                place = descend(folder, path)
-                if place is not None and self.fits(place):
-                    return place
+                own = descend(folder, path)
+                if own is not None and self.fits(own):
+                    return own
         return folder if self._is_named(folder) and self.fits(folder) else None
 
     def fits(self, folder: Path) -> bool:

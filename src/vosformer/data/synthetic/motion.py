@@ -45,7 +45,7 @@ def wander(rng: np.random.Generator, center: float, amplitude: float, shortest: 
         phase = float(rng.uniform(0, math.tau))
         waves.append((size, period, phase))
         start += size * math.sin(phase)
-    # The sines' own offset is kept only in part, so that the place at time 0 is the one asked for.
+    # The sines' own offset is kept only in part, so that the position at time 0 is the one asked for.
     return Curve(center - 0.8 * start, 0.0, tuple(waves))
 
 
@@ -114,7 +114,7 @@ class Bend:
 
         Args:
             time: frames.
-            x: [h,w] places on the thing, in its pixels.
+            x: [h,w] positions on the thing, in its pixels.
             y: [h,w].
             size: (height, width) of the thing, pixels.
 
