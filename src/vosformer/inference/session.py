@@ -99,7 +99,9 @@ class Session:
             )
         on = choose_device(device)
         number_format = choose_dtype(dtype, on)
-        network = _named(model, weights, on, number_format) if isinstance(model, str) else _given(model, weights, on, number_format)
+        network = (
+            _named(model, weights, on, number_format) if isinstance(model, str) else _given(model, weights, on, number_format)
+        )
         self._model = for_inference(network)
         policy = named_policy(memory, self._model.policy) if isinstance(memory, str) else memory
         if not isinstance(policy, Policy):

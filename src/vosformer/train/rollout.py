@@ -103,7 +103,9 @@ class ClipRollout(nn.Module):
             flat = flat.contiguous(memory_format=torch.channels_last)
         return cast(Features, self._call(self.model.encode, flat))
 
-    def _begin(self, features: Features, labels: Tensor, assignment: SlotAssignment, memory: ClipMemory, step: int) -> Values | None:
+    def _begin(
+        self, features: Features, labels: Tensor, assignment: SlotAssignment, memory: ClipMemory, step: int
+    ) -> Values | None:
         """Write the first frame; its own decoding gives the auxiliary loss while that counts (AOT)."""
         masks = assignment.hard(labels, given=True)
         weight = auxiliary_weight(self.recipe.loss, step)
