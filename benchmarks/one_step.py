@@ -167,6 +167,7 @@ def main() -> None:
     parser.add_argument("--weights", type=Path)
     parser.add_argument("--size", type=int, default=480, help="short side that the model sees")
     parser.add_argument("--scale", type=float, default=1.0, help="how much closer it looks, see `track --scales`")
+    parser.add_argument("--closer", default="auto", help="how small objects are looked at, see `track --closer`")
     parser.add_argument("--after", type=int, nargs="+", default=[0, 1, 5, 20], help="frames after the truth")
     parser.add_argument("--references", type=int, default=1, help="frames of a clip whose truth is given")
     parser.add_argument("--clips", type=int, help="only the first so many")
@@ -178,7 +179,7 @@ def main() -> None:
     lines = (options.root / "ImageSets" / f"{options.split}.txt").read_text().split("\n")
     names = [Path(line.split()[0]).parent.name or line.split()[0] for line in lines if line]
     single = options.split.startswith("2016")
-    session = Session(options.model, options.weights, size=options.size, scales=(options.scale,))
+    session = Session(options.model, options.weights, size=options.size, scales=(options.scale,), closer=options.closer)
     folders = [options.root / kind / options.resolution for kind in ("JPEGImages", "Annotations")]
     scores: list[Score] = []
     console = Console(width=160)

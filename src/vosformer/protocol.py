@@ -10,6 +10,7 @@ C channels, L layers.
 from __future__ import annotations
 
 import inspect
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from enum import Enum
@@ -278,6 +279,25 @@ class Merging(Enum):
         self.free_channels_compete = free_channels_compete
 
 
+class Presence(NamedTuple):
+    """How probabilities of an object become the chance that it is in the frame: sigmoid(scale * log-odds + bias), see Platt (1999).
+
+    Attributes:
+        scale: on the log-odds of the mean of the largest probabilities, above 0.
+        bias: added to them.
+    """
+
+    scale: float = 1.0
+    bias: float = 0.0
+
+    def chance(self, mean: float) -> float:
+        """Return the chance in [0,1] that belongs to a mean in [0,1]; the mean itself where nothing was fitted."""
+        if self == Presence():
+            return mean
+        kept = min(max(mean, 1e-6), 1 - 1e-6)
+        return 1 / (1 + math.exp(-self.scale * math.log(kept / (1 - kept)) - self.bias))
+
+
 class VOSModel(nn.Module, ABC):
     """The base class of every system; everything else in vosformer is written against this.
 
@@ -296,6 +316,7 @@ class VOSModel(nn.Module, ABC):
             written, so that the two are never held together.
         looks_closer: whether a session looks closer at small objects by itself (`vosformer.inference.closer`); so `build` makes the
             packaged weights.
+        presence: how its probabilities become presence scores; `build` reads it from the weights' metadata.
         built_with: the options that differ from the variant as published; `vosformer.registry.new_model` fills it in.
     """
 
@@ -307,6 +328,7 @@ class VOSModel(nn.Module, ABC):
     merging: Merging = Merging.AOT
     write_ignores_memory: bool = False
     looks_closer: bool = False
+    presence: Presence = Presence()
 
     def __init__(self) -> None:
         super().__init__()

@@ -142,7 +142,8 @@ def _run_vot(
 
 
 def _show_settings(run: SessionOptions, source: str, console: Console) -> None:
-    shown = {"memory": run.memory, "size": run.size, "dtype": run.dtype, "scales": run.scales, "flip": run.flip}
+    looks = {"scales": run.scales, "flip": run.flip, "closer": run.closer}
+    shown = {"memory": run.memory, "size": run.size, "dtype": run.dtype, **looks}
     words = [f"{name} {value}" for name, value in (shown | run.read_options).items()]
     console.print("settings: " + ", ".join([*words, *run.option]) + source, markup=False)
 

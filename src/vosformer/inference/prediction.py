@@ -19,6 +19,7 @@ from torch import Tensor
 from vosformer.errors import InputError
 from vosformer.geometry import Placement, crop
 from vosformer.io.records import rle_counts
+from vosformer.protocol import Presence
 
 _STRIP_VALUES = 1 << 21  # values of a strip: 8 MB in float32, about the cache of one core; a GPU takes 32 times as many
 _GIVEN_MARGIN = 10.0  # of masks that the user gave; SAM 2 gives these 10 and -10, too
@@ -113,13 +114,13 @@ def _resample(values: Tensor, source: tuple[int, int], rows: slice, align_corner
 
 def hard_answer(
     slots: Sequence[Tensor], ids: Sequence[int | None], merge: Callable[[Sequence[Tensor]], Tensor], placement: Placement,
-    align_corners: bool,
+    align_corners: bool, calibration: Presence,
 ) -> Answer:  # fmt: skip
     """Return the answer of a system that resamples logits [1,1+k,h,w] of each slot to source size and merges there (AOT,
     OneVOS).
     """
     maps = tuple(logits.float() for logits in slots)
-    return Answer(maps, merge, tuple(ids), placement, align_corners, presence(merge(maps), ids))
+    return Answer(maps, merge, tuple(ids), placement, align_corners, presence(merge(maps), ids, calibration))
 
 
 def soft_answer(probabilities: Tensor, ids: Sequence[int | None], placement: Placement, scores: dict[int, float]) -> Answer:
@@ -134,12 +135,12 @@ def _logarithm(maps: Sequence[Tensor]) -> Tensor:
     return maps[0].clamp(1e-12, 1).log()
 
 
-def presence(logits: Tensor, ids: Sequence[int | None]) -> dict[int, float]:
-    """Per id the mean of its largest probabilities; see `Prediction.score`."""
+def presence(logits: Tensor, ids: Sequence[int | None], calibration: Presence) -> dict[int, float]:
+    """Per id the chance that it is in the frame, out of the mean of its largest probabilities; see `Prediction.score`."""
     chances = logits.softmax(1)[0, 1:].flatten(1)
     cells = min(_PRESENCE_CELLS, chances.shape[1])
     means = chances.topk(cells, 1).values.mean(1).tolist()
-    return {i: score for i, score in zip(ids, means, strict=True) if i is not None}
+    return {i: calibration.chance(mean) for i, mean in zip(ids, means, strict=True) if i is not None}
 
 
 @dataclass(frozen=True)
@@ -162,7 +163,8 @@ class Prediction:
         """Return how surely the object is in the frame, in [0,1].
 
         The mean of its 16 largest probabilities on the grid of stride 4 (before resampling to the source's size), so that a fragment
-        of an object of about 16 x 16 network pixels gives a full score, and 16 cells that all doubt give a low one. With several
+        of an object of about 16 x 16 network pixels gives a full score, and 16 cells that all doubt give a low one; of weights that
+        were calibrated (`VOSModel.presence`), the chance that belongs to this mean, so that 0.5 means even odds. With several
         views (scales, flip) the mean over them; of a small object that was looked at more closely, what was seen there. A mask that
         the user gave scores 1 if it has any pixel and else 0.
 

@@ -170,11 +170,11 @@ def _look(setup: Setup, view: View, cohorts: list[Cohort], frame: NDArray[np.uin
     merge = partial(merge_slots, merging=model.merging)  # predictions can be pickled
     align = model.geometry.align_corners
     if model.feedback == "hard":
-        return _Seen(placement, features, readings, hard_answer(slots, ids, merge, placement, align), None)
+        return _Seen(placement, features, readings, hard_answer(slots, ids, merge, placement, align, model.presence), None)
     known = [i for i in ids if i is not None]
     large = [F.interpolate(s, placement.network, mode="bilinear", align_corners=align) for s in slots]
     probabilities = merge(large).softmax(1)
-    answer = soft_answer(probabilities, ids, placement, presence(merge(slots), known))
+    answer = soft_answer(probabilities, ids, placement, presence(merge(slots), known, model.presence))
     return _Seen(placement, features, readings, answer, probabilities)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -15,7 +16,7 @@ from vosformer import registry
 from vosformer.convert import system_of
 from vosformer.device import choose_device
 from vosformer.errors import InputError, WeightsError
-from vosformer.protocol import VOSModel
+from vosformer.protocol import Presence, VOSModel
 from vosformer.weights.files import WeightsFile, read_weights
 from vosformer.weights.matching import compare, not_fitting
 
@@ -54,6 +55,7 @@ def build(
     model = _build_model(name, file, overrides).eval()
     model.looks_closer = packed is not None
     if file is not None:
+        model.presence = _presence(file)
         _load(model, file, registry.variant(name).system, name)
     return model.to(on)
 
@@ -104,6 +106,18 @@ def file_overrides(file: WeightsFile) -> dict[str, Any]:
         return {str(key): tuple(value) if isinstance(value, list) else value for key, value in values.items()}
     except (ValueError, AttributeError):
         raise WeightsError(f"{file.path}: its metadata 'overrides' is no JSON object: {file.metadata['overrides']!r}") from None
+
+
+def _presence(file: WeightsFile) -> Presence:
+    """Return how the file says that presence scores are calibrated; as they come if it says nothing."""
+    text = file.metadata.get("presence", "[1, 0]")
+    try:
+        scale, bias = map(float, json.loads(text))
+        if scale > 0 and math.isfinite(scale) and math.isfinite(bias):
+            return Presence(scale, bias)
+    except (ValueError, TypeError):
+        pass
+    raise WeightsError(f"{file.path}: its metadata 'presence' is {text!r}, expected [scale above 0, bias]")
 
 
 def _own_variant(file: WeightsFile | None, packed: Path) -> str:
