@@ -4,7 +4,7 @@ BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export NO_MKDOCS_2_WARNING := 1
 
-.PHONY: demo test test-all test-tools lint docs bench clean
+.PHONY: demo test test-all test-tools test-vot lint docs bench clean
 
 demo: .venv/user
 	$(BIN)/vosformer demo --out demo-out
@@ -24,6 +24,12 @@ test-tools:
 	$(TOOLS) -m pip install -q $(CONSTRAINTS) scipy tabulate httpx pydantic lxml ijson ujson joblib nltk jsonschema requests xmljson \
 		appdirs smart_open jsf Faker rstr typer watchfiles pyjwt requests-mock datamodel-code-generator
 	$(TOOLS) -m pytest -rs tests/formats/test_formats_tools.py
+
+# VOT's toolkit wants another OpenCV, too. 0.8.0 to 0.9.0 fail in their own multi-start experiment before a tracker is started.
+test-vot: .venv/dev
+	test -x build/vot/bin/python || $(PYTHON) -m venv build/vot
+	build/vot/bin/python -m pip install -q vot-toolkit==0.7.4 attributee==0.1.9
+	VOSFORMER_VOT=$(CURDIR)/build/vot/bin/vot $(BIN)/python -m pytest tests/evaluation/test_vot_toolkit.py
 
 lint: .venv/dev
 	$(BIN)/ruff check .

@@ -131,7 +131,9 @@ def test_burst_whose_truth_is_not_public_and_what_is_missing(burst, tmp_path):
 def youtube_vis(tmp_path):
     root = tmp_path / "YTVIS" / "valid"
     write_frames(root / "JPEGImages" / "vid")
-    counts = {i: [rle_counts(labels_at(t) == i) if (labels_at(t) == i).any() else None for t in range(FRAMES)] for i in (1, 2, 3)}
+    counts = {
+        i: [rle_counts(labels_at(t) == i) if (labels_at(t) == i).any() else None for t in range(FRAMES)] for i in (1, 2, 3)
+    }
     annotations = [
         {
             "id": 10 * i, "video_id": 7, "category_id": 1 if i < 3 else 2, "iscrowd": 0,
@@ -158,7 +160,17 @@ def test_youtube_vis(youtube_vis, tmp_path, capsys):
         tracks = json.loads(archive.read("results.json"))
     assert [(one["video_id"], one["category_id"]) for one in tracks] == [(7, 1), (7, 1), (7, 2)]
     assert [mask is None for mask in tracks[2]["segmentations"]] == [True] * 4 + [False] * 3
-    arguments = ["benchmark", "youtube-vis", str(youtube_vis), "-o", str(tmp_path / "cli"), "--model", "default-fast", "--size", "48"]
+    arguments = [
+        "benchmark",
+        "youtube-vis",
+        str(youtube_vis),
+        "-o",
+        str(tmp_path / "cli"),
+        "--model",
+        "default-fast",
+        "--size",
+        "48",
+    ]
     assert main(arguments) == 0
     assert "HOTA" in capsys.readouterr().out
 

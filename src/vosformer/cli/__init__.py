@@ -44,6 +44,7 @@ COMMANDS = {
     "serve": _Command("vosformer.cli.serve", "serve", "follow objects for other programs, over HTTP and WebSocket"),
     "evaluate": _Command("vosformer.cli.evaluate", "evaluate", "score result masks against true ones: J, F, J&F"),
     "benchmark": _Command("vosformer.cli.benchmark", "benchmark", "run a model over a data set by its protocol, and score it"),
+    "trax": _Command("vosformer.cli.trax", "trax", "a tracker that VOT's toolkit drives"),
     "train": _Command("vosformer.cli.train", "train", "train a system with its paper's recipe, or on your own clips"),
     "recipes": _Command("vosformer.cli.recipes", "recipes", "list every training recipe"),
     "data check": _Command("vosformer.cli.data", "check", "say what a data folder holds, and name every bad file"),
