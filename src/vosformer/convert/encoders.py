@@ -1,4 +1,4 @@
-"""Files of encoders that were trained on ImageNet: torchvision's MobileNetV2 and ResNet, Microsoft's Swin; and ConvMAE's ConvViT."""
+"""Encoders trained on ImageNet: torchvision's MobileNetV2 and ResNet, EfficientNet-Lite, Microsoft's Swin; and ConvMAE's ConvViT."""
 
 from __future__ import annotations
 

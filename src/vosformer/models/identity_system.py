@@ -22,7 +22,7 @@ from vosformer.nn.propagation import Past, Stack, StackState
 from vosformer.policy import EveryK, GivenOnly
 from vosformer.protocol import Entry, Features, Layer, MemoryView, ObjectMasks, Reading, VOSModel
 
-EncoderName = Literal["mobilenet_v2", "resnet50", "swin_base", "convvit_base", "convvit_tiny", "tiny"]
+EncoderName = Literal["mobilenet_v2", "efficientnet_lite1", "resnet50", "swin_base", "convvit_base", "convvit_tiny", "tiny"]
 
 
 class IdentityCarry(NamedTuple):
@@ -48,6 +48,10 @@ def build_encoder(name: EncoderName, freeze_at: int) -> nn.Module:
         from vosformer.encoders.mobilenet_v2 import mobilenet_v2
 
         return mobilenet_v2(freeze_at)
+    if name == "efficientnet_lite1":
+        from vosformer.encoders.efficientnet_lite import EfficientNetLite1
+
+        return EfficientNetLite1(freeze_at)
     if name == "resnet50":
         from vosformer.encoders.resnet import resnet50
 

@@ -15,9 +15,9 @@ from vosformer.weights.matching import fit_tensors
 def load_pretrained_encoder(model: nn.Module, path: str | Path, *, trust: bool = False) -> tuple[str, ...]:
     """Load a file of pretrained encoder weights into a model, or into an encoder alone.
 
-    Known are torchvision's MobileNetV2 (as it is, or with batch norm folded into the convolutions' biases) and ResNet, Microsoft's
-    Swin, MAE and ConvMAE ViTs. What only pre-training or classification needs is left out; position embeddings are resized as the
-    system does it.
+    Known are torchvision's MobileNetV2 (as it is, or with batch norm folded into the convolutions' biases) and ResNet,
+    EfficientNet-Lite1 (names of the PyTorch port), Microsoft's Swin, MAE and ConvMAE ViTs. What only pre-training or classification
+    needs is left out; position embeddings are resized as the system does it.
 
     Args:
         model: loaded in place.
