@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from vosformer.prompts import Marker, Prompt, mark
     from vosformer.registry import Variant, register, variants
     from vosformer.serve.client import Client
-    from vosformer.weights import build
+    from vosformer.weights import build, from_pretrained, save_pretrained
 
 _HOMES = {
     "Client": "serve.client",
@@ -48,8 +48,10 @@ _HOMES = {
     "WeightsError": "errors",
     "build": "weights",
     "evaluate": "evaluation",
+    "from_pretrained": "weights",
     "mark": "prompts.marker",
     "register": "registry",
+    "save_pretrained": "weights",
     "track": "inference.tracking",
     "variants": "registry",
 }
@@ -75,8 +77,10 @@ __all__ = [
     "WeightsError",
     "build",
     "evaluate",
+    "from_pretrained",
     "mark",
     "register",
+    "save_pretrained",
     "track",
     "variants",
 ]

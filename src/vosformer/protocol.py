@@ -317,7 +317,8 @@ class VOSModel(nn.Module, ABC):
         looks_closer: whether a session looks closer at small objects by itself (`vosformer.inference.closer`); so `build` makes the
             packaged weights.
         presence: how its probabilities become presence scores; `build` reads it from the weights' metadata.
-        built_with: the options that differ from the variant as published; `vosformer.registry.new_model` fills it in.
+        variant: the name that the model was built by, empty if by none; `vosformer.registry.new_model` fills it in, and the next one.
+        built_with: the options that differ from the variant as published.
     """
 
     slot_size: int
@@ -332,6 +333,7 @@ class VOSModel(nn.Module, ABC):
 
     def __init__(self) -> None:
         super().__init__()
+        self.variant = ""
         self.built_with: dict[str, Any] = {}
 
     @abstractmethod

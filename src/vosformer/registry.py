@@ -99,9 +99,11 @@ def build_from(model: Callable[[C], M], preset: C, small: Mapping[str, Any], *, 
 
 
 def new_model(name: str, **overrides: Any) -> VOSModel:
-    """Return a model of that variant with fresh (untrained) weights, in training mode; `built_with` of it are the overrides."""
+    """Return a model of that variant with fresh (untrained) weights, in training mode; it knows its `variant` and its
+    `built_with`, the overrides.
+    """
     model = variant(name).build(**overrides)
-    model.built_with = overrides
+    model.variant, model.built_with = name, overrides
     return model
 
 

@@ -31,7 +31,7 @@ from vosformer.inference.session import Session
 from vosformer.memory import Memory
 from vosformer.nn.norm import FrozenBatchNorm2d
 from vosformer.protocol import ObjectMasks, VOSModel
-from vosformer.registry import variant
+from vosformer.registry import new_model, variant
 
 COLORS = ((200, 30, 30), (30, 200, 30), (30, 30, 200), (200, 200, 30), (200, 30, 200), (30, 200, 200), (230, 120, 30))
 
@@ -93,7 +93,7 @@ def moving_squares(
 def tiny_model(name: str) -> VOSModel:
     """Build the variant with small parts and fixed random weights, once."""
     torch.manual_seed(0)
-    model: Any = variant(name).build(tiny=True)
+    model: Any = new_model(name, tiny=True)
     assert isinstance(model, VOSModel), (
         f"it is a {type(model).__name__}, which does not derive from vosformer.protocol.VOSModel"
     )

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from os import PathLike
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,6 +23,7 @@ from vosformer.inference.prediction import Prediction
 from vosformer.inference.session import Session
 from vosformer.io import Source, open_source
 from vosformer.prompts import mark
+from vosformer.weights import from_pretrained, packaged, save_pretrained
 
 _ABSENT = -1024.0
 """The logit of an object on frames where nothing is known of it yet, as in SAM 2."""
@@ -89,17 +91,33 @@ class VideoPredictor:
         self._session = session
 
     @classmethod
-    def from_pretrained(cls, name: str | PathLike[str] = "default", **settings: Any) -> VideoPredictor:
+    def from_pretrained(
+        cls, name: str | PathLike[str] = "default", *, hub: bool = False, revision: str | None = None, **settings: Any
+    ) -> VideoPredictor:
         """Build a predictor.
 
         Args:
-            name: packaged weights or a variant, see `vosformer.variants`.
+            name: a folder that `save_pretrained` wrote, packaged weights, a variant (see `vosformer.variants`), or, with `hub`, a
+                repository OWNER/NAME on the Hugging Face Hub.
+            hub: look the name up on the hub; never done unless asked for.
+            revision: of the repository.
             settings: of `Session`: weights, device, dtype, size, memory, ...
 
         Raises:
-            InputError, WeightsError, DeviceError: as `Session` does.
+            InputError, WeightsError, DeviceError: as `vosformer.from_pretrained` and `Session` do.
         """
-        return cls(Session(str(name), **settings))
+        if not hub and (str(name) in packaged() or settings.get("weights") is not None):
+            return cls(Session(str(name), **settings))
+        return cls(Session(from_pretrained(name, hub=hub, revision=revision), **settings))
+
+    def save_pretrained(self, folder: str | PathLike[str]) -> Path:
+        """Write the model as a folder that `from_pretrained` reads, with the weights as they run here (bf16 rounds them).
+
+        Raises:
+            InputError: the model was not built by a variant's name.
+            OutputError: it could not be written.
+        """
+        return save_pretrained(self._session.model, folder)
 
     def init_state(
         self,
