@@ -20,6 +20,7 @@ from dummy_models import ColorModel, flat_clip
 import vosformer
 from vosformer import VideoPredictor
 from vosformer.errors import InputError, WeightsError
+from vosformer.protocol import Presence
 from vosformer.testing import tiny_model
 
 SETTINGS = {"device": "cpu", "dtype": "fp32", "size": 64}
@@ -36,10 +37,15 @@ def masks(predictor: VideoPredictor) -> list[np.ndarray]:
 @pytest.mark.parametrize("name", ["aost", "simvos-tiny"])
 def test_a_folder_round_trip_keeps_everything(name: str, tmp_path: Path) -> None:
     model = tiny_model(name)
-    model.looks_closer = True
+    model.looks_closer, model.presence = True, Presence(2.0, -0.5)
     vosformer.save_pretrained(model, tmp_path / "m o d e l")
     again = vosformer.from_pretrained(tmp_path / "m o d e l")
-    assert (again.variant, again.built_with, again.looks_closer) == (name, model.built_with, True)
+    assert (again.variant, again.built_with, again.looks_closer, again.presence) == (
+        name,
+        model.built_with,
+        True,
+        Presence(2, -0.5),
+    )
     assert not again.training
     for key, tensor in model.state_dict().items():
         assert torch.equal(again.state_dict()[key], tensor), key

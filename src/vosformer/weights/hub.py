@@ -43,7 +43,7 @@ def save_pretrained(model: VOSModel, folder: str | PathLike[str], *, variant: st
         raise InputError(f"this {type(model).__name__} was not built by a variant's name: say which one it is with variant=")
     place = make_folder(Path(folder))
     dtype = next(model.parameters()).dtype
-    save_weights(model, name, place / WEIGHTS, dtype=dtype)
+    save_weights(model, name, place / WEIGHTS, {"presence": list(model.presence)}, dtype=dtype)
     config = {
         "library_name": "vosformer",
         "variant": name,
