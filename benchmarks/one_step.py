@@ -76,10 +76,10 @@ def score(clip: str, after: int, given: Labels, truth: Labels, result: Labels) -
     ids = [int(i) for i in np.unique(given) if i]
     unit = (480 / min(given.shape)) ** 2
     for one in ids:
-        wanted = truth == one
-        if not wanted.any():
+        true = truth == one
+        if not true.any():
             continue
-        j, f = frame_scores(np.stack([wanted, wanted]), np.stack([result == one, given == one]))
+        j, f = frame_scores(np.stack([true, true]), np.stack([result == one, given == one]))
         yield Score(
             clip,
             one,

@@ -52,10 +52,10 @@ def plain_scores(truth: Masks, result: Masks) -> tuple[float, float]:
     disk = (rows**2 + columns**2 <= radius**2).astype(np.uint8)
     edges = [plain_boundary(mask) for mask in (truth, result)]
     near = [cv2.dilate(edge, disk) for edge in edges]
-    wanted, found = (int(edge.sum()) for edge in edges)
-    if not wanted or not found:
-        return j, float(wanted == found)
-    recall, precision = int((edges[0] & near[1]).sum()) / wanted, int((edges[1] & near[0]).sum()) / found
+    true, ours = (int(edge.sum()) for edge in edges)
+    if not true or not ours:
+        return j, float(true == ours)
+    recall, precision = int((edges[0] & near[1]).sum()) / true, int((edges[1] & near[0]).sum()) / ours
     return j, 2 * precision * recall / (precision + recall) if precision + recall else 0.0
 
 

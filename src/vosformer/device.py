@@ -14,18 +14,18 @@ from vosformer.errors import DeviceError
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def choose_device(wanted: str | torch.device) -> torch.device:
+def choose_device(name: str | torch.device) -> torch.device:
     """Return the device asked for, with its number; "auto" is CUDA if there is one, then Apple's MPS, then the CPU.
 
     Raises:
         DeviceError: this machine does not have it.
     """
-    if wanted == "auto":
-        wanted = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
-        device = torch.device(wanted)
+        device = torch.device(name)
     except (RuntimeError, TypeError):
-        raise DeviceError(f"{wanted!r} is no device; expected auto, cpu, cuda, cuda:N or mps") from None
+        raise DeviceError(f"{name!r} is no device; expected auto, cpu, cuda, cuda:N or mps") from None
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise DeviceError(f"device {str(device)!r} was asked for, but this machine has {torch.cuda.device_count()} CUDA GPUs")
     if device.type == "mps" and not torch.backends.mps.is_available():
@@ -38,18 +38,18 @@ def choose_device(wanted: str | torch.device) -> torch.device:
     return device
 
 
-def choose_dtype(wanted: str | torch.dtype, device: torch.device) -> torch.dtype:
+def choose_dtype(name: str | torch.dtype, device: torch.device) -> torch.dtype:
     """Return the number format asked for; "auto" is bfloat16 where the device computes it natively, float16 on older GPUs,
     else float32.
 
     Raises:
         DeviceError: no such format, or one that the device does not have.
     """
-    if wanted == "auto":
+    if name == "auto":
         return _fast_dtype(device)
-    dtype = _DTYPES.get(wanted) if isinstance(wanted, str) else wanted
+    dtype = _DTYPES.get(name) if isinstance(name, str) else name
     if dtype is None or dtype not in _DTYPES.values():
-        raise DeviceError(f"{wanted!r} is no dtype; expected auto, {', '.join(_DTYPES)}")
+        raise DeviceError(f"{name!r} is no dtype; expected auto, {', '.join(_DTYPES)}")
     if dtype is torch.float16 and device.type == "cpu":
         raise DeviceError("fp16 was asked for on the CPU, which computes it slowly and without enough range; use bf16 or fp32")
     return dtype

@@ -181,28 +181,28 @@ class Editor:
         with self._project.lock, self._project.action("here again") as action:
             action.set_object(self._object(i).returning(frame))
 
-    def absent_from(self, frame: int, i: int, told: Callable[[int, int], None] | None = None) -> None:
+    def absent_from(self, frame: int, i: int, on_progress: Callable[[int, int], None] | None = None) -> None:
         """Return the object is gone from this frame on: its masks are removed, and none are tracked there."""
         thing = self._object(i)
-        self._relabel({i: 0}, frame, None, f"{thing.name} absent from frame {frame}", thing.leaving(frame, None), told)
+        self._relabel({i: 0}, frame, None, f"{thing.name} absent from frame {frame}", thing.leaving(frame, None), on_progress)
 
-    def remove_object(self, i: int, told: Callable[[int, int], None] | None = None) -> None:
+    def remove_object(self, i: int, on_progress: Callable[[int, int], None] | None = None) -> None:
         """Remove an object and all of its masks."""
-        self._relabel({i: 0}, 0, None, f"removal of {self._object(i).name}", i, told)
+        self._relabel({i: 0}, 0, None, f"removal of {self._object(i).name}", i, on_progress)
 
-    def merge(self, kept: int, gone: int, told: Callable[[int, int], None] | None = None) -> None:
+    def merge(self, kept: int, gone: int, on_progress: Callable[[int, int], None] | None = None) -> None:
         """Two objects are one: the masks of `gone` become those of `kept`, and it vanishes."""
         if kept == gone:
             raise InputError("an object cannot be merged with itself: choose another one")
         what = f"merge of {self._object(gone).name} into {self._object(kept).name}"
-        self._relabel({gone: kept}, 0, None, what, gone, told)
+        self._relabel({gone: kept}, 0, None, what, gone, on_progress)
 
-    def swap(self, one: int, other: int, frame: int, told: Callable[[int, int], None] | None = None) -> None:
+    def swap(self, one: int, other: int, frame: int, on_progress: Callable[[int, int], None] | None = None) -> None:
         """Two objects were mistaken for each other from this frame on: exchange their masks."""
         if one == other:
             raise InputError("an object cannot be swapped with itself: choose another one")
         what = f"swap of {self._object(one).name} and {self._object(other).name} from frame {frame}"
-        self._relabel({one: other, other: one}, frame, None, what, None, told)
+        self._relabel({one: other, other: one}, frame, None, what, None, on_progress)
 
     def _relabel(
         self,
@@ -211,7 +211,7 @@ class Editor:
         stop: int | None,
         what: str,
         change: TrackedObject | int | None,
-        told: Callable[[int, int], None] | None,
+        on_progress: Callable[[int, int], None] | None,
     ) -> None:
         """Replace ids in given and tracked masks of a range, frame by frame; then change an object, or drop it (its id)."""
         project = self._project
@@ -221,8 +221,8 @@ class Editor:
             for at, n in enumerate(frames, 1):
                 with project.lock:
                     self._relabel_frame(action, n, mapping)
-                if told is not None:
-                    told(at, len(frames))
+                if on_progress is not None:
+                    on_progress(at, len(frames))
             if isinstance(change, TrackedObject):
                 action.set_object(change)
             elif change is not None:

@@ -18,7 +18,7 @@ from vosformer.formats.outputs import Setting, make_sinks, needs_pictures, outpu
 from vosformer.io import Sink
 from vosformer.io.files import make_folder, remove
 
-Told = Callable[[int, int], None]
+OnProgress = Callable[[int, int], None]
 
 
 def export_formats() -> dict[str, str]:
@@ -27,13 +27,13 @@ def export_formats() -> dict[str, str]:
     return {name: summary_of(name) for name in names}
 
 
-def export(project: Project, form: str, told: Told | None = None) -> tuple[Path, tuple[str, ...]]:
+def export(project: Project, form: str, on_progress: OnProgress | None = None) -> tuple[Path, tuple[str, ...]]:
     """Write the masks of all frames that have some.
 
     Args:
         project: whose masks are written.
         form: the format's name.
-        told: is called with (frames done, frames in all).
+        on_progress: is called with (frames done, frames in all).
 
     Returns:
         The file, a zip where the format is a folder; what a user should know, e.g. what the format has no place for.
@@ -55,7 +55,7 @@ def export(project: Project, form: str, told: Told | None = None) -> tuple[Path,
     (sink,) = make_sinks([form], folder, setting)
     with sink:
         sink.check_ids(project.objects)
-        _write_all(project, sink, frames, needs_pictures(form), told)
+        _write_all(project, sink, frames, needs_pictures(form), on_progress)
     return _packed(folder / place_of(form)), sink.notes
 
 
@@ -66,16 +66,16 @@ def _infos(project: Project) -> dict[int, ObjectInfo]:
     return {i: ObjectInfo(i, thing.name, thing.category, rgb(thing.color)) for i, thing in project.objects.items()}
 
 
-def _write_all(project: Project, sink: Sink, frames: list[int], pictures: bool, told: Told | None) -> None:
-    wanted = set(frames)
+def _write_all(project: Project, sink: Sink, frames: list[int], pictures: bool, on_progress: OnProgress | None) -> None:
+    chosen = set(frames)
     numbers = project.source.frames(frames[0], frames[-1] + 1) if pictures else None
     for at, n in enumerate(frames, 1):
-        frame = next(f for f in numbers if f.number in wanted) if numbers is not None else project.empty_frame(n)
+        frame = next(f for f in numbers if f.number in chosen) if numbers is not None else project.empty_frame(n)
         labels = project.labels(n)
         scores = {i: row[0] for i, row in project.measures.at(n).items()}
         sink.write(frame, labels, scores, lambda i, labels=labels: (labels == i).astype(np.float32))  # type: ignore[misc]
-        if told is not None:
-            told(at, len(frames))
+        if on_progress is not None:
+            on_progress(at, len(frames))
 
 
 def _packed(path: Path) -> Path:

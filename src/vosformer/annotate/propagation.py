@@ -185,7 +185,7 @@ class Propagation:
                 yield _Seen(frame.number, labels, {i: out.score(i) for i in out.ids}, _probability(out))
 
     def _given(self, frame: int, step: int) -> tuple[Labels | None, tuple[int, ...]]:
-        """Return what the session is told on a frame: masks that count as given there, and objects that leave."""
+        """Return what the session gets on a frame: masks that count as given there, and objects that leave."""
         project, known = self._project, set(self._session.ids)
         ids = [i for i in self._anchors.get(frame, ()) if i in project.objects]
         leaving = [
@@ -196,7 +196,7 @@ class Propagation:
             np.where(np.isin(project.labels(frame), ids), project.labels(frame), 0) if ids else np.zeros(project.size, np.int32)
         )
         present = set(np.unique(labels).tolist())
-        # What has no pixel here and was never seen cannot be told to a session; it is absent there anyway.
+        # What has no pixel here and was never seen cannot be given to a session; it is absent there anyway.
         spoken = tuple(i for i in [*ids, *(i for i in leaving if i not in ids)] if i in present or i in known)
         return (labels.astype(np.int32), spoken) if spoken else (None, ())
 

@@ -200,7 +200,7 @@ def _objects(workspace: Workspace) -> APIRouter:
     """Objects, and edits of them over many frames."""
     router = APIRouter()
 
-    def told(done: int, total: int) -> None:
+    def on_progress(done: int, total: int) -> None:
         if done % 50 == 0:
             workspace.tell({"event": "progress", "what": "changing masks", "done": done, "total": total, "frame": None})
 
@@ -225,19 +225,19 @@ def _objects(workspace: Workspace) -> APIRouter:
 
     @router.post("/remove_object")
     def remove_object(r: ask.OneObject) -> dict[str, Any]:
-        return done(lambda e: e.remove_object(r.object, told))
+        return done(lambda e: e.remove_object(r.object, on_progress))
 
     @router.post("/merge")
     def merge(r: ask.Merge) -> dict[str, Any]:
-        return done(lambda e: e.merge(r.kept, r.gone, told))
+        return done(lambda e: e.merge(r.kept, r.gone, on_progress))
 
     @router.post("/swap")
     def swap(r: ask.Swap) -> dict[str, Any]:
-        return done(lambda e: e.swap(r.one, r.other, r.frame, told))
+        return done(lambda e: e.swap(r.one, r.other, r.frame, on_progress))
 
     @router.post("/absent_from")
     def absent_from(r: ask.OnFrame) -> dict[str, Any]:
-        return done(lambda e: e.absent_from(r.frame, r.object, told))
+        return done(lambda e: e.absent_from(r.frame, r.object, on_progress))
 
     @router.post("/here_again")
     def here_again(r: ask.OnFrame) -> dict[str, Any]:
@@ -277,11 +277,11 @@ def _exchange(workspace: Workspace) -> APIRouter:
 
     @router.post("/export")
     def export_masks(r: ask.Export) -> FileResponse:
-        def told(done: int, total: int) -> None:
+        def on_progress(done: int, total: int) -> None:
             if done % 50 == 0:
                 workspace.tell({"event": "progress", "what": f"export {r.format}", "done": done, "total": total, "frame": None})
 
-        path, notes = export(project, r.format, told)
+        path, notes = export(project, r.format, on_progress)
         workspace.tell({"event": "done", "what": f"export {r.format}", "stopped": False, "error": None, "notes": list(notes)})
         name = f"{Path(project.source.name).stem}-{path.name}"
         return FileResponse(path, filename=name, headers={"cache-control": "no-store"})

@@ -54,7 +54,7 @@ def batch(
     failures are listed at the end, and the exit code is 1.
 
     Args:
-        videos: a list, or a folder. A list is .csv, .json or .jsonl of columns video, mask, and if wanted name, frame (of a
+        videos: a list, or a folder. A list is .csv, .json or .jsonl of columns video, mask, and optionally name, frame (of a
             single mask), direction, start, stop, names (objects.json); paths are relative to the list. A folder holds
             videos and folders of images, each with a mask of its name: clip.mp4 and
             clip.png (or .json, .xml, .txt, .npy, or a folder of masks).
@@ -258,7 +258,7 @@ def _of_row(row: Mapping[str, Any], at: int, path: Path, masks: Path | None, tem
 
 def _done(out: Path, jobs: list[Job]) -> set[str]:
     """Names of the rows that a former run has done with the same input and outputs."""
-    wanted = {job.out.name: _about(job) for job in jobs}
+    rows = {job.out.name: _about(job) for job in jobs}
     done: dict[str, bool] = {}
     for log in sorted(out.glob("batch*.jsonl")):
         for line in log.read_text(encoding="utf-8").splitlines():
@@ -267,7 +267,7 @@ def _done(out: Path, jobs: list[Job]) -> set[str]:
             except ValueError:
                 continue  # of a run that was killed while it wrote
             name = entry.get("name")
-            if wanted.get(name) == entry.get("row"):
+            if rows.get(name) == entry.get("row"):
                 done[name] = entry.get("status") == "done" and (out / name / "run.json").exists()
     return {name for name, whole in done.items() if whole}
 

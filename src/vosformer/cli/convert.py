@@ -35,7 +35,7 @@ def convert(
         source: annotation file or folder, of any format that `vosformer formats` lists.
         to: format to write.
         out: file or folder to write.
-        format: format to read, where it should not be told by what lies there.
+        format: format to read; default: the one that the files are recognized as.
         video: name of the video to read, of a file with several.
         names: objects.json with names, categories and colors: {"7": {"name": "left dog", "category": "dog", "color": "#ff8800"}}.
         legend: which color of label pictures stands for which object, see `vosformer track --help`.

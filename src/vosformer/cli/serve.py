@@ -43,7 +43,7 @@ def serve(
         max_objects: tracked in one session.
         max_megapixels: of a frame, in millions of pixels.
         max_message: megabytes (10^6 bytes) of a frame with its masks, as it is sent.
-        idle: seconds after which a session that nobody uses is closed, and a connection that does not read.
+        idle: seconds after which an unused session is closed, and a connection that does not read.
         run: how the model runs; --max-memory bounds the memory bank of each session.
     """
     console = Console(stderr=True, soft_wrap=True, highlight=False)
@@ -59,7 +59,7 @@ def serve(
             raise InputError(f"--max-{name} is {value:g}, expected a number above 0")
     if idle <= 0:
         raise InputError(f"--idle is {idle:g}, expected seconds above 0")
-    token, told = _token(token_file)
+    token, is_new = _token(token_file)
     limits = Limits(max_sessions, max_objects, int(max_megapixels * 1e6), int(max_message * 1e6), idle_seconds=idle)
     run.prepare()
     session = run.session()
@@ -74,7 +74,7 @@ def serve(
             "read on the way; put a proxy with https before it where that matters"
         )
     console.print(f"[bold]http://{shown}:{port}[/]  (model {run.model}; Ctrl-C ends)")
-    console.print(f"token: {token}" if told else "token: as given", markup=False)
+    console.print(f"token: {token}" if is_new else "token: as given", markup=False)
     uvicorn.Server(uvicorn_config(app, limits)).run(sockets=[listener])
 
 

@@ -135,10 +135,10 @@ def _note(recipe: Recipe, asked: Recipe, start: Path | None, model: nn.Module) -
 
 def _tell_data(recipe: Recipe, roots: tuple[str, ...]) -> None:
     """Tell where the clips are not those of the recipe."""
-    wanted = [source.kind for source in recipe.data.sources if source.kind != PROCEDURAL]
-    if wanted and roots == (PROCEDURAL,):
+    replaced = [source.kind for source in recipe.data.sources if source.kind != PROCEDURAL]
+    if replaced and roots == (PROCEDURAL,):
         Console(stderr=True).print(
-            f"composed video instead of {', '.join(wanted)}: give the folders of these data sets with --data", highlight=False
+            f"composed video instead of {', '.join(replaced)}: give the folders of these data sets with --data", highlight=False
         )
 
 

@@ -52,8 +52,8 @@ def from_pretrained(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, 
     conv = "patch_embed1.proj.weight" in state
     found = from_convmae(state) if conv else from_mae(state)
     positions = found.pop("pos_embed")
-    positions = model.state_dict()["backbone.pos_embed"].shape[1]
-    side = round(positions**0.5)
+    count = model.state_dict()["backbone.pos_embed"].shape[1]
+    side = round(count**0.5)
     square = int(positions.shape[1] ** 0.5) ** 2
     if positions.dim() != 3 or positions.shape[1] not in (square, square + 1):
         raise WeightsError(

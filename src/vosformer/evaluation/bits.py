@@ -122,9 +122,9 @@ def dilate(words: Words, radius: int) -> Words:
     spare = np.empty_like(words), np.empty_like(words)
     reach = 0
     for dy in range(min(radius, rows - 1), -1, -1):
-        wanted = math.isqrt(radius * radius - dy * dy)
-        while reach < wanted:
-            step = min(wanted - reach, 2 * reach + 1, _WORD - 1)
+        target = math.isqrt(radius * radius - dy * dy)
+        while reach < target:
+            step = min(target - reach, 2 * reach + 1, _WORD - 1)
             _or_lower(wide, step, spare)
             _or_higher(wide, step, spare)
             reach += step

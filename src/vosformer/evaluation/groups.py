@@ -77,7 +77,7 @@ class Groups:
 
 def _youtube(truth: Path, seen: str | Path | Sequence[str] | None) -> Groups:
     hint = (
-        "seen and unseen categories are not told apart: that needs the validation set's meta.json beside the true masks, and the "
+        "seen and unseen categories are not scored apart: that needs the validation set's meta.json beside the true masks, and the "
         "training set's one (train/meta.json, or named by seen)"
     )
     meta = find_meta(truth)
@@ -102,7 +102,7 @@ def _youtube(truth: Path, seen: str | Path | Sequence[str] | None) -> Groups:
 
 def _lvos(truth: Path, unseen: str | Path | Sequence[str] | None) -> Groups:
     hint = (
-        "seen and unseen videos are not told apart: that needs LVOS's list unseen_videos.txt, which comes with its evaluation code "
+        "seen and unseen videos are not scored apart: that needs LVOS's list unseen_videos.txt, which comes with its evaluation code "
         "(beside the true masks, or named by unseen)"
     )
     names = find_beside(truth, ("unseen_videos.txt",)) if unseen is None else unseen

@@ -160,20 +160,20 @@ def mean_statistics(parts: Sequence[Statistics]) -> Statistics:
 
 
 def _scores(truth: ArrayLike, result: ArrayLike, void: ArrayLike | None, tolerance: float) -> tuple[Values, Values]:
-    wanted, shape = _as_masks(truth, "truth")
+    true, shape = _as_masks(truth, "truth")
     found, of_result = _as_masks(result, "result")
     ignored, of_void = (None, shape) if void is None else _as_masks(void, "void")
     if not shape == of_result == of_void:
         raise InputError(f"truth, result and void must have one shape, found {shape}, {of_result} and {of_void}")
     if not tolerance > 0:
         raise InputError(f"tolerance is {tolerance}, expected a share of the diagonal above 0, or pixels from 1 on")
-    n, height, width = wanted.shape
+    n, height, width = true.shape
     radius = boundary_radius(height, width, tolerance)
     step = max(1, _CHUNK_PIXELS // (height * width))
     j, f = np.empty(n), np.empty(n)
     for start in range(0, n, step):
         part = slice(start, start + step)
-        j[part], f[part] = _chunk_scores(wanted[part], found[part], None if ignored is None else ignored[part], radius)
+        j[part], f[part] = _chunk_scores(true[part], found[part], None if ignored is None else ignored[part], radius)
     return j.reshape(shape[:-2]), f.reshape(shape[:-2])
 
 

@@ -88,9 +88,9 @@ def make_plans(names: Sequence[str], truth: MaskFolders, results: MaskFolders, r
     missing = [f"{name}/{frame}.png" for name, frames in gaps for frame in frames]
     if missing and not zero:
         hit = sum(bool(frames) for _, frames in gaps)
-        wanted = sum(len(plan.needed(rules)) for plan in plans)
+        total = sum(len(plan.needed(rules)) for plan in plans)
         raise DataError(
-            f"{results.root} lacks {len(missing)} of {wanted} frames, in {hit} of {len(plans)} sequences: {first_of(missing)}. "
+            f"{results.root} lacks {len(missing)} of {total} frames, in {hit} of {len(plans)} sequences: {first_of(missing)}. "
             f"To count them as empty masks: missing = zero"
         )
     return plans

@@ -26,7 +26,7 @@ class Protocol:
         truth: where the true masks may be; empty = where the given ones are.
         split: list of videos in ImageSets, or its file; None = every video that has masks.
         meta_frames: only the frames that meta.json names are asked for (YouTube-VOS: 6 a second).
-        wanted: folders of frames whose names are asked for, where more frames than these are shown; empty = all.
+        scored_frames: folders of frames whose names are asked for, where more frames than these are shown; empty = all.
         public_truth: all true masks come with the data set, so it can be scored here.
         gives_later: masks of objects that enter later are given, even if the scorer does not look at these.
         zip_prefix: folder inside the zip file that its server takes.
@@ -46,7 +46,7 @@ class Protocol:
     truth: tuple[str, ...] = ()
     split: str | None = None
     meta_frames: bool = False
-    wanted: tuple[str, ...] = ()
+    scored_frames: tuple[str, ...] = ()
     public_truth: bool = True
     gives_later: bool = False
     zip_prefix: str = ""
@@ -142,7 +142,7 @@ PROTOCOLS = {
             "VOST validation, 10 frames a second seen, 5 scored",
             "val",
             images=("JPEGImages_10fps",),
-            wanted=_FLAT[0],
+            scored_frames=_FLAT[0],
         ),
         _vost("vost-test", "VOST test, 5 frames a second", "test", public_truth=False),
         Protocol("visor-val", "VISOR validation", "visor", *_DAVIS, rules="visor", split="2022/val", handin="visor"),

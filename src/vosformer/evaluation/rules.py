@@ -10,7 +10,7 @@ from vosformer.errors import InputError
 
 @dataclass(frozen=True)
 class Rules:
-    """Say what of a sequence is scored, and how.
+    """Say which frames and objects of a sequence are scored, and how.
 
     Attributes:
         name: what users type.

@@ -52,7 +52,7 @@ class RunFolder:
                 former = {name: former[name] for name in given}
             except (OSError, ValueError, KeyError, TypeError) as error:
                 raise InputError(f"{path} cannot be read, so the run cannot be resumed: {error!r}") from error
-            # A run without any video yet, e.g. for a mistake in its settings, is in nobody's way.
+            # A run without any video yet, e.g. for a mistake in its settings, may be written over.
             begun = any(entry.name[0] != "." for entry in results.glob("*"))
             if begun and not resume:
                 raise InputError(f"{out} already holds the results of a run; resume it, or choose another folder")

@@ -135,7 +135,7 @@ class VideoRunner:
                     found, taken = self._step(frame.image, fitted)
                     seconds += taken
                     clock.frames += clock.counts
-                if frame.name in video.wanted:
+                if frame.name in video.scored:
                     handed_in = resized(found, *size) if video.larger and size is not None else found
                     sinks.write(frame, labels if number == 0 and labels is not None else handed_in, {}, _no_probability)
                 advance(number + 1)

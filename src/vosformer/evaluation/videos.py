@@ -102,7 +102,7 @@ class Video:
     Attributes:
         name: of the video.
         images: the frames that the model sees, in order, from the first one with a mask on.
-        wanted: names of the frames whose masks are handed in.
+        scored: names of the frames whose masks are handed in.
         passes: the masks that are given; each of them is followed on its own.
         labeled: names of the frames that have a mask on disk.
         larger: frames are larger than masks: given ones are made larger, results smaller.
@@ -110,7 +110,7 @@ class Video:
 
     name: str
     images: tuple[Path, ...]
-    wanted: frozenset[str]
+    scored: frozenset[str]
     passes: tuple[LabelMaps | ObjectLayer, ...]
     labeled: frozenset[str]
     larger: bool = False
@@ -145,7 +145,7 @@ def find_videos(protocol: Protocol, root: Path, split: str | Path | None = None)
     meta = find_meta(masks) if protocol.meta_frames else None
     if protocol.meta_frames and meta is None:
         raise DataError(f"{masks.parent} has no meta.json, which says what frames {protocol.name} asks for")
-    fewer = _folder(root, protocol.wanted, "frames", protocol) if protocol.wanted else None
+    fewer = _folder(root, protocol.scored_frames, "frames", protocol) if protocol.scored_frames else None
     return [_video(protocol, name, images / name, masks / name, meta, fewer and fewer / name) for name in names]
 
 
@@ -161,7 +161,7 @@ def scorable(protocol: Protocol, root: Path, videos: list[Video]) -> list[str]:
         truth = next((root / name for name in protocol.truth if (root / name).is_dir()), None)
         chosen = [name for name in names if truth is not None and (truth / name).is_dir()]
     elif not protocol.public_truth:
-        chosen = names if all(video.wanted <= video.labeled for video in videos) else []
+        chosen = names if all(video.scored <= video.labeled for video in videos) else []
     else:
         least = 2 if rules.last else 3  # the first mask is given, and some rules leave out the last
         chosen = [video.name for video in videos if len(video.labeled) >= least]
@@ -207,14 +207,14 @@ def _video(protocol: Protocol, name: str, images: Path, masks: Path, meta: dict[
     files = _frames(images, labeled, masks)
     start, ids = _first_given(labeled, masks)
     frames = list(files)[list(files).index(start) :]
-    wanted = frozenset(frames)
+    scored = frozenset(frames)
     if fewer is not None:
-        wanted &= {path.stem for path in fewer.iterdir()} if fewer.is_dir() else labeled.keys()
+        scored &= {path.stem for path in fewer.iterdir()} if fewer.is_dir() else labeled.keys()
     if meta is not None:
-        wanted = _named_frames(meta, name, images, files) & wanted
-        if not wanted:
+        scored = _named_frames(meta, name, images, files) & scored
+        if not scored:
             raise DataError(f"meta.json names no frame of the video {name} from {start} on, where its first mask is")
-        last = max((frame for frame in frames if frame in wanted), key=frames.index)
+        last = max((frame for frame in frames if frame in scored), key=frames.index)
         frames = frames[: frames.index(last) + 1]
     rules = protocol.scoring
     given = LabelMaps(
@@ -223,7 +223,7 @@ def _video(protocol: Protocol, name: str, images: Path, masks: Path, meta: dict[
         binary=rules.merged or ids == {VOID},
         void=rules.void != "object",
     )
-    return Video(name, tuple(files[frame] for frame in frames), wanted, (given,), frozenset(labeled), protocol.larger)
+    return Video(name, tuple(files[frame] for frame in frames), scored, (given,), frozenset(labeled), protocol.larger)
 
 
 def _object_video(name: str, images: Path, masks: Path) -> Video:
@@ -242,8 +242,8 @@ def _object_video(name: str, images: Path, masks: Path) -> Video:
     names = list(frames)
     start = min(names.index(frame) for frame, _ in first.values())
     shown = tuple(frames[frame] for frame in names[start:])
-    wanted = (labeled | set(names[::_SAV_STEP])) & set(names[start:])
-    return Video(name, shown, wanted, object_layers(first), labeled)
+    scored = (labeled | set(names[::_SAV_STEP])) & set(names[start:])
+    return Video(name, shown, scored, object_layers(first), labeled)
 
 
 def object_layers(first: Mapping[str, FirstMask]) -> tuple[ObjectLayer, ...]:

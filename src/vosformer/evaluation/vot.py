@@ -56,7 +56,7 @@ class VotRun:
     def expected(self, high: int) -> Values:
         """Average the overlaps of frames 1 to j: float64 [high] for j = 0 .. high-1, NaN where the run says nothing.
 
-        After a failure overlaps are 0, for as long as wanted (and the mean is over j - 1 frames then, as in the toolkit); a run that
+        After a failure overlaps are 0, however long the curve is (the mean is then over j - 1 frames, as in the toolkit); a run that
         ended without one is left out beyond its end.
         """
         length = len(self.overlaps)

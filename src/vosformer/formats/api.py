@@ -44,7 +44,7 @@ def read(
 
     Args:
         path: of the file or folder, or of a zip of one.
-        format: its name in `FORMATS`; None: told by what lies there.
+        format: its name in `FORMATS`; None: recognized by what lies there.
         video: name of the one to read of a file with several.
         size: (height, width) of the frames, for formats that do not say (YOLO without pictures).
         legend: file that tells which color of label pictures stands for which object.
@@ -123,7 +123,7 @@ def convert(
         source: file or folder to read.
         path: file or folder to write.
         to: name of the format to write.
-        format: name of the format to read; None: told by what lies there.
+        format: name of the format to read; None: recognized by what lies there.
         video: name of the one to read of a file with several.
         names: id -> name, category and color, which replace those that were read.
         frames: the video that the masks belong to, for what a format does not hold: size, rate, length.

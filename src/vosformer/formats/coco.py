@@ -89,7 +89,7 @@ def read_coco(path: Path, options: ReadOptions) -> LabeledVideo:
         )
 
 
-def _images_of_one(path: Path, data: Mapping[str, Any], wanted: str | None) -> tuple[list[Any], Mapping[str, Any]]:
+def _images_of_one(path: Path, data: Mapping[str, Any], name: str | None) -> tuple[list[Any], Mapping[str, Any]]:
     """Return the images of one video, and what is said of it."""
     images, videos = list(data["images"]), list(data.get("videos") or [])
     if not images:
@@ -98,7 +98,7 @@ def _images_of_one(path: Path, data: Mapping[str, Any], wanted: str | None) -> t
     if not with_video:
         return images, {}
     names = [str(item.get("name") or item["id"]) for item in with_video]
-    video = with_video[pick_video(path, names, wanted)]
+    video = with_video[pick_video(path, names, name)]
     return [image for image in images if image.get("video_id") == video["id"]], video
 
 

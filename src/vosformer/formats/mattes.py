@@ -147,8 +147,8 @@ def _picked(file: Path, ids: dict[str, int]) -> tuple[dict[int, Mask], tuple[int
     size = next(iter(pairs))[0].shape
     masks: dict[int, Mask] = {}
     for name, code in manifest.items():
-        wanted = struct.unpack("<f", struct.pack("<I", int(code, 16)))[0]
-        coverage = sum(np.where(layer_ids == np.float32(wanted), values, 0) for layer_ids, values in pairs)
+        layer_id = struct.unpack("<f", struct.pack("<I", int(code, 16)))[0]
+        coverage = sum(np.where(layer_ids == np.float32(layer_id), values, 0) for layer_ids, values in pairs)
         i = ids.setdefault(name, _free_id(name, set(ids.values())))
         if (inside := np.asarray(coverage) >= 0.5).any():
             masks[i] = Mask.of(inside)

@@ -1,7 +1,7 @@
 """MOTS: 16-bit PNG whose values are class * 1000 + instance, and the same as lines of text.
 
 Ids are the instances (1 to 999); classes are the categories in order, named in `labels.txt` beside the pictures. The text has no
-place for their names. 10000 marks pixels that nobody judges; they are left out.
+place for their names. 10000 marks pixels that are not scored; they are left out.
 """
 
 from __future__ import annotations

@@ -155,7 +155,7 @@ def _matched(
         if source.count is not None and len(video.frames) != source.count:
             raise InputError(
                 f"{path} names frames that {source.name} does not have ({given[0].name}, ...), and its {len(video.frames)} frames "
-                f"are not the {source.count} of the video: it cannot be told which is which"
+                f"are not the {source.count} of the video: which is which is unknown"
             )
         notes.append(f"no frame is called {given[0].name}: the annotated frames were taken in the order of their names")
     return dict(zip(numbers, given, strict=True))

@@ -169,7 +169,7 @@ def reading(path: Path, kind: str) -> Iterator[None]:
         raise InputError(f"{path} is no {kind} that can be read: {error}") from error
 
 
-def pick_video(path: Path, names: list[str], wanted: str | None) -> int:
+def pick_video(path: Path, names: list[str], name: str | None) -> int:
     """Choose one of several videos in a file by its name.
 
     Raises:
@@ -177,17 +177,17 @@ def pick_video(path: Path, names: list[str], wanted: str | None) -> int:
     """
     if not names:
         raise InputError(f"{path} holds no video")
-    if wanted is not None and wanted in names:
-        return names.index(wanted)
+    if name is not None and name in names:
+        return names.index(name)
     if len(names) == 1:
         return 0
     shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
-    asked = "" if wanted is None else f", none of them called {wanted!r}"
+    asked = "" if name is None else f", none of them called {name!r}"
     raise InputError(f"{path} holds {len(names)} videos ({shown}){asked}: say which one by its name")
 
 
 def losses(video: LabeledVideo, form: Format) -> list[str]:
-    """Say what of a labeled video a format has no place for."""
+    """Say what a format cannot hold of a labeled video."""
     said: list[str] = []
     objects = list(video.objects.values())
     missing = {

@@ -1,6 +1,6 @@
 """What the program says about a frame: labels, probabilities and a presence score, at the source's size.
 
-The network's answer is kept at its own small size; whatever is wanted at source size is computed from it in strips of rows, so that a
+The network's answer is kept at its own small size; values at source size are computed from it in strips of rows, so that a
 4K frame with many objects needs no more memory than its label map.
 """
 

@@ -182,7 +182,7 @@ class BackgroundSink(Sink):
             try:
                 if item is None:
                     return
-                if self._error is None:  # after an error the rest is thrown away, so that nobody waits for the queue
+                if self._error is None:  # after an error the rest is thrown away, so that no producer waits for the queue
                     self._sink.write(*item)
             except BaseException as error:  # whatever it is, it belongs to the thread that produces
                 self._error = error

@@ -101,14 +101,14 @@ def video_streams(container: Any) -> list[Any]:
     return found
 
 
-def video_stream(container: Any, name: str, wanted: int | None = None, notes: Notes | None = None) -> Any:
+def video_stream(container: Any, name: str, number: int | None = None, notes: Notes | None = None) -> Any:
     """Choose a video stream of a container.
 
     Args:
         container: opened with PyAV.
         name: what messages call it.
-        wanted: its place among the video streams, from 0; None: the one that is marked as default, of several the largest.
-        notes: is told if there was a choice.
+        number: its place among the video streams, from 0; None: the one that is marked as default, of several the largest.
+        notes: gets a line if there was a choice.
 
     Raises:
         InputError: there is none; the message says which streams were found.
@@ -118,9 +118,9 @@ def video_stream(container: Any, name: str, wanted: int | None = None, notes: No
         found = ", ".join(sorted({stream.type for stream in container.streams})) or "no streams"
         raise InputError(f"{name} has no video in it (found: {found})")
     shown = "; ".join(f"{at}: {s.width} x {s.height}{', default' * _is_default(s)}" for at, s in enumerate(streams))
-    if wanted is not None and not 0 <= wanted < len(streams):
-        raise InputError(f"{name} has no video stream {wanted}: expected one of {shown}")
-    chosen = wanted
+    if number is not None and not 0 <= number < len(streams):
+        raise InputError(f"{name} has no video stream {number}: expected one of {shown}")
+    chosen = number
     if chosen is None:
         chosen = max(
             range(len(streams)), key=lambda at: (_is_default(streams[at]), streams[at].width * streams[at].height, -at)
@@ -176,19 +176,19 @@ def describe(path: Path) -> str:
     return f"{size} bytes of an unknown or broken kind that begin with {head[:8].hex(' ')}"
 
 
-def build_index(path: Path, wanted: int | None = None, form: str | None = None) -> VideoIndex:
+def build_index(path: Path, number: int | None = None, form: str | None = None) -> VideoIndex:
     """Read the packets of a video file once.
 
     Args:
         path: of the file.
-        wanted: see `video_stream`.
+        number: see `video_stream`.
         form: see `open_file`.
 
     Raises:
         InputError: the file is no video, or holds no frame.
     """
     with open_file(path, form) as container:
-        stream = video_stream(container, str(path), wanted)
+        stream = video_stream(container, str(path), number)
         # FFmpeg gives frames of AVI the order of decoding as time stamps.
         unordered = container.format.name == "avi"
         found = _packets(container, stream)

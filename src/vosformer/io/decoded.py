@@ -36,7 +36,7 @@ class Look:
         levels: of values of more than 8 bits, scaled to 16; None: the format's own scale.
         transfer: `PQ` or `HLG` for video of high dynamic range, else 0.
         primaries: of the colors, as ITU-T H.273 numbers them.
-        notes: is told of frames of other sizes.
+        notes: gets a line about frames of other sizes.
     """
 
     name: str
@@ -83,7 +83,7 @@ def look_at(name: str, frame: Any, levels: Levels | None, notes: Notes) -> Look:
         name: of the source, for notes.
         frame: as PyAV decoded it.
         levels: that the user wants, in values of the file; None: see `stretch`.
-        notes: is told of high dynamic range.
+        notes: gets a line about high dynamic range.
     """
     look = Look(name, (frame.height, frame.width), display_matrix(frame), notes=notes)
     if levels is not None:

@@ -16,7 +16,7 @@ from vosformer.io.notes import Notes
 from vosformer.io.order import in_order
 from vosformer.io.stills import ImageFiles
 
-# Files that systems and synchronization leave in folders, which nobody misses.
+# Files that systems and synchronization leave in folders; they are left out without a note.
 _SYSTEM_FILES = {"thumbs.db", "desktop.ini"}
 _SHOWN = 3
 

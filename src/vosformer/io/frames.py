@@ -87,7 +87,7 @@ class Source(ABC):
     @property
     @abstractmethod
     def count(self) -> int | None:
-        """Number of frames, or None if nobody can know (cameras, streams, iterators)."""
+        """Number of frames, or None if it is unknown (cameras, streams, iterators)."""
 
     @abstractmethod
     def frames(self, start: int | None = None, stop: int | None = None, step: int = 1) -> Iterator[Frame]:
@@ -130,7 +130,7 @@ class Source(ABC):
         return int(name) if self.count is None or int(name) < self.count else None
 
     def fingerprint(self) -> str | None:
-        """Text that changes if the frames do (see each source for how far), or None where that cannot be told (live)."""
+        """Text that changes if the frames do (see each source for how far), or None where that is unknown (live)."""
         return None
 
     def close(self) -> None:  # noqa: B027 (most sources hold nothing open)

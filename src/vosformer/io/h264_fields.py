@@ -1,4 +1,4 @@
-"""Which packets of interlaced H.264 are the second field of a frame, told from slice headers without decoding (ITU-T H.264)."""
+"""Which packets of interlaced H.264 are the second field of a frame, read from slice headers without decoding (ITU-T H.264)."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ def in_order(paths: Sequence[Path], notes: Notes | None = None) -> list[Path]:
 
     Args:
         paths: of the files.
-        notes: is told where names can be read in two ways that differ in order.
+        notes: gets a line where names can be read in two ways that differ in order.
     """
     natural = sorted(paths, key=lambda path: natural_key(path.name))
     stems = [path.stem for path in natural]

@@ -100,7 +100,7 @@ class VideoFile(Source):
                 )
 
     def _agrees(self, stamps: Any) -> bool:
-        """Decode the first frames and compare their times with those that were told from the packets."""
+        """Decode the first frames and compare their times with those of the packets."""
         decoded = [frame.pts for frame in islice(self._decode_file(), _COMPARED_FRAMES) if frame is not None]
         first = int(np.searchsorted(stamps, decoded[0])) if decoded and decoded[0] is not None else 0
         return decoded == stamps[first : first + len(decoded)].tolist()
@@ -258,14 +258,14 @@ class VideoFile(Source):
     def _packets(self, container: Any, stream: Any, key: int) -> Iterator[Any]:
         """Yield the packets from that key frame on; containers that seek badly are read from further ahead."""
         if key > 0:
-            wanted, back = int(self._index.keys[key]), 0
+            target, back = int(self._index.keys[key]), 0
             while key - back > 0:
                 # Some containers seek by decoding time and refuse targets; then try an earlier key frame.
                 with suppress(av.error.FFmpegError):
                     container.seek(int(self._index.keys[key - back]), stream=stream, backward=True)
                     packets = container.demux(stream)
                     head = next((packet for packet in packets if packet.is_keyframe and packet.pts is not None), None)
-                    if head is not None and head.pts <= wanted:
+                    if head is not None and head.pts <= target:
                         yield head
                         yield from packets
                         return

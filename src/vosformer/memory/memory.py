@@ -30,7 +30,7 @@ class Memory:
         self._banks: list[Bank] = []
         self._depths: list[int] = []  # of each frame in the bank: how many layers it was written with
         self._last: list[dict[str, Tensor]] = []
-        self._written: tuple[Layer, ...] = ()  # what of the last frame a bank may keep
+        self._written: tuple[Layer, ...] = ()  # the last frame's tensors that a bank may keep
 
     def bank(self, layer: int) -> dict[str, Tensor]:
         """Name -> [S,M,C] of the remembered frames in order of arrival; empty if there is none."""

@@ -1,4 +1,4 @@
-"""What the click network is told besides the picture: marks, box and previous mask as maps at stride 4."""
+"""What the click network gets besides the picture: marks, box and previous mask as maps at stride 4."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CHANNELS = 2 * len(_REACHES) + 2 + 16
 def prompt_maps(marks: NDArray[np.int8], box: Box | None, previous: NDArray[np.float32] | None) -> NDArray[np.float32]:
     """Encode a prompt.
 
-    A mark is told as exp(-d^2 / 2 s^2) of the distance d to the nearest one, for three widths s: where exactly, in which part, at
+    A mark is encoded as exp(-d^2 / 2 s^2) of the distance d to the nearest one, for three widths s: where exactly, in which part, at
     all. The previous mask keeps all its pixels: the 4x4 of a cell are 16 channels.
 
     Args:

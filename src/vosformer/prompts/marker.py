@@ -216,10 +216,10 @@ class Marker:
         if not regions:
             return whole(self._size, self._side, STRIDE)
         around = [function(side) for function, side in zip((min, min, max, max), zip(*regions, strict=True), strict=True)]
-        wanted = window_around((around[0], around[1], around[2], around[3]), self._size, self._side, STRIDE)
-        if before is not None and _serves(before.window, wanted, around) and before.window in self._pictures:
+        window = window_around((around[0], around[1], around[2], around[3]), self._size, self._side, STRIDE)
+        if before is not None and _serves(before.window, window, around) and before.window in self._pictures:
             return before.window
-        return wanted
+        return window
 
     @torch.inference_mode()
     def _look(self, window: Window, said: CheckedPrompt, marks: NDArray[np.int8], before: _Answer | None) -> _Answer:
@@ -320,16 +320,16 @@ def _extent(mask: Mask) -> Box | None:
     return float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)
 
 
-def _serves(held: Window, wanted: Window, around: list[float]) -> bool:
+def _serves(held: Window, needed: Window, around: list[float]) -> bool:
     """Tell whether the last window still shows what is to be seen, at about the scale of the new one."""
     room = 0.05 * max(around[2] - around[0], around[3] - around[1])
     shows = (
         (held.x0 == 0 or held.x0 <= around[0] - room)
         and (held.y0 == 0 or held.y0 <= around[1] - room)
-        and (held.x1 >= wanted.x1 or held.x1 >= around[2] + room)
-        and (held.y1 >= wanted.y1 or held.y1 >= around[3] + room)
+        and (held.x1 >= needed.x1 or held.x1 >= around[2] + room)
+        and (held.y1 >= needed.y1 or held.y1 >= around[3] + room)
     )
-    ratio = max(held.x1 - held.x0, held.y1 - held.y0) / max(wanted.x1 - wanted.x0, wanted.y1 - wanted.y0)
+    ratio = max(held.x1 - held.x0, held.y1 - held.y0) / max(needed.x1 - needed.x0, needed.y1 - needed.y0)
     return shows and ratio < 1.3
 
 
@@ -340,15 +340,15 @@ def _merged(old: Mask, new: Mask, marks: NDArray[np.int8], box: Box | None) -> M
     A positive mark asks for the added piece that it touches, a negative one for the piece that goes.
     """
     merged = old.copy()
-    for change, wanted in ((new & ~old, True), (old & ~new, False)):
-        asked = cv2.dilate((marks == (1 if wanted else -1)).astype(np.uint8), np.ones((2 * _TOUCH + 1,) * 2, np.uint8)) > 0
+    for change, is_object in ((new & ~old, True), (old & ~new, False)):
+        asked = cv2.dilate((marks == (1 if is_object else -1)).astype(np.uint8), np.ones((2 * _TOUCH + 1,) * 2, np.uint8)) > 0
         if not (change & asked).any():
             continue
         _, parts = cv2.connectedComponents(change.astype(np.uint8), connectivity=8)
         touched = np.zeros(int(parts.max()) + 1, bool)
         touched[np.unique(parts[asked & change])] = True
         touched[0] = False
-        merged[touched[parts]] = wanted
+        merged[touched[parts]] = is_object
     if box is not None:
         x0, y0, x1, y1 = (round(side) for side in box)
         merged[y0:y1, x0:x1] = new[y0:y1, x0:x1]

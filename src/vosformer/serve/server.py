@@ -63,7 +63,7 @@ class Service:
         return await asyncio.to_thread(_encode, out, held.frames - 1, masks)
 
     async def sweep(self) -> None:
-        """Close sessions that nobody uses, for ever."""
+        """Close unused sessions, for ever."""
         while True:
             await asyncio.sleep(min(_SWEEP_SECONDS, self.limits.idle_seconds / 2))
             self.store.sweep()
@@ -158,7 +158,7 @@ def _sessions(service: Service) -> APIRouter:
 
     @router.post("", status_code=201)
     async def open_session() -> dict[str, Any]:
-        """Open a session; it is closed when nobody uses it for `idle_seconds`."""
+        """Open a session; it is closed when it is not used for `idle_seconds`."""
         return {"id": store.open().id, "idle_seconds": limits.idle_seconds}
 
     @router.get("/{session}")
@@ -192,7 +192,7 @@ def _sessions(service: Service) -> APIRouter:
         """Track the next frame. masks=rle: JSON; masks=png: a PNG of ids, with the rest as JSON in the header x-result."""
         held = store.find(session)
         try:
-            wanted = Said.model_validate_json(said)
+            request = Said.model_validate_json(said)
         except ValidationError as error:
             raise InputError(first_problem(error)) from None
         data, drawn = await frame.read(), None if labels is None else await labels.read()
@@ -201,9 +201,9 @@ def _sessions(service: Service) -> APIRouter:
 
         def decode() -> tuple[wire.Image, wire.Labels | None]:
             image = read_frame(sent, memoryview(data), limits)
-            return image, read_labels(wanted, drawn, image, limits)
+            return image, read_labels(request, drawn, image, limits)
 
-        header, png = await service.step(held, *await asyncio.to_thread(decode), wanted, masks)
+        header, png = await service.step(held, *await asyncio.to_thread(decode), request, masks)
         if masks == "rle":
             return JSONResponse(header)
         return Response(png, media_type="image/png", headers={"x-result": json.dumps(header)})

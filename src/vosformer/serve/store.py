@@ -28,7 +28,7 @@ class Limits:
         pixels: of a frame.
         message_bytes: of one request or message.
         state_bytes: of a session's state that is sent to be loaded.
-        idle_seconds: after which a session that nobody used is closed, and a connection that does not read or write.
+        idle_seconds: after which an unused session is closed, and a connection that does not read or write.
     """
 
     sessions: int = 16
@@ -70,7 +70,7 @@ class Held:
     """One client's session.
 
     Attributes:
-        id: what the client names it by; nobody can guess it.
+        id: what the client names it by; it cannot be guessed.
         session: shares the weights with all others.
         frames: how many were tracked.
         used: when it was used last, by the monotonic clock.
@@ -120,7 +120,7 @@ class Store:
             RefusedError: there is none (any more).
         """
         if name not in self._held:
-            raise RefusedError(404, "there is no such session; it was closed, or nobody used it for too long")
+            raise RefusedError(404, "there is no such session; it was closed, or was not used for too long")
         return self._held[name]
 
     def close(self, name: str) -> None:
@@ -128,7 +128,7 @@ class Store:
         self._held.pop(name, None)
 
     def sweep(self) -> None:
-        """Close the sessions that nobody used for too long."""
+        """Close the sessions that were not used for too long."""
         oldest = time.monotonic() - self.limits.idle_seconds
         for held in [held for held in self._held.values() if not held.busy and held.used < oldest]:
             self.close(held.id)
@@ -137,7 +137,7 @@ class Store:
         """Run something with a session, when the model is free: sessions take turns, in the order in which they asked.
 
         Raises:
-            RefusedError: the session is answering another request, or the work failed in a way that nobody foresaw (it is closed
+            RefusedError: the session is answering another request, or the work failed in an unforeseen way (it is closed
                 then, since its state may be broken).
             VOSError: what the work raises; the session is as it was.
         """

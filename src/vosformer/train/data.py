@@ -67,7 +67,7 @@ def training_clips(recipe: Recipe, roots: Sequence[str], notes: Notes | None = N
     Args:
         recipe: its `data` part says which sets and how clips are cut.
         roots: folders that hold the sets, or `PROCEDURAL`.
-        notes: is told where each set was found, and which videos have a single labeled frame.
+        notes: gets lines on where each set was found, and which videos have a single labeled frame.
 
     Raises:
         DataError: a set is missing or broken; the message says which and where it was looked for.

@@ -110,7 +110,7 @@ class TrainingLog:
 
     @contextmanager
     def _bearing(self) -> Iterator[None]:
-        """Provide a full disk costs lines and pictures, not the run; it is told once."""
+        """Let a full disk cost lines and pictures of the log, but not the run; a warning says so once."""
         try:
             yield
         except OSError as error:

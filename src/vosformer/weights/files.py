@@ -194,13 +194,13 @@ def _plain_names(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]
 
 
 def _verify(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    wanted = metadata.get("sha256")
-    if wanted is None or "vosformer" not in metadata:
+    expected = metadata.get("sha256")
+    if expected is None or "vosformer" not in metadata:
         return
-    found = tensor_hash(tensors)
-    if found != wanted:
+    actual = tensor_hash(tensors)
+    if actual != expected:
         raise WeightsError(
-            f"{path} is corrupted: the SHA-256 of its tensors is {found[:16]}..., expected {wanted[:16]}...; get it again"
+            f"{path} is corrupted: the SHA-256 of its tensors is {actual[:16]}..., expected {expected[:16]}...; get it again"
         )
 
 

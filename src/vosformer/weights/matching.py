@@ -41,7 +41,7 @@ class Fit:
 
     def complaint(self, names: int = 10) -> str:
         """Return what is wrong, with at most so many names of each kind."""
-        shapes = [f"{name} {list(found)} instead of {list(wanted)}" for name, (found, wanted) in self.misshaped.items()]
+        shapes = [f"{name} {list(found)} instead of {list(expected)}" for name, (found, expected) in self.misshaped.items()]
         parts = (("missing", self.missing), ("extra", self.extra), ("of another shape", shapes))
         return "; ".join(f"{len(found)} {what}: {_listed(found, names)}" for what, found in parts if found)
 

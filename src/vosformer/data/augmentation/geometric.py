@@ -160,7 +160,7 @@ def interpolate_plate(
     Args:
         centers: [n,2], where the values are known.
         values: [n,c].
-        at: [...,2], where they are wanted.
+        at: [...,2], where they are computed.
 
     Returns:
         [...,c]. The spline is smooth: a coarse grid of it may be interpolated linearly.

@@ -346,8 +346,8 @@ def _layers(
     distractors = int(rng.choice(len(config.distractors), p=config.distractors))
     layers: list[SceneLayer] = []
     for number in range(objects + distractors):
-        wanted = number < objects
-        again = bool(made) and rng.random() < (config.look_alike if wanted else 0.5)
+        is_object = number < objects
+        again = bool(made) and rng.random() < (config.look_alike if is_object else 0.5)
         side = math.exp(rng.uniform(math.log(config.extent[0]), math.log(config.extent[1]))) * min(config.size)
         source = (
             twin(rng, made[int(rng.integers(len(made)))])
@@ -361,7 +361,7 @@ def _layers(
         layers.append(
             SceneLayer(
                 source if isinstance(source, CutVideo) else constant(source),
-                min(254, first_id + number) if wanted else 0,
+                min(254, first_id + number) if is_object else 0,
                 object_motion(rng, x, y, config.motion),
                 world=bool(rng.random() < 0.7),
                 wobble=_wobble(rng),

@@ -121,7 +121,7 @@ class SceneLayer:
 
     Attributes:
         patch: what it looks like at a time, or None if nothing is seen of it then.
-        label: its id; 0 for things that nobody asks for (distractors, occluders).
+        label: its id; 0 for things that are no objects of the clip (distractors, occluders).
         motion: where it is; the size at rest is that of the patch.
         world: it moves with the camera's view (else it is fixed to the screen).
         wobble: (amplitude as share of the patch, waves across it, frames a period) of its deformation in waves.
