@@ -55,3 +55,16 @@ def test_a_documented_command_exists(line: str) -> None:
 def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#:]+?)(?:#[^)]*)?\)", page.read_text()):
         assert (page.parent / target).exists(), f"{page.name} links to {target}, which does not exist"
+
+
+def prose(page: Path) -> list[str]:
+    """Return the lines of a page that are neither code nor tables, links without a space left out."""
+    text = re.sub(r"^ *(```|~~~).*?^ *\1", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    lines = (re.sub(r"\S*\]\(\S+\)\S*", "", line) for line in text.splitlines())
+    return [line for line in lines if not line.lstrip().startswith(("|", "#", "<", "!["))]
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md"], ids=lambda page: page.name)
+def test_prose_is_wrapped(page: Path) -> None:
+    long = [line for line in prose(page) if len(line) > 120]
+    assert not long, f"{page.name} has lines of prose of more than 120 characters"
