@@ -16,6 +16,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
@@ -45,8 +46,9 @@ def composed(folder: Path, size: tuple[int, int], frames: int, seed: int = 2) ->
 class Server:
     """`vosformer annotate` in a process of its own."""
 
-    def __init__(self, *arguments: str | Path, size: int = 192) -> None:
-        words = [*map(str, arguments), "--no-browser", "--threads", "1", "--size", str(size)]
+    def __init__(self, *arguments: str | Path, size: int | None = 192) -> None:
+        own = [] if size is None else ["--threads", "1", "--size", str(size)]
+        words = [*map(str, arguments), "--no-browser", *own]
         code = "import sys; from vosformer.cli import main; sys.exit(main(sys.argv[1:]))"
         environment = {**os.environ, "COLUMNS": "300", "OMP_NUM_THREADS": "1"}
         self.process = subprocess.Popen(
@@ -60,6 +62,15 @@ class Server:
                 self.url = match.group()
                 return
         raise AssertionError(f"the annotator did not start: {''.join(self.said)}")
+
+    def cpu_seconds(self) -> float:
+        """What its work has cost so far, whatever else the machine does (Linux)."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def memory_mb(self) -> float:
+        """Its resident memory (Linux)."""
+        return int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
 
     def kill(self) -> None:
         self.process.send_signal(signal.SIGKILL)
@@ -135,6 +146,12 @@ class Driver:
     def click(self, x: float, y: float, button: str = "left") -> None:
         with self.change():
             self.page.mouse.click(*self.at(x, y), button=button)
+
+    def click_middle(self, mask: np.ndarray, button: str = "left") -> None:
+        """Click where a mask is thickest."""
+        distance = cv2.distanceTransform(np.pad(mask, 1).astype(np.uint8), cv2.DIST_L2, 5)[1:-1, 1:-1]
+        y, x = np.unravel_index(int(distance.argmax()), mask.shape)
+        self.click(float(x), float(y), button)
 
     def box(self, mask: np.ndarray, room: int = 4) -> None:
         """Drag a box around a mask."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -14,6 +15,7 @@ from safetensors.torch import load_file
 from vosformer.cli import main
 from vosformer.data.object_crops import ObjectCrops
 from vosformer.errors import DataError, InputError, WeightsError
+from vosformer.prompts.distance import squared_distance
 from vosformer.prompts.maps import CHANNELS, prompt_maps
 from vosformer.prompts.simulate import next_click
 from vosformer.prompts.weights import load_network
@@ -108,6 +110,25 @@ def test_the_click_is_in_the_middle_of_the_largest_error():
     valid[5:35, 5:35] = False
     assert next_click(truth, found, valid) == (44, 44, False)
     assert next_click(truth, truth) is None
+
+
+def test_distances_do_not_depend_on_where_arrays_lie(monkeypatch):
+    """OpenCV's do, in the last bit, which made a resumed training end with other weights now and then."""
+    random = np.random.default_rng(3)
+    mask = random.random((64, 64)) < 0.998
+    rows, columns = np.nonzero(~mask)
+    y, x = np.mgrid[:64, :64]
+    exact = ((y[..., None] - rows) ** 2 + (x[..., None] - columns) ** 2).min(-1)
+    transform = cv2.distanceTransform
+
+    def shifted(source, kind, size):
+        buffer = np.zeros(64 * 64 + 64, np.float32)
+        start = int(random.integers(64))
+        return transform(source, kind, size, buffer[start : start + 64 * 64].reshape(64, 64))
+
+    monkeypatch.setattr(cv2, "distanceTransform", shifted)
+    for _ in range(200):
+        assert (squared_distance(mask) == exact).all()
 
 
 def test_the_focal_loss_by_its_equation():

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from vosformer.errors import InputError
+from vosformer.prompts.distance import squared_distance
 
 Box = tuple[float, float, float, float]
 """x0, y0, x1, y1 in pixels, ends exclusive."""
@@ -37,9 +37,8 @@ def prompt_maps(marks: NDArray[np.int8], box: Box | None, previous: NDArray[np.f
     for half, sign in enumerate((1, -1)):
         found = marks == sign
         if found.any():
-            distance = cv2.distanceTransform((~found).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
             # The nearest of a cell's pixels, so that no mark falls between two cells.
-            square = np.square(distance.reshape(height // 4, 4, width // 4, 4).min((1, 3)))
+            square = squared_distance(~found).reshape(height // 4, 4, width // 4, 4).min((1, 3))
             for place, reach in enumerate(_REACHES):
                 maps[half * len(_REACHES) + place] = np.exp(square * np.float32(-0.5 / reach**2))
     at = 2 * len(_REACHES)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+from vosformer.prompts.distance import squared_distance
 
 Mask = NDArray[np.bool_]
 
@@ -43,19 +44,19 @@ def next_click(
         if not wrong.any():
             continue
         # The picture's border counts as right, so that a click keeps away from it.
-        distance = cv2.distanceTransform(np.pad(wrong, 1).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
+        square = squared_distance(np.pad(wrong, 1))[1:-1, 1:-1]
         if done is not None:
-            distance = np.where(done, 0, distance)
-        far = float(distance.max())
+            square = np.where(done, 0, square)
+        far = float(square.max())
         if far > 0 and (best is None or far > best[0]):
-            best = (far, positive, distance)
+            best = (far, positive, square)
     if best is None:
         return None
-    far, positive, distance = best
+    far, positive, square = best
     if rng is None:
-        y, x = np.unravel_index(int(distance.argmax()), distance.shape)
+        y, x = np.unravel_index(int(square.argmax()), square.shape)
     else:
-        rows, columns = np.nonzero(distance >= far / 2)
+        rows, columns = np.nonzero(square >= far / 4)
         at = int(rng.integers(len(rows)))
         y, x = rows[at], columns[at]
     return Click(int(x), int(y), positive)

@@ -110,7 +110,7 @@ function begin(event) {
   canvas.setPointerCapture(event.pointerId);
   if (pointers.size === 2) return startPinch();
   const at = place(event);
-  const right = event.button === 2;
+  const right = event.button === 2 || event.button === 5; // 5: the eraser end of a pen
   if (event.button === 1 || state.tool === "hand" || view.spaceDown) gesture = { kind: "pan", event };
   else if (event.ctrlKey && idAt(at)) return choose(idAt(at));
   else if (state.tool === "click" || state.tool === "box") gesture = { kind: "click", from: at, at, right, screen: event };
@@ -130,9 +130,15 @@ export async function fill(at) {
   await onObject("fill", { x, y, tolerance: state.tolerance });
 }
 
+// Two fingers zoom and pan; what the first one began is given up.
 function startPinch() {
+  gesture = { kind: "pinch", ...twoFingers() };
+  paint();
+}
+
+function twoFingers() {
   const [a, b] = [...pointers.values()];
-  gesture = { kind: "pinch", distance: Math.hypot(a.clientX - b.clientX, a.clientY - b.clientY) };
+  return { distance: Math.max(1, Math.hypot(a.clientX - b.clientX, a.clientY - b.clientY)), x: (a.clientX + b.clientX) / 2, y: (a.clientY + b.clientY) / 2 };
 }
 
 function moved(event) {
@@ -156,11 +162,11 @@ function moved(event) {
 }
 
 function pinch() {
-  const [a, b] = [...pointers.values()];
-  const distance = Math.hypot(a.clientX - b.clientX, a.clientY - b.clientY);
+  const now = twoFingers();
   const frame = canvas.getBoundingClientRect();
-  zoom(distance / gesture.distance, (a.clientX + b.clientX) / 2 - frame.left, (a.clientY + b.clientY) / 2 - frame.top);
-  gesture.distance = distance;
+  pan(now.x - gesture.x, now.y - gesture.y);
+  zoom(now.distance / gesture.distance, now.x - frame.left, now.y - frame.top);
+  gesture = { kind: "pinch", ...now };
 }
 
 async function ended(event) {
