@@ -106,7 +106,7 @@ def test_remembering_clicks_changes_nothing(network):
     assert (marker.mark(prompt(4)) == Marker(frame, network=network, side=64).mark(prompt(4))).all()
 
 
-def test_one_click_more_costs_one_pass(network, monkeypatch):
+def test_one_click_more_costs_two_passes_and_one_of_a_repair(network, monkeypatch):
     frame, _ = scene()
     marker = Marker(frame, network=network, side=64)
     passes = []
@@ -115,8 +115,14 @@ def test_one_click_more_costs_one_pass(network, monkeypatch):
     marker.mark(Prompt([(30, 30), (35, 30), (60, 5)], [1, 1, 0]))
     passes.clear()
     marker.mark(Prompt([(30, 30), (35, 30), (60, 5), (25, 25)], [1, 1, 0, 1]))
-    assert len(passes) == 1
+    assert len(passes) == 2
     marker.mark(Prompt([(30, 30), (35, 30)]))
+    assert len(passes) == 2
+    mask = np.zeros(marker.size, bool)
+    mask[20:40, 20:40] = True
+    marker.mark(Prompt([(30, 30)], mask=mask))
+    passes.clear()
+    marker.mark(Prompt([(30, 30), (35, 30)], mask=mask))
     assert len(passes) == 1
 
 

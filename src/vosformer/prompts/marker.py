@@ -51,7 +51,7 @@ class Marker:
     """Marks objects on one frame, click by click.
 
     What it returns follows from the frame and the prompt alone. It remembers what it computed, so that a prompt with one point more
-    than the last one costs one pass of the network, and a point taken back costs nothing.
+    than the last one costs two passes of the network, and a point taken back costs nothing.
 
     Example:
         >>> marker = Marker(frame)                                             # doctest: +SKIP
@@ -194,7 +194,10 @@ class Marker:
         return self._look(near, said, marks, far)
 
     def _pass(self, said: CheckedPrompt, marks: NDArray[np.int8], before: _Answer | None) -> _Answer:
-        return self._look(self._window(said, marks, before), said, marks, before)
+        """Look, and look again with what was found in mind; a mask to repair is kept to, so that one look is enough."""
+        window = self._window(said, marks, before)
+        found = self._look(window, said, marks, before)
+        return found if said.mask is not None else self._look(window, said, marks, found)
 
     def _window(self, said: CheckedPrompt, marks: NDArray[np.int8], before: _Answer | None) -> Window:
         """Return where to look: around the mask so far, the marks on the object and the box."""
