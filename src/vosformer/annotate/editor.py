@@ -9,8 +9,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from vosformer.annotate.actions import Action, Labels
 from vosformer.annotate.filling import flood, hole_at
-from vosformer.annotate.project import Action, Labels, Project
+from vosformer.annotate.project import Project
 from vosformer.annotate.records import GivenFrame, TrackedObject, measure
 from vosformer.errors import InputError
 from vosformer.io.random_access import RandomAccess

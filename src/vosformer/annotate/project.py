@@ -6,10 +6,8 @@ opened again. `vosformer track --mask given/` takes the masks that a user gave a
 
 from __future__ import annotations
 
-import json
-import math
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,19 +15,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vosformer.annotate.actions import Action, Labels, LongAction, parts_of, plain, rows_from_json, rows_to_json
 from vosformer.annotate.blobs import Blobs
 from vosformer.annotate.folder_lock import FolderLock
 from vosformer.annotate.journal import ActionRecord, Change, Journal
 from vosformer.annotate.label_files import MOST_IDS, labels_png, read_png
-from vosformer.annotate.records import GivenFrame, Measures, Row, TrackedObject, distinct_color
+from vosformer.annotate.project_file import VERSION, read_about
+from vosformer.annotate.records import GivenFrame, Measures, TrackedObject, distinct_color
 from vosformer.annotate.scores_file import read_scores, write_scores
 from vosformer.errors import InputError
 from vosformer.io import Frame, Source, read_labels
 from vosformer.io.files import make_folder, write_json
-
-Labels = NDArray[np.int32]
-
-VERSION = 1
 
 
 class Project:
@@ -227,18 +223,18 @@ class Project:
 
     def _value(self, key: str) -> Any:
         """Return what a key is now, as the journal writes it."""
-        kind, number = _parts(key)
+        kind, number = parts_of(key)
         if kind == "object":
-            return _plain(self.objects[number].to_json()) if number in self.objects else None
+            return plain(self.objects[number].to_json()) if number in self.objects else None
         if kind == "given":
             given = self.given.get(number)
-            return None if given is None else {**_plain(given.to_json()), "png": self._given_png[number]}
+            return None if given is None else {**plain(given.to_json()), "png": self._given_png[number]}
         name = self._blobs.name_of(self.mask_path(number))
-        return None if name is None else {"png": name, "rows": _rows_to_json(self.measures.at(number))}
+        return None if name is None else {"png": name, "rows": rows_to_json(self.measures.at(number))}
 
     def _apply(self, key: str, value: Any) -> None:
         """Make a key so, in memory and in the files; the same again changes nothing."""
-        kind, number = _parts(key)
+        kind, number = parts_of(key)
         if kind == "object":
             if value is None:
                 self.objects.pop(number, None)
@@ -253,7 +249,7 @@ class Project:
                 self.given[number], self._given_png[number] = GivenFrame.from_json(value), value["png"]
         else:
             self._blobs.place(None if value is None else value["png"], self.mask_path(number))
-            self.measures.put(number, {} if value is None else _rows_from_json(value["rows"]))
+            self.measures.put(number, {} if value is None else rows_from_json(value["rows"]))
             if hasattr(self, "_masked"):
                 self._masked[number] = value is not None
 
@@ -329,95 +325,3 @@ class Project:
             "width": self.source.width,
             "fps": None if self.source.fps is None else float(self.source.fps),
         }
-
-
-class Action:
-    """The changes of one gesture; see `Project.action`.
-
-    Args:
-        project: that is to change.
-    """
-
-    def __init__(self, project: Project) -> None:
-        self._project = project
-        self.changes: dict[str, Any] = {}
-
-    def set_object(self, value: TrackedObject) -> None:
-        """Add or change an object."""
-        self._set(f"object/{value.id}", _plain(value.to_json()))
-
-    def drop_object(self, i: int) -> None:
-        """Remove an object from the list."""
-        self._set(f"object/{i}", None)
-
-    def set_given(self, frame: int, labels: Labels, given: GivenFrame) -> None:
-        """Make these the given masks of a frame; of no ids, remove them."""
-        kept = {**_plain(given.to_json()), "png": self._project.keep_labels(labels)} if given.ids else None
-        self._set(f"given/{frame}", kept)
-
-    def set_mask(self, frame: int, labels: Labels | None, rows: Mapping[int, Row]) -> None:
-        """Make these the masks of a frame; None removes them."""
-        kept = None if labels is None else {"png": self._project.keep_labels(labels), "rows": _rows_to_json(rows)}
-        self._set(f"mask/{frame}", kept)
-
-    def _set(self, key: str, value: Any) -> None:
-        self.changes[key] = value
-
-
-class LongAction(Action):
-    """An action of which every change is done, and kept, as it comes; see `Project.begin`."""
-
-    def __init__(self, project: Project, record: ActionRecord) -> None:
-        super().__init__(project)
-        self._record = record
-
-    def __enter__(self) -> LongAction:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._project.end(self._record)
-
-    def _set(self, key: str, value: Any) -> None:
-        self._project.extend(self._record, key, value)
-
-
-def read_about(folder: Path) -> dict[str, Any]:
-    """Return the content of a folder's `project.json`.
-
-    Raises:
-        InputError: it is missing, broken, or of a later version.
-    """
-    path = folder / "project.json"
-    try:
-        about: dict[str, Any] = json.loads(path.read_bytes())
-        version = int(about["vosformer_project"])
-        assert {"video", "objects", "given", "applied"} <= set(about)
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError, AssertionError) as error:
-        raise InputError(f"{path} is no project file of vosformer: {error or 'entries are missing'}") from error
-    if version > VERSION:
-        raise InputError(f"{path} is of version {version}; this vosformer knows versions up to {VERSION}: update it")
-    return about
-
-
-def _parts(key: str) -> tuple[str, int]:
-    kind, _, number = key.partition("/")
-    return kind, int(number)
-
-
-def _plain(value: Any) -> Any:
-    """Return the value as it comes back from JSON, so that old and new compare."""
-    return json.loads(json.dumps(value))
-
-
-def _rows_to_json(rows: Mapping[int, Row]) -> dict[str, list[float | None]]:
-    return {str(i): [None if math.isnan(v) else round(v, 4) for v in row] for i, row in rows.items()}
-
-
-def _rows_from_json(rows: Mapping[str, list[float | None]]) -> dict[int, Row]:
-    def row(values: list[float | None]) -> Row:
-        score, pixels, x, y, agreement = (math.nan if v is None else v for v in values)
-        return float(score), int(pixels), float(x), float(y), float(agreement)
-
-    return {int(i): row(values) for i, values in rows.items()}

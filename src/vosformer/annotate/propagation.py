@@ -18,7 +18,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from vosformer.annotate.project import LongAction, Project
+from vosformer.annotate.actions import LongAction
+from vosformer.annotate.project import Project
 from vosformer.annotate.records import measure
 from vosformer.errors import InputError
 from vosformer.inference.prediction import Prediction

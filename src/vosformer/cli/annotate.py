@@ -10,7 +10,8 @@ import tyro
 from rich.console import Console
 
 from vosformer.annotate.exchange import import_masks
-from vosformer.annotate.project import Project, read_about
+from vosformer.annotate.project import Project
+from vosformer.annotate.project_file import read_about
 from vosformer.annotate.workspace import Workspace
 from vosformer.cli.session_options import SessionOptions
 from vosformer.errors import InputError
