@@ -57,7 +57,19 @@ _HOMES = {
 }
 """The public names, and the module that each of them lives in."""
 
-_PACKAGES = ("data", "evaluation", "formats", "inference", "inspection", "io", "models", "prompts", "train", "weights")
+_PACKAGES = (
+    "data",
+    "evaluation",
+    "export",
+    "formats",
+    "inference",
+    "inspection",
+    "io",
+    "models",
+    "prompts",
+    "train",
+    "weights",
+)
 
 __all__ = [
     "Client",

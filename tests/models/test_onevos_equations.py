@@ -11,8 +11,9 @@ from torch import Tensor
 
 from vosformer.memory import Memory
 from vosformer.models.onevos import OneVOS
+from vosformer.nn.attention import attend
 from vosformer.nn.hybrid import HybridAttention, HybridBlock, marked_keys
-from vosformer.nn.token_selector import TokenSelector, attend_gated, received_attention
+from vosformer.nn.token_selector import TokenSelector, received_attention
 from vosformer.policy import DynamicTokens, OneVOSQueue
 
 HEADS = SMALL.heads
@@ -197,7 +198,7 @@ def test_gates_are_weights_of_the_softmax():
     q, k, v = torch.randn(1, 5, C).double(), torch.randn(1, 9, C).double(), torch.randn(1, 9, C).double()
     gate = (torch.rand(1, 9, 1) > 0.5).double().requires_grad_()
     plain = gate.detach().clone().requires_grad_()
-    out = attend_gated(q, [k], [v], gate, HEADS)
+    out = attend(q, [k], [v], HEADS, gate)
     expected = []
     for a, b, c in zip(heads(q[0]), heads(k[0]), heads(v[0]), strict=True):
         strength = plain[0, :, 0] * (a @ b.T / math.sqrt(C // HEADS)).exp()

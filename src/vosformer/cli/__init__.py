@@ -54,6 +54,7 @@ COMMANDS = {
     "weights average": _Command("vosformer.cli.weights", "average", "the mean of several trainings of one variant"),
     "weights convert": _Command("vosformer.cli.weights", "convert", "turn an official checkpoint into safetensors"),
     "weights info": _Command("vosformer.cli.weights", "info", "recipe, data, terms and hash of the packaged weights"),
+    "export": _Command("vosformer.cli.export", "export", "write a model with its memory as ONNX or torch.export graphs"),
     "inspect": _Command("vosformer.cli.inspect", "inspect", "plot what a model looks at, layer by layer"),
     "variants": _Command("vosformer.cli.variants", "variants", "list every variant, with parameters, GFLOPs and memory"),
 }

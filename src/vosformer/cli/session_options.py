@@ -69,7 +69,7 @@ class SessionOptions:
         Raises:
             InputError: an option that cannot be used.
         """
-        built_with = self._options[0]
+        built_with = self.built_with
         return Session(
             build(self.model, self.weights, **built_with) if built_with else self.model,
             None if built_with else self.weights,
@@ -82,6 +82,11 @@ class SessionOptions:
             flip=self.flip,
             closer=self.closer,
         )
+
+    @property
+    def built_with(self) -> dict[str, Any]:
+        """What the model is built with."""
+        return self._options[0]
 
     @property
     def read_options(self) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from vosformer.errors import WeightsError
 from vosformer.nn.conv import Conv2d, DepthwiseConv2d
+from vosformer.nn.graphs import making_graph
 from vosformer.nn.linear import TokenLinear
 from vosformer.nn.maps import to_tokens
 
@@ -87,7 +88,7 @@ class _ConvMlp(nn.Module):
         self.fc2 = Conv2d(hidden, width, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() or making_graph():
             whole: Tensor = self.fc2(self.fc1(x, "gelu"))
             return whole
         # In strips: of the hidden map, the largest of the whole network, only a part exists at a time.

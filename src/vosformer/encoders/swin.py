@@ -7,7 +7,6 @@ n = window^2 tokens of a window, nW windows of a map, A heads.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import cast
 
 import torch
@@ -15,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vosformer.nn.drop import DropPath
+from vosformer.nn.graphs import kept_table
 from vosformer.nn.linear import TokenLinear
 
 # Added to the logits of token pairs that the cyclic shift brought together; -100 as in the released models, not -inf.
@@ -247,21 +247,20 @@ def _relative_position_index(window: int) -> Tensor:
     return (y[:, None] - y[None] + window - 1) * (2 * window - 1) + x[:, None] - x[None] + window - 1
 
 
-@lru_cache(maxsize=16)
+@kept_table(16)
 def _shift_mask(height: int, width: int, window: int, shift: int, device: torch.device, dtype: torch.dtype) -> Tensor:
     """[nW,n,n]: 0 for tokens of a shifted map that were neighbors before, -100 for those that the roll brought together.
 
     Kept for the last sizes seen: a video has one size, and the two sizes of mixed data fit as well.
     """
-    with torch.inference_mode(False):  # a tensor made under inference mode could not serve a training step later
-        row = torch.zeros(height, dtype=torch.int64)
-        row[height - window : height - shift], row[height - shift :] = 1, 2
-        column = torch.zeros(width, dtype=torch.int64)
-        column[width - window : width - shift], column[width - shift :] = 1, 2
-        region = row[:, None] * 3 + column
-        tokens = region.view(height // window, window, width // window, window).transpose(1, 2).reshape(-1, window * window)
-        apart = tokens[:, :, None] != tokens[:, None]
-        return torch.zeros(apart.shape, dtype=dtype).masked_fill_(apart, _APART).to(device)
+    row = torch.zeros(height, dtype=torch.int64)
+    row[height - window : height - shift], row[height - shift :] = 1, 2
+    column = torch.zeros(width, dtype=torch.int64)
+    column[width - window : width - shift], column[width - shift :] = 1, 2
+    region = row[:, None] * 3 + column
+    tokens = region.view(height // window, window, width // window, window).transpose(1, 2).reshape(-1, window * window)
+    apart = tokens[:, :, None] != tokens[:, None]
+    return torch.zeros(apart.shape, dtype=dtype).masked_fill_(apart, _APART).to(device)
 
 
 def _init(module: nn.Module) -> None:

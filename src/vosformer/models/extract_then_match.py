@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from vosformer.encoders.convmae import CONVVIT_B, CONVVIT_TINY, ConvStem, ConvViTSize
 from vosformer.geometry import padded
-from vosformer.nn.attention import attend
+from vosformer.nn.attention import attend, join_gates
 from vosformer.nn.maps import Grid, per_slot, to_map, to_tokens
 from vosformer.nn.norm import FrozenBatchNorm2d
 from vosformer.nn.stm_decoder import Fuser, Skips, STMDecoder
@@ -137,7 +137,8 @@ class ExtractThenMatch(VOSModel):
         keys, values = ([layer[name] for layer in past] for name in ("k", "v"))
         slots = len(keys[0])
         at4, at8, f16, key = features.pyramid
-        found = attend(per_slot(to_tokens(key), slots), keys, values, 1)
+        gate = join_gates([(layer.get("gate"), layer["k"]) for layer in past])
+        found = attend(per_slot(to_tokens(key), slots), keys, values, 1, gate)
         grid = Grid(f16.shape[2], f16.shape[3])
         x = torch.cat([to_map(found, grid), per_slot(self.compress(f16), slots)], 1)
         logits = self.decoder(x, Skips(at8=at8, at4=at4)).logits

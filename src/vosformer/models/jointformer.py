@@ -20,7 +20,7 @@ from vosformer.encoders.vit import VIT_B, VIT_TINY, ViTSize
 from vosformer.errors import InputError
 from vosformer.geometry import padded
 from vosformer.models.extract_then_match import VARIANTS as NAIVE
-from vosformer.nn.attention import attend
+from vosformer.nn.attention import attend, join_gates
 from vosformer.nn.joint import absorb, gated
 from vosformer.nn.maps import Grid, per_slot, to_map, to_tokens
 from vosformer.nn.parts import Gatherer, in_parts
@@ -266,12 +266,12 @@ class JointFormer(VOSModel):
     def _attend(self, current: Projected, past: Sequence[Layer], topk: int | None) -> Tensor:
         """Return the current frame attends to the past and to itself, its past filtered where the filter applies."""
         heads = self.config.size.heads
+        gate = join_gates([*((layer.get("gate"), layer["k"]) for layer in past), (None, current.k)])
         if past and topk:
             remembered = _joined(past, "k"), _joined(past, "v")
-            return attend_topk(current.q, remembered, (current.k, current.v), heads, topk)
-        return attend(
-            current.q, [*(layer["k"] for layer in past), current.k], [*(layer["v"] for layer in past), current.v], heads
-        )
+            return attend_topk(current.q, remembered, (current.k, current.v), heads, topk, gate)
+        keys, values = ([*(layer[name] for layer in past), own] for name, own in (("k", current.k), ("v", current.v)))
+        return attend(current.q, keys, values, heads, gate)
 
     def _skips(self, features: Features, found: list[Tensor], x: Tensor, grid: Grid) -> Skips:
         if self.fpn is None:

@@ -21,13 +21,14 @@ from vosformer.encoders.vit import VIT_B, ViTSize
 from vosformer.errors import InputError
 from vosformer.geometry import Geometry
 from vosformer.memory.reference_bank import BankMessage
-from vosformer.nn.attention import attend
+from vosformer.nn.attention import attend, join_gates
 from vosformer.nn.fpn import FPN
+from vosformer.nn.graphs import making_graph
 from vosformer.nn.hybrid import HybridBlock, IdentityForm, marked_keys
 from vosformer.nn.identity import IdentityBank
 from vosformer.nn.maps import Grid, per_slot, to_map
 from vosformer.nn.small_objects import dilate_small
-from vosformer.nn.token_selector import TokenSelector, attend_gated, rate_loss, received_attention, take
+from vosformer.nn.token_selector import TokenSelector, rate_loss, received_attention, take
 from vosformer.nn.vit_blocks import initialize
 from vosformer.policy import DynamicTokens, OneVOSQueue, Policy
 from vosformer.protocol import Entry, Features, Layer, MemoryView, Merging, ObjectMasks, Reading, VOSModel
@@ -280,7 +281,7 @@ class OneVOS(VOSModel):
             messages.append(message)
             if probe is not None:
                 probe(Seen(i, block.heads, grid, q, keys, gate, lengths, reference, memory))
-            x = block.finish(x, attend_gated(q, keys, values, gate, block.heads))
+            x = block.finish(x, attend(q, keys, values, block.heads, gate))
         return x, tuple(messages)
 
     def _couple(
@@ -300,8 +301,8 @@ class OneVOS(VOSModel):
         return own, (block.finish(x, attend(q, keys, values, block.heads)), mask)
 
     def _chosen(self, layer: dict[str, Tensor], gate: Tensor, ragged: bool) -> dict[str, Tensor]:
-        """Return the selected tokens of a layer; in training all, with their gates."""
-        return {**layer, "gate": gate} if self.training else take(layer, gate, ragged)
+        """Return the selected tokens of a layer; all, with their gates, in training and where shapes must be known ahead."""
+        return {**layer, "gate": gate} if self.training or making_graph() else take(layer, gate, ragged)
 
     def _messages(self, features: Features, reading: Reading | None, memory: MemoryView | None) -> tuple[BankMessage, ...]:
         """Return what the reading of the frame says to the banks; where it matters, a frame that was not read is read for it."""
@@ -317,7 +318,7 @@ class OneVOS(VOSModel):
         ratios = [block.selector.ratio for block in self.blocks if block.selector is not None]
         if not ratios:
             return messages
-        shares = [1.0] * len(ratios) if ratios[0].is_meta else torch.stack(ratios).tolist()
+        shares = [1.0] * len(ratios) if ratios[0].is_meta or making_graph() else torch.stack(ratios).tolist()
         messages = messages or (BankMessage(),) * len(ratios)
         return tuple(m._replace(frame_tokens=share * tokens) for m, share in zip(messages, shares, strict=True))
 
@@ -365,11 +366,7 @@ def _join(bank: Layer, reference: Layer, k: Tensor, v: Tensor) -> tuple[list[Ten
         keys.insert(0, marked_keys(bank))
         values.insert(0, bank["v"])
         gates.insert(0, bank.get("gate"))
-    gate = None
-    if any(g is not None for g in gates):
-        parts = [torch.ones_like(key[..., :1]) if g is None else g for g, key in zip(gates, keys, strict=True)]
-        gate = torch.cat(parts, 1)
-    return keys, values, gate
+    return keys, values, join_gates(list(zip(gates, keys, strict=True)))
 
 
 _SMALL = {"size": CONVVIT_TINY, "decoder": 96}

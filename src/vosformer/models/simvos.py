@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from vosformer.encoders.vit import VIT_B, VIT_L, VIT_TINY, ViTSize
 from vosformer.errors import InputError
 from vosformer.geometry import padded
-from vosformer.nn.attention import attend
+from vosformer.nn.attention import attend, join_gates
 from vosformer.nn.conv import Conv2d
 from vosformer.nn.maps import Grid, per_slot, to_map, to_tokens
 from vosformer.nn.parts import Gatherer, in_parts
@@ -162,16 +162,17 @@ class SimVOS(VOSModel):
         current = [per_slot(to_tokens(level), slots) for level in features.pyramid[1:]]
         x, q, k, v = (torch.cat([*(part[name] for part in past), now], 1) for name, now in zip("xqkv", current, strict=True))
         grid = _grid(features.image)
-        f16 = to_map(self.norm(self._joint(x, Projected(q, k, v), grid.tokens)), grid)
+        gate = join_gates([*((part.get("gate"), part["k"]) for part in past), (None, current[2])])
+        f16 = to_map(self.norm(self._joint(x, Projected(q, k, v), grid.tokens, gate)), grid)
         f8, f4 = self.fpn(f16, f16)
         logits: Tensor = self.decoder(f16, self.decoder.skips(f8, f4)).logits
         return logits
 
-    def _joint(self, x: Tensor, projected: Projected, tokens: int) -> Tensor:
+    def _joint(self, x: Tensor, projected: Projected, tokens: int, gate: Tensor | None) -> Tensor:
         """Blocks L to the last over all tokens [S,M+N,C] -> the last N of them, the current frame: [S,N,C]."""
         last = len(self.blocks) - 1
         for i in range(self.config.within, last):
-            x = self._block(i)(x, projected if i == self.config.within else None)
+            x = self._block(i)(x, projected if i == self.config.within else None, gate)
         block = self._block(last)
         # Nobody asks for the memory's output of the last block: only the current rows are queries there.
         now = x[:, -tokens:]
@@ -179,7 +180,7 @@ class SimVOS(VOSModel):
             q, k, v = projected.q[:, -tokens:], projected.k, projected.v
         else:
             q, (k, v) = block.project_queries(now), block.project_keys(x)
-        return block.finish(now, attend(q, k, v, block.heads))
+        return block.finish(now, attend(q, k, v, block.heads, gate))
 
     def write(self, features: Features, masks: ObjectMasks, reading: Reading | None, memory: MemoryView | None) -> Entry:
         """Image and mask tokens (Eqs. 1, 2) through the within-frame blocks; prototypes of them if there is token refinement."""
@@ -188,12 +189,21 @@ class SimVOS(VOSModel):
         parts = in_parts(len(masks.own), features.image)
         store = Gatherer(parts, 1)
         for part in parts:
-            own = self.mask_patch_embed(masks.own[part.slots])
-            x = self._within(per_slot(embedded[part.samples], len(own)) + own)
-            if phi is not None:
-                x = self._refine(x, [mask[part.slots] for mask in phi], grid)
-            store.taker(part)(self._projected(x))
+            own = None if phi is None else [mask[part.slots] for mask in phi]
+            store.taker(part)(self.remember(embedded[part.samples], masks.own[part.slots], own, grid))
         return Entry(tuple(store.layers))
+
+    def remember(self, embedded: Tensor, own: Tensor, phi: Sequence[Tensor] | None, grid: Grid) -> Layer:
+        """Make what a frame leaves for some slots.
+
+        Args:
+            embedded: the frame's tokens [B,N,C] before any block.
+            own: masks [S,1,H,W] of the slots' objects.
+            phi: the slots' masks that prototypes are made with, as `token_masks` gives them; None: without token refinement.
+            grid: of the tokens.
+        """
+        x = self._within(per_slot(embedded, len(own)) + self.mask_patch_embed(own))
+        return self._projected(x if phi is None else self._refine(x, phi, grid))
 
     def _refine(self, x: Tensor, masks: Sequence[Tensor], grid: Grid) -> Tensor:
         """Tokens [S,N,C] of a memory frame -> its prototypes [S,K_f+K_b,C], foreground first (Fig. 4)."""

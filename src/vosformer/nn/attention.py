@@ -7,7 +7,6 @@ have the same number of channels.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -16,23 +15,32 @@ from torch import Tensor
 
 from vosformer.nn import onednn
 from vosformer.nn.attention_cpu import attend_chunked, attend_in_tiles
+from vosformer.nn.attention_tiles import attend_by_tiles
+from vosformer.nn.graphs import kept_table, making_graph
 from vosformer.nn.maps import Grid
 
 _WHOLE = 2048  # places of a map up to which local attention may look at all pairs
 
 
-def attend(q: Tensor, k: Tensor | Sequence[Tensor], v: Tensor | Sequence[Tensor], heads: int) -> Tensor:
+def attend(
+    q: Tensor, k: Tensor | Sequence[Tensor], v: Tensor | Sequence[Tensor], heads: int, gate: Tensor | None = None
+) -> Tensor:
     """Multi-head attention ``softmax(q k' / sqrt(d)) v`` (AOT Eq. 1, per head).
+
+    With gates g the weights are ``g exp(s) / sum(g exp(s))`` (as in DynamicViT).
 
     Args:
         q: [S,N,C].
         k: [S,M,C], or the parts of it, whose M add up.
         v: [S,M,D], or its parts.
         heads: number of heads; divides C and D.
+        gate: [S,M,1] in [0,1] for all parts: how much each key counts; None = all count. See `join_gates`.
 
     Returns:
         [S,N,D].
     """
+    if gate is not None:
+        return _attend_gated(q, k, v, heads, gate)
     if onednn.serves(q):
         return attend_chunked(q, [k] if isinstance(k, Tensor) else k, [v] if isinstance(v, Tensor) else v, heads)
     k = k if isinstance(k, Tensor) else torch.cat(list(k), 1)
@@ -44,6 +52,33 @@ def attend(q: Tensor, k: Tensor | Sequence[Tensor], v: Tensor | Sequence[Tensor]
     else:
         out = F.scaled_dot_product_attention(queries, keys, values)
     return out.transpose(1, 2).flatten(2)
+
+
+def join_gates(parts: Sequence[tuple[Tensor | None, Tensor]]) -> Tensor | None:
+    """Join the gates of parts of a memory: pairs of [S,M,1] (None = open) and the keys [S,M,C]; None if all are open."""
+    if all(gate is None for gate, _ in parts):
+        return None
+    return torch.cat([torch.ones_like(key[..., :1]) if gate is None else gate for gate, key in parts], 1)
+
+
+def _attend_gated(q: Tensor, k: Tensor | Sequence[Tensor], v: Tensor | Sequence[Tensor], heads: int, gate: Tensor) -> Tensor:
+    """Attention with gates. The gate travels as one more channel of queries and keys, whose product is log(g): any fused kernel
+    computes it, nothing of the size of the score matrix is held, and gradients reach the gates, closed ones too.
+    """
+    queries, keys, values = (_split(x if isinstance(x, Tensor) else torch.cat(list(x), 1), heads) for x in (q, k, v))
+    channels, told = queries.shape[3], values.shape[3]
+    # Under autograd a closed gate needs a finite logarithm for its gradient; else it is shut for good.
+    bias = torch.log(gate.float() + (1e-6 if gate.requires_grad else 1e-30)).to(q.dtype)
+    if making_graph():
+        out = F.scaled_dot_product_attention(queries, keys, values, attn_mask=bias.transpose(1, 2)[:, None])
+        return out.transpose(1, 2).flatten(2)
+    ones = q.new_full((), channels**0.5).expand(*queries.shape[:-1], 1)
+    pad = 8  # fused kernels want multiples of 8 channels
+    queries = F.pad(torch.cat([queries, ones], 3), (0, pad - 1))
+    keys = F.pad(torch.cat([keys, bias[:, None].expand(-1, heads, -1, -1)], 3), (0, pad - 1))
+    values = F.pad(values, (0, max(channels + pad - told, 0)))
+    out = F.scaled_dot_product_attention(queries, keys, values, scale=channels**-0.5)
+    return out[..., :told].transpose(1, 2).flatten(2)
 
 
 class Relative(NamedTuple):
@@ -82,6 +117,8 @@ def attend_locally(
     """
     if onednn.serves(q):
         return attend_in_tiles(q, keys, values, *relative, grid, window)
+    if making_graph():
+        return attend_by_tiles(q, keys, values, *relative, grid, window)
     if grid.tokens <= _WHOLE:
         return _attend_densely(q, keys, values, relative, grid, 0, window)
     # All pairs of places of a large map would fill a GPU's memory: a few rows at a time and what they can see.
@@ -124,24 +161,23 @@ def _split(x: Tensor, heads: int) -> Tensor:
     return x.view(x.shape[0], x.shape[1], heads, -1).transpose(1, 2)
 
 
-@lru_cache(maxsize=16)
+@kept_table(16)
 def _windows(grid: Grid, top: int, height: int, window: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Two int64 tables of the window around each of n places, which are `height` rows from row `top` on: the offset index [n,N] of
     each place of the map (window**2 if it is outside the window), and the token index [n,window**2] of each offset (N if it is
     outside the map).
     """
-    with torch.inference_mode(False):
-        reach = window // 2
-        rows = torch.arange(grid.height).repeat_interleave(grid.width)
-        columns = torch.arange(grid.width).repeat(grid.height)
-        places = slice(top * grid.width, (top + height) * grid.width)
-        down = rows[None] - rows[places, None] + reach
-        right = columns[None] - columns[places, None] + reach
-        near = (down >= 0) & (down < window) & (right >= 0) & (right < window)
-        offsets = torch.where(near, down * window + right, window**2)
-        steps = torch.arange(window) - reach
-        to_row = rows[places, None] + steps.repeat_interleave(window)
-        to_column = columns[places, None] + steps.repeat(window)
-        valid = (to_row >= 0) & (to_row < grid.height) & (to_column >= 0) & (to_column < grid.width)
-        inside = torch.where(valid, to_row * grid.width + to_column, grid.tokens)
-        return offsets.to(device), inside.to(device)
+    reach = window // 2
+    rows = torch.arange(grid.height).repeat_interleave(grid.width)
+    columns = torch.arange(grid.width).repeat(grid.height)
+    places = slice(top * grid.width, (top + height) * grid.width)
+    down = rows[None] - rows[places, None] + reach
+    right = columns[None] - columns[places, None] + reach
+    near = (down >= 0) & (down < window) & (right >= 0) & (right < window)
+    offsets = torch.where(near, down * window + right, window**2)
+    steps = torch.arange(window) - reach
+    to_row = rows[places, None] + steps.repeat_interleave(window)
+    to_column = columns[places, None] + steps.repeat(window)
+    valid = (to_row >= 0) & (to_row < grid.height) & (to_column >= 0) & (to_column < grid.width)
+    inside = torch.where(valid, to_row * grid.width + to_column, grid.tokens)
+    return offsets.to(device), inside.to(device)

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from vosformer.nn import onednn
+from vosformer.nn.graphs import kept_table
 from vosformer.nn.maps import Grid
 
 _SCORES = 5 << 20  # bytes of the scores of one chunk: they stay in the caches, and few chunks pack keys and values again
@@ -126,13 +126,12 @@ def _by_head(x: Tensor, grid: Grid, heads: int, reach: int) -> Tensor:
     return wide.view(*wide.shape[:3], heads, -1).permute(0, 3, 1, 2, 4)
 
 
-@lru_cache(maxsize=8)
+@kept_table(8)
 def _outside(grid: Grid, window: int, dtype: torch.dtype) -> Tensor:
     """[h,w,window,window]: 0, or a very negative number where the window leaves the map."""
-    with torch.inference_mode(False):
-        steps = torch.arange(window) - window // 2
-        inside = [
-            (torch.arange(length)[:, None] + steps >= 0) & (torch.arange(length)[:, None] + steps < length) for length in grid
-        ]
-        both = inside[0][:, None, :, None] & inside[1][None, :, None, :]
-        return torch.zeros(both.shape, dtype=dtype).masked_fill_(~both, _OUTSIDE)
+    steps = torch.arange(window) - window // 2
+    inside = [
+        (torch.arange(length)[:, None] + steps >= 0) & (torch.arange(length)[:, None] + steps < length) for length in grid
+    ]
+    both = inside[0][:, None, :, None] & inside[1][None, :, None, :]
+    return torch.zeros(both.shape, dtype=dtype).masked_fill_(~both, _OUTSIDE)

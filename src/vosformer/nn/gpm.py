@@ -77,7 +77,7 @@ class GatedPropagation(nn.Module):
             found = attend_locally(q, keys, values, self.relative_emb_k(), grid, self.window)
         else:
             (k,), (v,) = keys, values
-            found = attend(q, k, v, self.heads)
+            found = attend(q, k, v, self.heads, frames[0].get("gate"))
         parts = zip(self._by_stream(found).chunk(len(gates), 2), gates, strict=True)
         gated = torch.cat([part if gate is None else part * gate for part, gate in parts], 2)
         out: Tensor = self.projection(gated if self.dw_conv is None else self.dw_conv(gated, grid))

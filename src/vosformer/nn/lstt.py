@@ -48,7 +48,7 @@ class LongTermAttention(nn.Module):
 
     def forward(self, q: Tensor, memory: Layer) -> Tensor:
         """[S,N,C] and a memory of M tokens -> [S,N,C]."""
-        out: Tensor = self.projection(attend(q, memory["k"], memory["v"], self.heads))
+        out: Tensor = self.projection(attend(q, memory["k"], memory["v"], self.heads, memory.get("gate")))
         return out
 
 

@@ -17,6 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vosformer.nn.graphs import making_graph
+
 Activation = Literal["none", "relu", "relu6", "silu", "gelu"]
 
 _FUSED: dict[str, tuple[str, list[float], str]] = {
@@ -46,6 +48,7 @@ def serves(x: Tensor) -> bool:
         and x.dtype in (torch.float32, torch.bfloat16)
         and not torch.is_grad_enabled()
         and _switch.get()
+        and not making_graph()
         and _available(x.dtype)
         and not torch.is_autocast_enabled("cpu")
         and not torch.compiler.is_compiling()

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from vosformer.nn.graphs import making_graph
 from vosformer.protocol import Layer
 
 
@@ -32,7 +33,7 @@ def in_parts(slots: int, like: Tensor) -> list[Part]:
         like: [B,...], a tensor of the frame; slot s belongs to sample ``s // (S // B)``.
     """
     samples = like.shape[0]
-    if torch.is_grad_enabled() or like.device.type != "cpu":
+    if torch.is_grad_enabled() or like.device.type != "cpu" or making_graph():
         return [Part(slice(0, slots), slice(0, samples))]
     of = [s // (slots // samples) for s in range(slots)]
     return [Part(slice(s, s + 1), slice(b, b + 1)) for s, b in enumerate(of)]

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from functools import lru_cache
 
 import torch
 from torch import Tensor
 
+from vosformer.nn.graphs import kept_table
 from vosformer.nn.maps import Grid
 
 
-@lru_cache(maxsize=16)
+@kept_table(16)
 def sine_positions(grid: Grid, channels: int, device: torch.device, dtype: torch.dtype) -> Tensor:
     """Return the fixed 2-D sine embedding of DETR, as AOT uses it: half of the channels tell the row, half the column.
 
@@ -26,14 +26,13 @@ def sine_positions(grid: Grid, channels: int, device: torch.device, dtype: torch
     Returns:
         [1,N,C].
     """
-    with torch.inference_mode(False), torch.no_grad():
-        half = channels // 2
-        rates = 10000 ** (2 * torch.div(torch.arange(half), 2, rounding_mode="floor") / half)
-        codes = []
-        for length in grid:
-            angles = torch.arange(length, dtype=torch.float32) / (length - 1 + 1e-6) * (2 * math.pi)
-            angles = angles[:, None] / rates
-            codes.append(torch.stack([angles[:, 0::2].sin(), angles[:, 1::2].cos()], 2).flatten(1))
-        rows = codes[0][:, None].expand(grid.height, grid.width, half)
-        columns = codes[1][None].expand(grid.height, grid.width, half)
-        return torch.cat([rows, columns], 2).reshape(1, grid.tokens, channels).to(device, dtype)
+    half = channels // 2
+    rates = 10000 ** (2 * torch.div(torch.arange(half), 2, rounding_mode="floor") / half)
+    codes = []
+    for length in grid:
+        angles = torch.arange(length, dtype=torch.float32) / (length - 1 + 1e-6) * (2 * math.pi)
+        angles = angles[:, None] / rates
+        codes.append(torch.stack([angles[:, 0::2].sin(), angles[:, 1::2].cos()], 2).flatten(1))
+    rows = codes[0][:, None].expand(grid.height, grid.width, half)
+    columns = codes[1][None].expand(grid.height, grid.width, half)
+    return torch.cat([rows, columns], 2).reshape(1, grid.tokens, channels).to(device, dtype)

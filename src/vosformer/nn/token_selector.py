@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vosformer.nn.attention import attend
+from vosformer.nn.graphs import making_graph
 from vosformer.nn.linear import TokenLinear
 
 _RATIO_MOMENTUM = 0.01
@@ -104,38 +104,6 @@ def take(layer: Mapping[str, Tensor], gate: Tensor, ragged: bool) -> dict[str, T
     return taken
 
 
-def attend_gated(q: Tensor, k: Sequence[Tensor], v: Sequence[Tensor], gate: Tensor | None, heads: int) -> Tensor:
-    """Attention in which each key has a gate g: weights are ``g exp(s) / sum(g exp(s))`` (as in DynamicViT).
-
-    The gate travels as one more channel of queries and keys, whose product is log(g): any fused kernel computes it, nothing of the
-    size of the score matrix is held, and gradients reach the gates, closed ones too.
-
-    Args:
-        q: [S,N,C].
-        k: parts [S,M,C], whose M add up.
-        v: parts [S,M,C].
-        gate: [S,M,1] in [0,1] for all parts; None = all are open.
-        heads: number of heads.
-
-    Returns:
-        [S,N,C].
-    """
-    if gate is None:
-        return attend(q, k, v, heads)
-    channels = q.shape[2] // heads
-    # Under autograd a closed gate needs a finite logarithm for its gradient; else it is shut for good.
-    bias = torch.log(gate.float() + (1e-6 if gate.requires_grad else 1e-30)).to(q.dtype)
-    queries, keys, values = (
-        x.reshape(*x.shape[:2], heads, channels).transpose(1, 2) for x in (q, torch.cat(list(k), 1), torch.cat(list(v), 1))
-    )
-    ones = q.new_full((), channels**0.5).expand(*queries.shape[:-1], 1)
-    pads = (0, 7)  # fused kernels want multiples of 8 channels
-    queries = F.pad(torch.cat([queries, ones], 3), pads)
-    keys = F.pad(torch.cat([keys, bias[:, None].expand(-1, heads, -1, -1)], 3), pads)
-    out = F.scaled_dot_product_attention(queries, keys, F.pad(values, (0, 8)), scale=channels**-0.5)
-    return out[..., :channels].transpose(1, 2).flatten(2)
-
-
 def received_attention(q: Tensor, k: Tensor, heads: int, gate: Tensor | None = None, chunk: int = 256) -> Tensor:
     """Return how much attention each key receives: the softmax weights, averaged over queries and heads.
 
@@ -153,8 +121,11 @@ def received_attention(q: Tensor, k: Tensor, heads: int, gate: Tensor | None = N
     queries = q.reshape(*q.shape[:2], heads, -1).transpose(1, 2) * (q.shape[2] // heads) ** -0.5
     bias = None if gate is None else torch.log(gate.float() + 1e-30).transpose(1, 2)[:, None]
     total = torch.zeros(k.shape[0], k.shape[1], device=k.device)
-    for part in torch.split(queries, chunk, 2):
-        scores = (part @ keys).float()
+    # In a graph head by head: there the number of chunks may not depend on the size of the map.
+    parts = queries.split(chunk, 2) if not making_graph() else queries.split(1, 1)
+    heads_of = [keys] * len(parts) if not making_graph() else keys.split(1, 1)
+    for part, own in zip(parts, heads_of, strict=True):
+        scores = (part @ own).float()
         total += (scores if bias is None else scores + bias).softmax(3).sum((1, 2))
     return total / (heads * q.shape[1])
 

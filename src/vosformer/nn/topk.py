@@ -8,6 +8,7 @@ from torch import Tensor
 
 from vosformer.nn import onednn
 from vosformer.nn.attention import attend
+from vosformer.nn.graphs import making_graph
 from vosformer.nn.linear import token_product
 
 # Scores that are held at once: about the cache of two cores, or a share of a GPU's memory that nobody misses.
@@ -17,7 +18,7 @@ _CPU_SCORES, _GPU_SCORES = 1 << 22, 1 << 27
 def kth_largest(scores: Tensor, count: int) -> Tensor:
     """Return the `count`-th largest of the last dimension: [...,M] -> [...,1]; no gradient flows. count <= M."""
     scores = scores.detach()
-    if scores.device.type != "cpu":
+    if scores.device.type != "cpu" or making_graph():
         return scores.topk(count, -1, sorted=False).values.amin(-1, keepdim=True)
     # NumPy's partition is ten times faster than torch.topk here (it uses AVX-512 or AVX2 where there is any).
     place = scores.shape[-1] - count
@@ -26,7 +27,14 @@ def kth_largest(scores: Tensor, count: int) -> Tensor:
     return torch.from_numpy(found).to(scores.dtype)
 
 
-def attend_topk(q: Tensor, memory: tuple[Tensor, Tensor], current: tuple[Tensor, Tensor], heads: int, count: int) -> Tensor:
+def attend_topk(
+    q: Tensor,
+    memory: tuple[Tensor, Tensor],
+    current: tuple[Tensor, Tensor],
+    heads: int,
+    count: int,
+    gate: Tensor | None = None,
+) -> Tensor:
     """Multi-head attention of a frame to the `count` best tokens of the memory, for each head and query, and to all of its own.
 
     One softmax over both. A score counts if it is not below the `count`-th largest one; where several are equal to it, all count.
@@ -38,6 +46,7 @@ def attend_topk(q: Tensor, memory: tuple[Tensor, Tensor], current: tuple[Tensor,
         current: keys and values [S,N,C] of the current frame.
         heads: number of heads; divides C.
         count: k.
+        gate: [S,M+N,1] in [0,1], how much each key counts (see `attention.attend`); closed ones are never among the best.
 
     Returns:
         [S,N,C].
@@ -45,9 +54,17 @@ def attend_topk(q: Tensor, memory: tuple[Tensor, Tensor], current: tuple[Tensor,
     keys, values = (torch.cat(pair, 1) for pair in zip(memory, current, strict=True))
     remembered = memory[0].shape[1]
     if count >= remembered:
-        return attend(q, keys, values, heads)
+        return attend(q, keys, values, heads, gate)
     queries, keys, values = (_heads(x, heads) for x in (q, keys, values))
     queries = queries * (q.shape[2] // heads) ** -0.5
+    bias = None if gate is None else torch.log(gate.float() + 1e-30).to(q.dtype).transpose(1, 2)  # [S,1,M+N]
+    if making_graph() or bias is not None:
+        # Head by head: the number of chunks may not depend on the size of the map.
+        parts = []
+        for h in range(heads):
+            scores = queries[:, h] @ keys[:, h].transpose(1, 2)
+            parts.append(_filter(scores if bias is None else scores + bias, remembered, count) @ values[:, h])
+        return torch.cat(parts, 2)
     if onednn.serves(q):
         return _by_product(queries, keys, values, remembered, count)
     limit = _CPU_SCORES if q.device.type == "cpu" else _GPU_SCORES
@@ -75,6 +92,10 @@ def _by_product(queries: Tensor, keys: Tensor, values: Tensor, remembered: int, 
 
 def _filter(scores: Tensor, remembered: int, count: int) -> Tensor:
     """Return the weights of scores [...,M+N] of which the first M are filtered; `scores` is overwritten."""
+    if making_graph():
+        past, own = scores[..., :remembered], scores[..., remembered:]
+        past = past.masked_fill(past < kth_largest(past, count), -torch.inf)
+        return torch.softmax(torch.cat([past, own], -1), -1)
     of_memory = scores[..., :remembered]
     of_memory.masked_fill_(of_memory < kth_largest(of_memory, count), -torch.inf)
     return torch.softmax(scores, -1)

@@ -116,10 +116,12 @@ class ViTBlock(nn.Module):
         out: Tensor = x + self.drop_path(self.mlp(self.norm2(x)))
         return out
 
-    def forward(self, x: Tensor, projected: Projected | None = None) -> Tensor:
-        """Self-attention of tokens [S,N,C] among themselves; `projected` is `project(x)`, if that is known already."""
+    def forward(self, x: Tensor, projected: Projected | None = None, gate: Tensor | None = None) -> Tensor:
+        """Self-attention of tokens [S,N,C] among themselves; `projected` is `project(x)`, if that is known already, and `gate`
+        [S,N,1] says how much each of them counts as a key.
+        """
         q, k, v = self.project(x) if projected is None else projected
-        return self.finish(x, attend(q, k, v, self.heads))
+        return self.finish(x, attend(q, k, v, self.heads, gate))
 
 
 def make_blocks(count: int, width: int, heads: int, ratio: int = 4, drop_path: float = 0.0) -> nn.ModuleList:

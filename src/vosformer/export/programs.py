@@ -1,0 +1,42 @@
+"""Graphs as programs of torch.export (`.pt2`)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+
+from vosformer.export.shapes import axes
+from vosformer.export.signatures import Graph
+from vosformer.nn.graphs import as_graph
+
+
+def trace(graph: Graph, dynamic: bool) -> torch.export.ExportedProgram:
+    """Trace a graph, for any height and width (`dynamic`) or for those of its example."""
+    shapes = axes(graph.inputs, dynamic)
+    with torch.no_grad(), as_graph():
+        return torch.export.export(
+            graph,
+            tuple(graph.inputs.values()),
+            dynamic_shapes=None if shapes is None else (tuple(shapes.values()),),
+            strict=False,
+            prefer_deferred_runtime_asserts_over_guards=dynamic,
+        )
+
+
+def write_programs(
+    graphs: Mapping[str, Graph], folder: Path, notes: Mapping[str, str], dynamic: bool, say: Callable[[str], None]
+) -> dict[str, dict[str, list[str]]]:
+    """Write `NAME.pt2` for each graph: functions of tensors by position, whose names are told in model.json.
+
+    Returns:
+        name -> "inputs" and "outputs", in the order in which the program takes and gives them.
+    """
+    found = {}
+    for name, graph in graphs.items():
+        say(f"tracing {name}")
+        torch.export.save(trace(graph, dynamic), folder / f"{name}.pt2", extra_files={"notes.json": json.dumps(dict(notes))})
+        found[name] = {"inputs": list(graph.inputs), "outputs": list(graph.outputs)}
+    return found
