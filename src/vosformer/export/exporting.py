@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import shutil
@@ -84,12 +85,12 @@ def export(
         raise OutputError(f"{out} is there already: name another folder, or allow overwriting it")
     _check(model, size, dtype, capacity, objects)
     model.check_options(**options)
-    policy = _policy(model, memory, capacity)
+    policy = bounded_policy(model, memory, capacity)
     network = _example_size(model, size, frame_size)
-    ready = for_inference(model.eval().to(dtype) if dtype == torch.float32 else _half(model))
+    ready = for_inference(copy.deepcopy(model).eval().to("cpu", dtype))
     say(f"running the model once at {network[0]} x {network[1]} pixels")
     graphs = make_graphs(ready, network, policy.capacity or _BOUND, dtype, objects, options)
-    about = _describe(model, graphs, policy, name, dtype, size, frame_size, options)
+    about = describe(model, graphs, policy, name, dtype, size, frame_size, options)
     make_folder(out.parent)
     with output_errors(out):
         work = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
@@ -110,12 +111,6 @@ def export(
         finally:
             shutil.rmtree(work, ignore_errors=True)
     return out
-
-
-def _half(model: VOSModel) -> VOSModel:
-    import copy
-
-    return copy.deepcopy(model).eval().half()
 
 
 def _check(model: VOSModel, size: tuple[int, int] | None, dtype: torch.dtype, capacity: int | None, objects: int) -> None:
@@ -147,7 +142,12 @@ def _check(model: VOSModel, size: tuple[int, int] | None, dtype: torch.dtype, ca
         raise InputError("this ablation of OneVOS cannot be exported: its reference frame depends on the frame that follows")
 
 
-def _policy(model: VOSModel, memory: str | Policy, capacity: int | None) -> Policy:
+def bounded_policy(model: VOSModel, memory: str | Policy, capacity: int | None) -> Policy:
+    """Return the policy that the runner follows, with a bound on its frames.
+
+    Raises:
+        InputError: the runner does not know it.
+    """
     policy = named_policy(memory, model.policy) if isinstance(memory, str) else memory
     if capacity is not None:
         # More than the default's bound may be wanted.
@@ -171,18 +171,16 @@ def _wanted(graphs: Graphs) -> dict[str, list[str]]:
     taken = {name for graph in graphs.graphs.values() for name in graph.inputs}
     layers = {name.split("/")[1] for name in graphs.graphs["read"].inputs if name.startswith("last/")}
     wanted = {"encode": [name for name in graphs.graphs["encode"].outputs if name in taken]}
-    for name in ("read", "rank"):
-        wanted[name] = [
-            "logits",
-            *(n for n in getattr(graphs.graphs.get("rank"), "outputs", ()) if n.endswith("_usage")),
-            *(n for n in graphs.graphs["write"].inputs if n.startswith("carry/")),
-        ]
+    carried = [name for name in graphs.graphs["write"].inputs if name.startswith("carry/")]
+    for name in {"read", "rank"} & graphs.graphs.keys():
+        usage = [each for each in graphs.graphs[name].outputs if each.endswith("_usage")]
+        wanted[name] = ["logits", *carried, *usage]
     for name in ("write", "begin"):
         wanted[name] = ["token", *(f"{kind}/{layer}/" for kind in ("layers", "recent") for layer in layers)]
     return wanted
 
 
-def _describe(
+def describe(
     model: VOSModel,
     graphs: Graphs,
     policy: Policy,

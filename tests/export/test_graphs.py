@@ -1,0 +1,49 @@
+"""Every variant's graphs over a bank of fixed capacity, run by the NumPy runner, give the labels of a session."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from export_clip import SIZE, agreement, eager_runner
+
+from vosformer.inference.session import Session
+from vosformer.registry import new_model, variants
+
+FIRST = {"aot-t", "deaot-s", "aost", "simvos-tiny", "jointformer-tiny", "onevos-tiny", "onevos-tiny-d"}
+NAMES = [each.name for each in variants() if each.name not in FIRST]
+
+
+def _agrees(name: str, folder: Path, memory: str = "default", **overrides: object) -> None:
+    torch.manual_seed(0)
+    model = new_model(name, tiny=True, **overrides).eval()
+    session = Session(model, device="cpu", dtype="fp32", size=SIZE, memory=memory, closer="off")
+    assert agreement(session, eager_runner(model, folder, memory), 12) > 0.9995
+
+
+@pytest.mark.parametrize("name", sorted(FIRST))
+def test_one_variant_a_system_agrees(name: str, tmp_path: Path) -> None:
+    _agrees(name, tmp_path)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_other_variant_agrees(name: str, tmp_path: Path) -> None:
+    _agrees(name, tmp_path)
+
+
+OVERFLOWING = {
+    "deaot-t": "every-2",
+    "jointformer-tiny": "queue-3-every-2",
+    "onevos-tiny": "cap-2-every-2",
+    "onevos-tiny-d": "cap-2-every-2",
+}
+
+
+@pytest.mark.parametrize(("name", "memory"), OVERFLOWING.items())
+def test_banks_that_overflow_agree(name: str, memory: str, tmp_path: Path) -> None:
+    _agrees(name, tmp_path, memory)
+
+
+def test_a_top_k_filter_agrees(tmp_path: Path) -> None:
+    _agrees("jointformer-tiny", tmp_path, topk=5)
