@@ -211,3 +211,51 @@ def test_folders_of_objects_and_of_frames_are_told_apart(tmp_path: Path) -> None
             masks = formats.read_masks(tmp_path / name, source)
             assert list(masks) == [1]
             assert np.array_equal(masks[1].labels, labels)
+
+
+@pytest.mark.parametrize("to", ["overlay", "matte", "matte-ffv1", "matte-png", "exr", "cutout", "rgba", "rle"])
+def test_convert_writes_what_is_to_be_looked_at_or_edited(tmp_path: Path, to: str, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / Path(place_of(to)).name
+    words = ["convert", str(CASES / "coco.json"), "--to", to, "-o", str(out), "--frames", str(CASES / "clip.mp4")]
+    assert main(words) == 0, capsys.readouterr().err
+    truth = read_labels(CASES / "m0.png").labels
+    with open_source(str(CASES / "clip.mp4")) as source:
+        count = source.count
+    if to == "overlay":
+        with open_source(out) as film, open_source(str(CASES / "clip.mp4")) as source:
+            assert film.count == count
+            changed = np.abs(film.read(0).image.astype(int) - source.read(0).image).max(-1) > 60
+            assert changed[truth > 0].mean() > 0.5 > 0.05 > changed[truth == 0].mean()
+        assert f"{count - 1} frames" in capsys.readouterr().err
+        return
+    found = formats.read(out, size=truth.shape)
+    wanted = np.minimum(truth, 1) if to == "cutout" else truth
+    assert np.mean(found.frames[0].labels(*truth.shape) == wanted) > 0.98
+    assert main(words) == 2
+    assert "is there already" in capsys.readouterr().err
+    assert main([*words, "--overwrite"]) == 0
+
+
+def test_edges_of_converted_mattes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without the frames, too; what would change nothing is refused."""
+    for name, more in (("plain", []), ("grown", ["--grow", "4"])):
+        assert main(["convert", str(CASES / "m0.png"), "--to", "matte-png", "-o", str(tmp_path / name), *more]) == 0
+    sizes = [(np.asarray(Image.open(next((tmp_path / name / "1").iterdir()))) > 127).sum() for name in ("plain", "grown")]
+    assert sizes[1] > 1.2 * sizes[0]
+    assert main(["convert", str(CASES / "m0.png"), "--to", "coco", "-o", str(tmp_path / "x.json"), "--grow", "4"]) == 2
+    assert "change the edges of mattes" in " ".join(capsys.readouterr().err.split())
+    words = ["track", str(CASES / "clip.mp4"), "--mask", str(CASES / "m0.png"), "-o", str(tmp_path / "t"), *FAST]
+    assert main([*words, "--feather", "2", "--outputs", "masks"]) == 2
+    assert main(["convert", str(CASES / "m0.png"), "--to", "matte-png", "-o", str(tmp_path / "r"), "--refine"]) == 2
+    assert "give them with --frames" in " ".join(capsys.readouterr().err.split())
+
+
+def test_refined_edges_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("pymatting", reason="pymatting is not installed")
+    words = ["convert", str(CASES / "m0.png"), "--to", "matte-png", "--frames", str(CASES / "clip.mp4")]
+    assert main([*words, "-o", str(tmp_path / "hard")]) == 0
+    assert main([*words, "-o", str(tmp_path / "soft"), "--refine", "--band", "4"]) == 0, capsys.readouterr().err
+    hard, soft = (np.asarray(Image.open(next((tmp_path / name / "1").iterdir())), int) for name in ("hard", "soft"))
+    between = (soft > 12) & (soft < 243)
+    assert between.sum() > 20
+    assert (np.abs(hard - soft) > 12).sum() < (hard > 0).sum() / 2

@@ -11,9 +11,11 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from PIL import Image
 
-from vosformer.io import Frame
-from vosformer.io.mattes import Edges, MatteFilms, MatteImages, start_timecode
+from vosformer.io import CutOuts, Frame
+from vosformer.io.edges import EdgedSinks, Edges, closed_form
+from vosformer.io.mattes import MatteFilms, MatteImages, start_timecode
 
 RATE = Fraction(24000, 1001)
 
@@ -64,7 +66,7 @@ def test_ffprobe_reads_the_film(tmp_path: Path) -> None:
 def test_pictures_are_numbered_as_the_source_and_edges_grow_and_soften(tmp_path: Path) -> None:
     import cv2
 
-    write(MatteImages(tmp_path / "m", "clip", Edges(grow=2)), [4])
+    write(EdgedSinks([MatteImages(tmp_path / "m", "clip")], Edges(grow=2)), [4])
     gray = cv2.imread(str(tmp_path / "m" / "7" / "clip.00004.png"), cv2.IMREAD_UNCHANGED)
     assert gray.ndim == 2
     assert gray[:, 19].nonzero()[0].tolist() == list(range(3, 17))
@@ -99,3 +101,51 @@ def test_cryptomatte_picks_each_object_by_its_name(tmp_path: Path) -> None:
     truth = np.zeros((30, 50), np.float32)
     truth[5:15, 9:29] = 1
     assert np.array_equal(matte, truth)
+
+
+def soft_disk(size: int = 60) -> np.ndarray:
+    """How much of each pixel a disk covers whose edge is 6 pixels wide."""
+    y, x = np.mgrid[:size, :size]
+    return np.clip((20 - np.hypot(y - size / 2, x - size / 2)) / 6 + 0.5, 0, 1).astype(np.float32)
+
+
+def test_closed_form_matting_finds_a_soft_edge_in_the_band() -> None:
+    """A disk of one color over another: the picture itself says how much of each pixel is the disk (equation 1 of the paper)."""
+    pytest.importorskip("pymatting", reason="pymatting is not installed")
+    truth = soft_disk()
+    near, far = np.array([220, 60, 40]), np.array([30, 90, 200])
+    image = np.rint(truth[..., None] * near + (1 - truth[..., None]) * far).astype(np.uint8)
+    hard = (truth >= 0.5).astype(np.float32)
+    found = closed_form(hard, image, 6)
+    assert np.abs(found - truth).max() < 0.1
+    assert np.abs(found - truth).mean() < 0.01 < np.abs(hard - truth).mean()
+    beside = closed_form(np.concatenate([hard, hard], 1), np.concatenate([image, image], 1), 6)
+    assert np.abs(beside - np.concatenate([found, found], 1)).max() < 0.02
+    assert np.array_equal(closed_form(np.ones_like(hard), image, 6), np.ones_like(hard)), "no edge, nothing to find"
+
+
+def test_edges_are_those_of_all_soft_outputs_and_found_once(tmp_path: Path) -> None:
+    """Cut-outs and mattes get the same alpha; each object's edge is looked for once a frame."""
+    asked = []
+
+    class Counting(Edges):
+        def __call__(self, matte, image=None):
+            asked.append(1)
+            return super().__call__(matte, image)
+
+    sinks = EdgedSinks([MatteImages(tmp_path / "m", "clip"), CutOuts(tmp_path / "c")], Counting(grow=3))
+    labels = np.zeros((30, 50), np.int32)
+    labels[10:20, 10:20] = 7
+    with sinks:
+        sinks.check_ids([7])
+        sinks.write(
+            Frame(0, "00000", np.zeros((30, 50, 3), np.uint8), 0.0),
+            labels,
+            {7: 1.0},
+            lambda i: (labels == i).astype(np.float32),
+        )
+    matte = np.asarray(Image.open(tmp_path / "m" / "7" / "clip.00000.png"))
+    alpha = np.asarray(Image.open(tmp_path / "c" / "7" / "00000.png"))[..., 3]
+    assert np.array_equal(matte, alpha)
+    assert (matte > 0).sum() > 220
+    assert len(asked) == 1

@@ -19,9 +19,10 @@ from vosformer.cli.job import Job, follow
 from vosformer.cli.session_options import SessionOptions
 from vosformer.cli.source_options import SourceOptions
 from vosformer.errors import InputError
-from vosformer.formats.outputs import check_outputs
+from vosformer.formats.outputs import check_edges, check_outputs
 from vosformer.inference.session import Session
 from vosformer.inference.tracking import Direction
+from vosformer.io.edges import Edges
 from vosformer.io.files import output_errors, write_bytes
 from vosformer.io.images import SUFFIXES as PICTURES
 from vosformer.io.order import natural_key
@@ -42,6 +43,8 @@ def batch(
     outputs: tuple[str, ...] = ("masks", "overlay", "scores"),
     direction: Literal["forward", "backward", "both"] = "forward",
     pictures: bool = False,
+    exact: bool = False,
+    edges: Annotated[Edges, tyro.conf.arg(name="")] = Edges(),
     run: Annotated[SessionOptions, tyro.conf.arg(name="")] = SessionOptions(),
     reading: Annotated[SourceOptions, tyro.conf.arg(name="")] = SourceOptions(),
     workers: int = 1,
@@ -64,6 +67,8 @@ def batch(
         outputs: what to write for each video, see `vosformer track --help`.
         direction: of the rows that name none.
         pictures: see `vosformer track --help`.
+        exact: see `vosformer track --help`.
+        edges: what is done to the edges of mattes and cut-outs.
         run: how the model runs.
         reading: how the frames are read.
         workers: processes; each takes one thread, unless --threads says otherwise.
@@ -72,7 +77,10 @@ def batch(
     """
     console = Console(stderr=True, soft_wrap=True, highlight=False)
     check_outputs(outputs)
-    template = Job("", Path(), out, legend=legend, outputs=outputs, direction=direction, pictures=pictures)
+    check_edges(outputs, edges)
+    template = Job(
+        "", Path(), out, legend=legend, outputs=outputs, direction=direction, pictures=pictures, exact=exact, edges=edges
+    )
     rows = _rows(videos, masks, template)
     mine = take_part(rows, shard)
     log = out / ("batch.jsonl" if shard is None else f"batch-{shard.replace('/', '-of-')}.jsonl")

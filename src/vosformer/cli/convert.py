@@ -11,9 +11,12 @@ from rich.console import Console
 from rich.table import Table
 
 from vosformer.cli.common import show_table
+from vosformer.cli.source_options import SourceOptions
 from vosformer.formats import FORMATS, read_names
 from vosformer.formats import convert as convert_file
-from vosformer.io import open_source
+from vosformer.formats.api import read_along
+from vosformer.formats.outputs import BlankFrames, Setting, is_sink, render
+from vosformer.io.edges import Edges
 
 
 def convert(
@@ -27,13 +30,15 @@ def convert(
     legend: Path | None = None,
     frames: str | None = None,
     pictures: bool = False,
+    edges: Annotated[Edges, tyro.conf.arg(name="")] = Edges(),
+    reading: Annotated[SourceOptions, tyro.conf.arg(name="")] = SourceOptions(),
     overwrite: bool = False,
 ) -> None:
-    """Turn masks from one annotation format into another; no model is used.
+    """Turn masks from one annotation format into another, or into an overlay, mattes or cut-outs; no model is used.
 
     Args:
         source: annotation file or folder, of any format that `vosformer formats` lists.
-        to: format to write.
+        to: format to write; or, as with `vosformer track --outputs`, overlay, matte, matte-ffv1, matte-png, exr, cutout, rgba.
         out: file or folder to write.
         format: format to read; default: the one that the files are recognized as.
         video: name of the video to read, of a file with several.
@@ -41,15 +46,24 @@ def convert(
         legend: which color of label pictures stands for which object, see `vosformer track --help`.
         frames: the video or folder of images that the masks belong to: for formats that do not hold its size, rate or length.
         pictures: write the pictures of the frames, too, where the format has a place for them; needs --frames.
+        edges: what is done to the edges of mattes and cut-outs.
+        reading: how the frames are read.
         overwrite: replace what is there.
     """
     console = Console(stderr=True, soft_wrap=True, highlight=False)
     objects = None if names is None else read_names(names)
-    with nullcontext() if frames is None else open_source(frames) as opened:
-        found, notes = convert_file(
-            source, out, to, format=format, video=video, names=objects, frames=opened, pictures=pictures, overwrite=overwrite,
-            legend=legend,
-        )  # fmt: skip
+    with nullcontext() if frames is None else reading.open(frames) as opened:
+        if is_sink(to) or edges:
+            found = read_along(source, format=format, video=video, names=objects, frames=opened, legend=legend)
+            shown = BlankFrames(found) if opened is None else opened
+            setting = Setting(shown, Path(shown.name).stem, objects=found.objects, edges=edges)
+            notes = [*found.notes, *render(found, to, out, setting, overwrite)]
+        else:
+            found, notes = convert_file(
+                source, out, to, format=format, video=video, names=objects, frames=opened, pictures=pictures,
+                overwrite=overwrite, legend=legend,
+            )  # fmt: skip
+        notes = [*(opened.notes if opened is not None else ()), *notes]
     for note in notes:
         console.print(f"note: {note}", markup=False)
     count = sum(len(frame.masks) for frame in found.frames)

@@ -13,12 +13,12 @@ from vosformer.cli.source_options import SourceOptions
 from vosformer.cli.summary import write_summary
 from vosformer.errors import InputError
 from vosformer.formats import ObjectInfo, read_names
-from vosformer.formats.outputs import Setting, check_outputs, make_sinks, place_of
+from vosformer.formats.outputs import Setting, check_edges, check_outputs, make_sinks, place_of
 from vosformer.inference.absence import Absence, parse_absences, read_absences
 from vosformer.inference.session import Session
 from vosformer.inference.tracking import Direction, TrackReport, track
 from vosformer.io import Source
-from vosformer.io.mattes import Edges
+from vosformer.io.edges import Edges
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Job:
         pictures: whether formats that can hold the frames' pictures get them.
         absent: where objects are absent, as texts.
         exact: whether masks speak for all objects.
-        edges: what is done to the edges of mattes.
+        edges: what is done to the edges of mattes and cut-outs.
     """
 
     video: str
@@ -66,6 +66,7 @@ class Job:
             InputError: such an output, or an input lies where results go.
         """
         check_outputs(self.outputs)
+        check_edges(self.outputs, self.edges)
         places = [(self.out / place_of(output)).resolve() for output in self.outputs]
         for path in (Path(self.video), *([] if self.mask is None else [self.mask])):
             real = path.resolve()
@@ -156,5 +157,5 @@ def _settings(job: Job, run: SessionOptions, objects: dict[int, ObjectInfo]) -> 
         "outputs": job.outputs,
         "names": sorted(objects.values()),
         "pictures": job.pictures,
-        "edges": [job.edges.grow, job.edges.feather],
+        "edges": [job.edges.refine, job.edges.band, job.edges.grow, job.edges.feather],
     }

@@ -16,7 +16,7 @@ from vosformer.cli.session_options import SessionOptions
 from vosformer.cli.source_options import SourceOptions
 from vosformer.cli.summary import show_notes
 from vosformer.inference.tracking import TrackReport
-from vosformer.io.mattes import Edges
+from vosformer.io.edges import Edges
 
 
 def track(
@@ -33,8 +33,7 @@ def track(
     start: int | None = None,
     stop: int | None = None,
     pictures: bool = False,
-    grow: int = 0,
-    feather: float = 0.0,
+    edges: Annotated[Edges, tyro.conf.arg(name="")] = Edges(),
     absent: tuple[str, ...] = (),
     exact: bool = False,
     run: Annotated[SessionOptions, tyro.conf.arg(name="")] = SessionOptions(),
@@ -61,8 +60,7 @@ def track(
             matte: a gray ProRes film an object for video editors; matte-ffv1: the same, lossless; matte-png: the same as pictures;
             and every annotation format that `vosformer formats` lists (coco, yolo, cvat-video, ...).
         pictures: write the frames' pictures, too, in formats that have a place for them (yolo, labelme, ...).
-        grow: pixels that mattes grow by (below 0: shrink).
-        feather: blur of the edges of mattes, in pixels.
+        edges: what is done to the edges of mattes and cut-outs.
         direction: from the masks to the end, to the start, or both ways.
         start: first frame to write.
         stop: the frame to stop before.
@@ -78,7 +76,7 @@ def track(
     begin = time.perf_counter()
     job = Job(
         video, mask, out, mask_frame, legend, marks, names, outputs, direction, start, stop, pictures,
-        absent, exact, Edges(grow, feather),
+        absent, exact, edges,
     )  # fmt: skip
     job.check()
     known: list[str] = []

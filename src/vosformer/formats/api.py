@@ -141,14 +141,32 @@ def convert(
     form = find_format(to)
     if pictures and frames is None:
         raise InputError("the pictures cannot be written without the frames: give the video, too")
+    found = read_along(source, format=format, video=video, names=names, frames=frames, legend=legend)
+    shown = frames if form.pictures == "needed" or (pictures and form.pictures == "can") else None
+    return found, [*found.notes, *write(found, path, to, pictures=shown, overwrite=overwrite)]
+
+
+def read_along(
+    source: Path | str,
+    *,
+    format: str | None = None,
+    video: str | None = None,
+    names: Mapping[int, ObjectInfo] | None = None,
+    frames: Source | None = None,
+    legend: Path | None = None,
+) -> LabeledVideo:
+    """Read an annotation file or folder, completed by the video and by names; see `convert` for the arguments.
+
+    Raises:
+        InputError: see `read`; or the frames have another size than the masks.
+    """
     size = None if frames is None else (frames.height, frames.width)
     found = read(source, format=format, video=video, size=size, legend=legend)
     if frames is not None:
         found = _along(found, frames)
     if names:
         found = replace(found, objects={number: names.get(number, item) for number, item in found.objects.items()})
-    shown = frames if form.pictures == "needed" or (pictures and form.pictures == "can") else None
-    return found, [*found.notes, *write(found, path, to, pictures=shown, overwrite=overwrite)]
+    return found
 
 
 def _along(video: LabeledVideo, frames: Source) -> LabeledVideo:

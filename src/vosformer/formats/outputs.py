@@ -1,8 +1,8 @@
-"""What `--outputs` and the annotator's exports can name: every sink and every annotation format, and where each goes."""
+"""What `--outputs`, `convert --to` and the annotator's exports can name: every sink and every annotation format, and its place."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vosformer.errors import InputError
-from vosformer.formats import FORMATS, FormatSink, ObjectInfo, palette_of
+from vosformer.errors import InputError, OutputError
+from vosformer.formats import FORMATS, FormatSink, LabeledFrame, LabeledVideo, Mask, ObjectInfo, palette_of
 from vosformer.io import (
     CutOuts,
     CutOutVideo,
+    Frame,
     LabelImages,
     ObjectImages,
     OverlayVideo,
@@ -23,7 +24,10 @@ from vosformer.io import (
     Source,
 )
 from vosformer.io.cryptomatte import CryptomatteImages
-from vosformer.io.mattes import Edges, MatteFilms, MatteImages, start_timecode
+from vosformer.io.edges import EdgedSinks, Edges
+from vosformer.io.frames import frame_name, frame_range
+from vosformer.io.mattes import MatteFilms, MatteImages, start_timecode
+from vosformer.io.sinks import Probability
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,7 @@ class Setting:
         palette: uint8 [256,3] of the mask that was given, or None.
         objects: names, categories and colors.
         pictures: whether formats that can hold the frames' pictures get them.
-        edges: what is done to the edges of mattes.
+        edges: what is done to the edges of mattes and cut-outs.
     """
 
     source: Source
@@ -60,7 +64,9 @@ _SINKS: dict[str, tuple[str, _Make]] = {
     "masks16": ("masks16", lambda path, setting: LabelImages(path, bits=16)),
     "overlay": (
         "overlay.mp4",
-        lambda path, setting: OverlayVideo(path, setting.source.fps, setting.colors, pixel_aspect=setting.source.pixel_aspect),
+        lambda path, setting: OverlayVideo(
+            path, setting.source.fps, setting.colors, pixel_aspect=setting.source.pixel_aspect, sound=setting.source.sound
+        ),
     ),
     "scores": ("scores.csv", lambda path, setting: ScoresFile(path)),
     "scores-json": ("scores.json", lambda path, setting: ScoresFile(path)),
@@ -74,14 +80,14 @@ _SINKS: dict[str, tuple[str, _Make]] = {
         "exr",
         lambda path, setting: CryptomatteImages(path, setting.name, {i: item.label for i, item in setting.objects.items()}),
     ),
-    "matte-png": ("matte-png", lambda path, setting: MatteImages(path, setting.name, setting.edges)),
+    "matte-png": ("matte-png", lambda path, setting: MatteImages(path, setting.name)),
 }
 
 
 def _films(path: Path, setting: Setting, codec: str) -> Sink:
     source = setting.source
     timecode = None if source.live or not Path(source.name).is_file() else start_timecode(Path(source.name))
-    return MatteFilms(path, setting.name, source.fps, source.count, timecode, setting.edges, codec)
+    return MatteFilms(path, setting.name, source.fps, source.count, timecode, codec, source.pixel_aspect)
 
 
 _SUMMARIES = {
@@ -96,6 +102,13 @@ _SUMMARIES = {
     "matte-png": "a gray PNG an object and frame, numbered as the source",
 }
 _WITH_PICTURES = {"overlay", "cutout", "rgba"}
+_FILMS = {"overlay", "cutout"}
+_SOFT = {"matte", "matte-ffv1", "matte-png", "exr", "cutout", "rgba"}
+
+
+def is_sink(output: str) -> bool:
+    """Tell whether an output is written by a sink of its own, not as an annotation format."""
+    return (output in _SINKS and output not in FORMATS) or output in _SOFT
 
 
 def output_names() -> tuple[str, ...]:
@@ -135,7 +148,26 @@ def place_of(output: str) -> str:
 
 def make_sinks(outputs: Sequence[str], out: Path, setting: Setting) -> list[Sink]:
     """Return the sinks of a run."""
-    return [_make(output, out / place_of(output), setting) for output in dict.fromkeys(outputs)]
+    sinks = [_make(output, out / place_of(output), setting) for output in dict.fromkeys(outputs)]
+    soft = [sink for sink in sinks if sink.soft]
+    if not setting.edges or not soft:
+        return sinks
+    return [*(sink for sink in sinks if not sink.soft), EdgedSinks(soft, setting.edges)]
+
+
+def check_edges(outputs: Sequence[str], edges: Edges) -> None:
+    """Refuse edges that would change nothing.
+
+    Raises:
+        InputError: none of the outputs has soft edges.
+        OutputError: a package is missing.
+    """
+    if edges and not _SOFT & set(outputs):
+        raise InputError(
+            f"--refine, --grow and --feather change the edges of mattes and cut-outs, and --outputs names none: add one of "
+            f"{', '.join(sorted(_SOFT))}"
+        )
+    edges.check()
 
 
 def _make(output: str, path: Path, setting: Setting) -> Sink:
@@ -148,3 +180,84 @@ def _format(path: Path, name: str, setting: Setting) -> Sink:
     source = setting.source
     pictures = source if setting.pictures and FORMATS[name].pictures != "no" else None
     return FormatSink(path, name, setting.name, source.fps, source.count, setting.objects, pictures)
+
+
+def render(video: LabeledVideo, output: str, path: Path, setting: Setting, overwrite: bool = False) -> list[str]:
+    """Write a labeled video through a sink: overlay, mattes, cut-outs, Cryptomatte.
+
+    Films with pictures show all frames of the source, also those that are not annotated.
+
+    Args:
+        video: what to write.
+        output: name of the sink.
+        path: of the file or folder.
+        setting: the frames, which a video without pictures may stand for (`BlankFrames`), and what is done to edges.
+        overwrite: replace what is there; else a folder that holds something, or a file, is refused.
+
+    Returns:
+        What a user should know.
+
+    Raises:
+        InputError: the output needs pictures and there are none, or has no edges to change.
+        OutputError: something is there already, or it cannot be written.
+    """
+    check_edges([output], setting.edges)
+    if isinstance(setting.source, BlankFrames) and (output in _WITH_PICTURES or setting.edges.refine):
+        raise InputError(
+            f"{'--refine' if setting.edges.refine else output} needs the pictures of the frames: give them with --frames"
+        )
+    if not overwrite and (any(path.iterdir()) if path.is_dir() else path.exists()):
+        raise OutputError(f"{path} is there already: choose another place, or allow to overwrite it")
+    sink = _make(output, path, setting)
+    sink = EdgedSinks([sink], setting.edges) if setting.edges else sink
+    bare = 0
+    with sink:
+        sink.check_ids(video.ids)
+        sink.set_aside()
+        for frame, labeled in _frames_with_labels(video, setting.source, output in _FILMS):
+            bare += labeled is None
+            masks = {} if labeled is None else labeled.masks
+            labels = LabeledFrame(frame.number, "", masks).labels(video.height, video.width)
+            scores = dict.fromkeys(masks, 1.0) | (dict(labeled.scores) if labeled is not None else {})
+            sink.write(frame, labels, scores, _as_probability(masks, labels.shape))
+    notes = list(sink.notes)
+    return notes if not bare else [*notes, f"{bare} frames of {setting.source.name} have no masks and are shown as they are"]
+
+
+def _as_probability(masks: Mapping[int, Mask], shape: tuple[int, ...]) -> Probability:
+    return lambda i: masks[i].pixels().astype(np.float32) if i in masks else np.zeros(shape, np.float32)
+
+
+def _frames_with_labels(video: LabeledVideo, source: Source, whole: bool) -> Iterator[tuple[Frame, LabeledFrame | None]]:
+    """Yield (frame, its annotation) of the annotated frames, or of the whole source."""
+    found = {source.find(labeled.name): labeled for labeled in video.frames}
+    if None in found or len(found) < len(video.frames):
+        found = {labeled.number: labeled for labeled in video.frames}
+    numbers = sorted(number for number in found if number is not None)
+    first, last = (0, None) if whole else (numbers[0], numbers[-1] + 1)
+    for frame in source.frames(first, last):
+        if whole or frame.number in found:
+            yield frame, found.get(frame.number)
+
+
+class BlankFrames(Source):
+    """The frames of a labeled video without its pictures."""
+
+    def __init__(self, video: LabeledVideo) -> None:
+        self.name, self.fps = video.name, video.fps
+        self.height, self.width, self._count = video.height, video.width, video.length
+        self._names = {frame.number: frame.name for frame in video.frames}
+
+    @property
+    def count(self) -> int:
+        """Number of frames."""
+        return self._count
+
+    def name_of(self, number: int) -> str:
+        """See `Source.name_of`."""
+        return self._names.get(number, frame_name(number))
+
+    def frames(self, start: int | None = None, stop: int | None = None, step: int = 1) -> Iterator[Frame]:
+        """See `Source.frames`; none has a picture."""
+        for number in frame_range(self, start, stop, step):
+            yield Frame(number, self.name_of(number), None, None if self.fps is None else float(number / self.fps))

@@ -78,6 +78,7 @@ class CryptomatteImages(Sink):
         bits = {i: hash_bits(self._names.get(i) or f"object {i}") for i in sorted(self._ids)}
         seen = [i for i in sorted(bits) if i in scores or (labels == i).any()]
         coverage = np.stack([np.zeros(labels.shape, np.float32)] * _PAIRS + [probability(i).clip(0, 1) for i in seen])
+        coverage /= np.maximum(coverage.sum(0), 1)  # edges that were grown or softened overlap
         codes = np.array([0.0] * _PAIRS + [struct.unpack("<f", struct.pack("<I", bits[i]))[0] for i in seen], np.float32)
         order = np.argsort(-coverage, axis=0, kind="stable")[:_PAIRS]
         values = np.take_along_axis(coverage, order, 0)

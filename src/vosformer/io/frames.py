@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from vosformer.errors import InputError
 from vosformer.io.notes import Notes
+from vosformer.io.sound import Sound
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -68,6 +69,7 @@ class Source(ABC):
         live: frames come once and cannot be asked for again.
         real_time: frames come whether anybody takes them or not, so that a slow consumer must drop some.
         pixel_aspect: width of a pixel divided by its height, for the videos that are written.
+        sound: where the sound that belongs to the frames lies, or None.
     """
 
     name: str
@@ -77,6 +79,7 @@ class Source(ABC):
     live: bool = False
     real_time: bool = False
     pixel_aspect: Fraction = Fraction(1)
+    sound: Sound | None = None
 
     @property
     def notes(self) -> Notes:

@@ -1,19 +1,16 @@
-"""Mattes for video editors: one film or one sequence of pictures an object, white where the object is, and soft edges by choice."""
+"""Mattes for video editors: one film or one sequence of pictures an object, white where the object is."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import av
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from vosformer.errors import InputError
 from vosformer.io.files import make_folder, set_aside, write_bytes
 from vosformer.io.frames import Frame
 from vosformer.io.parted_video import PartedVideo, encoder
@@ -34,44 +31,11 @@ def start_timecode(path: Path) -> str | None:
         return None
 
 
-@dataclass(frozen=True)
-class Edges:
-    """What is done to the edge of a matte.
-
-    Attributes:
-        grow: pixels that it grows by; below 0 it shrinks.
-        feather: standard deviation in pixels of the blur of its edge.
-
-    Raises:
-        InputError: `feather` is below 0, or one of them above 1000.
-    """
-
-    grow: int = 0
-    feather: float = 0.0
-
-    def __post_init__(self) -> None:
-        """Check the values."""
-        if not 0 <= self.feather <= 1000 or not -1000 <= self.grow <= 1000:
-            raise InputError(f"grow is {self.grow} and feather {self.feather}: expected -1000 to 1000, and 0 to 1000 pixels")
-
-    def __call__(self, matte: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Apply both to a matte float32 [H,W] in [0,1]."""
-        if self.grow:
-            side = 2 * abs(self.grow) + 1
-            disk = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
-            change = cv2.dilate if self.grow > 0 else cv2.erode  # what lies outside of the frame changes nothing
-            matte = np.asarray(change(matte, disk), np.float32)
-        if self.feather:
-            blurred = cv2.GaussianBlur(matte, (0, 0), self.feather, borderType=cv2.BORDER_REPLICATE)
-            matte = np.asarray(blurred, np.float32)
-        return np.asarray(matte, np.float32)
-
-
-def _gray(edges: Edges, labels: Labels, scores: Mapping[int, float], probability: Probability, i: int) -> NDArray[np.uint8]:
+def _gray(labels: Labels, scores: Mapping[int, float], probability: Probability, i: int) -> NDArray[np.uint8]:
     """Return the matte of an object, uint8 [H,W]; black where it is not tracked."""
     if i not in scores and not (labels == i).any():
         return np.zeros(labels.shape, np.uint8)
-    return np.asarray(np.rint(edges(probability(i)).clip(0, 1) * 255), np.uint8)
+    return np.asarray(np.rint(probability(i).clip(0, 1) * 255), np.uint8)
 
 
 class MatteImages(Sink):
@@ -83,8 +47,8 @@ class MatteImages(Sink):
 
     soft = True
 
-    def __init__(self, folder: str | Path, stem: str, edges: Edges = Edges()) -> None:
-        self._folder, self._stem, self._edges = make_folder(Path(folder)), stem, edges
+    def __init__(self, folder: str | Path, stem: str) -> None:
+        self._folder, self._stem = make_folder(Path(folder)), stem
         self.name = Path(folder).name
         self._ids: set[int] = set()
 
@@ -96,7 +60,7 @@ class MatteImages(Sink):
         """See `Sink.write`."""
         for i in sorted(self._ids | set(scores)):
             folder = make_folder(self._folder / str(i))
-            write_bytes(folder / f"{self._stem}.{frame.name}.png", png(_gray(self._edges, labels, scores, probability, i)))
+            write_bytes(folder / f"{self._stem}.{frame.name}.png", png(_gray(labels, scores, probability, i)))
 
     def set_aside(self) -> None:
         """See `Sink.set_aside`."""
@@ -113,14 +77,14 @@ class _MatteFilm(PartedVideo):
     soft = True
 
     def __init__(
-        self, path: Path, i: int, fps: Fraction | None, count: int | None, timecode: str | None, edges: Edges, codec: str
+        self, path: Path, i: int, fps: Fraction | None, count: int | None, timecode: str | None, codec: str, aspect: Fraction
     ) -> None:  # fmt: skip
-        super().__init__(path, fps, encoder(codec))
-        self._i, self._count, self._edges = i, count, edges
+        super().__init__(path, fps, encoder(codec), pixel_aspect=aspect)
+        self._i, self._count = i, count
         self._timecode = timecode
 
     def _picture(self, frame: Frame, labels: Labels, scores: Mapping[int, float], probability: Probability) -> av.VideoFrame:
-        gray = _gray(self._edges, labels, scores, probability, self._i)
+        gray = _gray(labels, scores, probability, self._i)
         if self._codec == "ffv1":
             return av.VideoFrame.from_ndarray(gray, format="gray")
         even = np.pad(gray, ((0, gray.shape[0] % 2), (0, gray.shape[1] % 2)), "edge")
@@ -177,8 +141,8 @@ class MatteFilms(Sink):
         fps: frames per second; None means 25.
         count: frames of the source; None: the film ends with the results.
         timecode: of the first frame, or None.
-        edges: what is done to the edge.
         codec: "prores_ks" or "ffv1".
+        pixel_aspect: width of a pixel divided by its height, `Source.pixel_aspect`.
 
     Raises:
         OutputError: the folder cannot be created, or PyAV lacks the encoder.
@@ -188,13 +152,13 @@ class MatteFilms(Sink):
 
     def __init__(
         self, folder: str | Path, stem: str, fps: Fraction | None = None, count: int | None = None, timecode: str | None = None,
-        edges: Edges = Edges(), codec: str = "prores_ks",
+        codec: str = "prores_ks", pixel_aspect: Fraction = Fraction(1),
     ) -> None:  # fmt: skip
         self.name = Path(folder).name
         self._folder = make_folder(Path(folder))
         suffix = ".mkv" if codec == "ffv1" else ".mov"
         self._make: Callable[[int], _MatteFilm] = lambda i: _MatteFilm(
-            self._folder / f"{stem}_{i}_matte{suffix}", i, fps, count, timecode, edges, codec
+            self._folder / f"{stem}_{i}_matte{suffix}", i, fps, count, timecode, codec, pixel_aspect
         )
         self._films: dict[int, _MatteFilm] = {}
 

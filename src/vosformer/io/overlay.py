@@ -17,6 +17,7 @@ from vosformer.io.frames import Frame, Image
 from vosformer.io.palette import colors
 from vosformer.io.parted_video import PART_FRAMES, TICKS, PartedVideo, encoder
 from vosformer.io.sinks import Labels, Probability
+from vosformer.io.sound import Sound
 
 _TICKS_MPEG4 = 65_535  # a second: it has 16 bits for them
 _BT601 = 5  # AVCOL_SPC_BT470BG: the matrix that swscale converts with, so that players show the same colors
@@ -62,6 +63,7 @@ class OverlayVideo(PartedVideo):
         opacity: of the colors, 0 to 1.
         codec: FFmpeg's name of an encoder; None chooses.
         pixel_aspect: width of a pixel divided by its height, `Source.pixel_aspect`.
+        sound: of the frames, `Source.sound`; copied, or encoded as AAC where mp4 cannot hold it.
 
     Raises:
         OutputError: the folder cannot be created, or there is no such encoder.
@@ -75,9 +77,10 @@ class OverlayVideo(PartedVideo):
         opacity: float = 0.5,
         codec: str | None = None,
         pixel_aspect: Fraction | float = 1,
+        sound: Sound | None = None,
     ) -> None:
         chosen = encoder(*([codec] if codec else ["libx264", "mpeg4"]))
-        super().__init__(path, fps, chosen, _TICKS_MPEG4 if chosen == "mpeg4" else TICKS, pixel_aspect)
+        super().__init__(path, fps, chosen, _TICKS_MPEG4 if chosen == "mpeg4" else TICKS, pixel_aspect, sound)
         self._palette, self._opacity = palette, opacity
 
     def _picture(self, frame: Frame, labels: Labels, scores: Mapping[int, float], probability: Probability) -> av.VideoFrame:

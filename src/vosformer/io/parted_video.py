@@ -7,10 +7,11 @@ of no use after a SIGKILL, and encoders have no state that could be saved, hence
 
 from __future__ import annotations
 
+import math
 import re
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +22,7 @@ from vosformer.errors import OutputError
 from vosformer.io.files import make_folder, output_errors, remove, replacing
 from vosformer.io.frames import Frame, frame_rate
 from vosformer.io.sinks import Labels, Probability, Sink
+from vosformer.io.sound import Sound, SoundTrack
 
 PART_FRAMES = 256
 # The frames of a part wait until all are there, since they may come backwards.
@@ -49,6 +51,7 @@ class PartedVideo(Sink):
         codec: FFmpeg's name of an encoder that is there.
         ticks: the most parts of a second that the format can count in.
         pixel_aspect: width of a pixel divided by its height, `Source.pixel_aspect`.
+        sound: that the film gets, `Source.sound`.
 
     Raises:
         OutputError: the folder cannot be created.
@@ -61,6 +64,7 @@ class PartedVideo(Sink):
         codec: str,
         ticks: int = TICKS,
         pixel_aspect: Fraction | float = 1,
+        sound: Sound | None = None,
     ) -> None:
         path = Path(path)
         self.name = path.name
@@ -74,6 +78,7 @@ class PartedVideo(Sink):
         self._serial = -1  # of the next part; -1 = an earlier run may have left some
         self._held: list[tuple[int, int, Any]] = []  # (frame number, tick, picture)
         self._timecode: str | None = None  # of the first frame of the file
+        self._sound = sound
 
     @abstractmethod
     def _picture(self, frame: Frame, labels: Labels, scores: Mapping[int, float], probability: Probability) -> av.VideoFrame:
@@ -124,7 +129,7 @@ class PartedVideo(Sink):
         parts = sorted(self._finished(), key=lambda part: part.first)
         if parts:
             with replacing(self._path) as temporary, _av_errors(self._path):
-                _join(parts, temporary, self._tick, self._fps, self._timecode)
+                _join(parts, temporary, self._tick, self._fps, self._timecode, self._sound)
 
     def clean(self) -> None:
         """See `Sink.clean`."""
@@ -181,22 +186,29 @@ def encoder(*names: str) -> str:
     raise OutputError(f"this PyAV has no encoder {' or '.join(names)}")
 
 
-def _join(parts: list[_Part], path: Path, tick: Fraction, fps: Fraction, timecode: str | None) -> None:
+def _join(
+    parts: list[_Part], path: Path, tick: Fraction, fps: Fraction, timecode: str | None, sound: Sound | None
+) -> None:  # fmt: skip
     start = min(part.tick for part in parts)
-    with av.open(str(path), "w", options={"movflags": "+faststart"}) as output:
-        stream: Any = None
-        latest = -1
+    with ExitStack() as stack:
+        output = stack.enter_context(av.open(str(path), "w", options={"movflags": "+faststart"}))
         if timecode is not None:
             output.metadata["timecode"] = timecode
+        with av.open(str(parts[0].path)) as piece:
+            stream: Any = output.add_stream_from_template(piece.streams.video[0])
+            stream.time_base = tick
+            # A mov keeps it beside the codec's parameters, which alone are copied.
+            stream.codec_context.sample_aspect_ratio = piece.streams.video[0].sample_aspect_ratio or Fraction(1)
+            if timecode is not None:
+                stream.codec_context.framerate = fps  # counts the frames of a time code
+        heard = None
+        if sound is not None:
+            end = (parts[-1].tick + _length(parts[-1].path, tick)) * tick
+            heard = SoundTrack(sound, output, float(start * tick), float(end))
+            stack.callback(heard.close)
+        latest = -1
         for part in parts:
             with av.open(str(part.path)) as piece:
-                if stream is None:
-                    stream = output.add_stream_from_template(piece.streams.video[0])
-                    stream.time_base = tick
-                    # A mov keeps it beside the codec's parameters, which alone are copied.
-                    stream.codec_context.sample_aspect_ratio = piece.streams.video[0].sample_aspect_ratio or Fraction(1)
-                    if timecode is not None:
-                        stream.codec_context.framerate = fps  # counts the frames of a time code
                 packet: Any
                 for packet in piece.demux(video=0):
                     if packet.size == 0:
@@ -206,7 +218,18 @@ def _join(parts: list[_Part], path: Path, tick: Fraction, fps: Fraction, timecod
                     packet.duration = round(packet.duration * packet.time_base / tick)
                     packet.stream, packet.time_base = stream, tick
                     packet.pts = packet.dts = stamp
+                    if heard is not None:
+                        heard.up_to(float(stamp * tick))
                     output.mux(packet)
+        if heard is not None:
+            heard.up_to(math.inf)
+
+
+def _length(path: Path, tick: Fraction) -> int:
+    """Return the ticks from the first to the end of the last frame of a part."""
+    with av.open(str(path)) as piece:
+        ends = [(packet.pts + packet.duration) * packet.time_base for packet in piece.demux(video=0) if packet.size]
+        return round(max(ends) / tick)
 
 
 @contextmanager

@@ -167,6 +167,7 @@ class Sinks(Sink):
                 sink.close(complete=False)
             except Exception as error:
                 errors.append(error)
+        self.notes = tuple(note for sink in self._sinks for note in sink.notes)
         if errors:
             raise errors[0]
         if complete:
