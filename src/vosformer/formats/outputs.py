@@ -23,6 +23,7 @@ from vosformer.io import (
     Sink,
     Source,
 )
+from vosformer.io.bag_sink import LabelBag
 from vosformer.io.cryptomatte import CryptomatteImages
 from vosformer.io.edges import EdgedSinks, Edges
 from vosformer.io.frames import frame_name, frame_range
@@ -80,6 +81,7 @@ _SINKS: dict[str, tuple[str, _Make]] = {
         "exr",
         lambda path, setting: CryptomatteImages(path, setting.name, {i: item.label for i, item in setting.objects.items()}),
     ),
+    "ros": ("ros", lambda path, setting: LabelBag(path, setting.source)),
     "matte-png": ("matte-png", lambda path, setting: MatteImages(path, setting.name)),
 }
 
@@ -99,6 +101,7 @@ _SUMMARIES = {
     "matte": "a gray ProRes film an object, as long as the source, with its time code",
     "matte-ffv1": "the same as FFV1, lossless, gray of full range",
     "exr": "EXR with Cryptomatte of all objects, by name (needs vosformer[editors])",
+    "ros": "a ROS bag of label images with the frames' own stamps (needs vosformer[robotics])",
     "matte-png": "a gray PNG an object and frame, numbered as the source",
 }
 _WITH_PICTURES = {"overlay", "cutout", "rgba"}

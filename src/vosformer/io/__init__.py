@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from vosformer.io.background import BackgroundSink, Prefetch
+from vosformer.io.bag_sink import LabelBag
+from vosformer.io.bags import BagFile
 from vosformer.io.files import write_bytes
 from vosformer.io.folders import image_folder
 from vosformer.io.frames import Frame, Source
@@ -24,10 +26,12 @@ __all__ = [
     "DAVIS_PALETTE",
     "Arrays",
     "BackgroundSink",
+    "BagFile",
     "CutOutVideo",
     "CutOuts",
     "Frame",
     "ImageFiles",
+    "LabelBag",
     "LabelImages",
     "LabelMap",
     "LiveStream",

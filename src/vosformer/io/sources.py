@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vosformer.errors import InputError
+from vosformer.io.bags import SCHEME, BagFile
 from vosformer.io.folders import image_folder, image_list, image_pattern
 from vosformer.io.frames import Source, frame_rate
 from vosformer.io.images import read_image
@@ -41,7 +42,8 @@ def open_source(
 
     Args:
         frames: path of a video file, of an image (one or several pictures), of a folder of images, of a text file that lists
-            images, or a pattern ("dir/*.png", "dir/%05d.png"); "camera:0" or the address of a stream (rtsp://, http://, ...); array
+            images, or a pattern ("dir/*.png", "dir/%05d.png"); "camera:0" or the address of a stream (rtsp://, http://, ...);
+            "bag:run.mcap?topic=/camera/image" of a ROS bag; array
             [T,H,W,3] or [T,H,W], or one image [H,W,3]; sequence of arrays or of image paths; any other iterable of arrays, which is
             then read once; or a `Source`, which is returned.
         fps: frames per second of images and arrays, which do not know it themselves.
@@ -59,6 +61,8 @@ def open_source(
     levels = None if value_range is None else Levels(*value_range)
     if isinstance(frames, str | PathLike):
         text = str(frames)
+        if text.startswith(SCHEME):
+            return BagFile(text, levels)
         if text.startswith("camera:") or re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", text):
             return LiveStream(text, stream=stream, levels=levels)
         return _open_path(Path(text), rate, allow_truncated, stream, levels)
