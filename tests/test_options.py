@@ -15,7 +15,7 @@ from vosformer.cli.train import train
 from vosformer.encoders.convmae import ConvViTSize
 from vosformer.encoders.vit import VIT_B, VIT_TINY
 from vosformer.errors import InputError
-from vosformer.models.jointformer import JointFormerConfig
+from vosformer.models.jointformer_config import JointFormerConfig
 from vosformer.models.simvos import SimVOSConfig
 from vosformer.options import to_json, typed_options
 from vosformer.policy import GivenOnly, Queue

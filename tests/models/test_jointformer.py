@@ -16,8 +16,9 @@ from vosformer.encoders.vit import ViTSize
 from vosformer.errors import InputError
 from vosformer.inference.objects import merge_slots
 from vosformer.memory import Memory
-from vosformer.models.jointformer import VARIANTS, JointFormer, joint_blocks
-from vosformer.nn.joint import absorb, gated
+from vosformer.models.jointformer import VARIANTS, JointFormer
+from vosformer.models.jointformer_config import joint_blocks
+from vosformer.nn.joint import sigmoid_attention, update_compressed_memory
 from vosformer.nn.maps import Grid
 from vosformer.policy import FirstAndPrevious, Policy, Queue
 from vosformer.protocol import Features, ObjectMasks
@@ -162,7 +163,7 @@ def test_equation_3_update_of_the_compressed_memory(count: int) -> None:
     assert len(model.update_blocks) == count
     x, token = torch.randn(2, 12, 24).double(), torch.randn(2, 1, 24).double()
     layers: list[Any] = []
-    found = absorb(model.update_blocks, token, x, range(count), layers.append)
+    found = update_compressed_memory(model.update_blocks, token, x, range(count), layers.append)
     for s in range(2):
         tokens, memory = x[s], token[s]
         for i, block in enumerate(model.update_blocks):
@@ -225,7 +226,7 @@ def test_equation_4_target_enhancement() -> None:
     model = build()
     block = model.enhance_blocks[0]
     x, token = torch.randn(2, 12, 24).double(), torch.randn(2, 1, 24).double()
-    found = gated(block, x, token)
+    found = sigmoid_attention(block, x, token)
     for s in range(2):
         q, _, _ = naive.projections(block, x[s])
         _, k, v = naive.projections(block, token[s])
@@ -234,7 +235,7 @@ def test_equation_4_target_enhancement() -> None:
         torch.testing.assert_close(found[s], naive.finish(block, x[s], torch.cat(heads, 1)))
     embedded = naive.linear(model.enhance_embed, x[0]) + places(model)
     memory = naive.linear(model.enhance_embed, token[0]) + model.positions[0, :1]
-    expected = naive.norm(model.norm, gated(block, embedded[None], memory[None])[0])
+    expected = naive.norm(model.norm, sigmoid_attention(block, embedded[None], memory[None])[0])
     torch.testing.assert_close(model.enhance(x, token, GRID)[0], expected)
 
 

@@ -14,7 +14,8 @@ from vosformer.errors import InputError, WeightsError
 from vosformer.memory import Memory
 from vosformer.models.aost import AOST
 from vosformer.models.extract_then_match import ExtractThenMatch
-from vosformer.models.jointformer import JointFormer, joint_blocks
+from vosformer.models.jointformer import JointFormer
+from vosformer.models.jointformer_config import joint_blocks
 from vosformer.nn.lstt import ScalableLSTTBlock
 from vosformer.nn.maps import Grid
 from vosformer.nn.sensory import SensoryMemory

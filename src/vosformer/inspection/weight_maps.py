@@ -27,7 +27,7 @@ from vosformer.models.identity_system import IdentitySystem
 from vosformer.models.jointformer import JointFormer
 from vosformer.models.simvos import SimVOS
 from vosformer.nn.gpm import GatedPropagation
-from vosformer.nn.joint import gates
+from vosformer.nn.joint import sigmoid_weights
 from vosformer.nn.lstt import LongTermAttention, ShortTermAttention
 from vosformer.nn.maps import Grid
 from vosformer.nn.topk import kth_largest
@@ -193,7 +193,7 @@ def _watch_joint(model: JointFormer, instead: Callable[..., None], frames: list[
         if embed is None:
             return
         tokens, one = embed(x) + model._place(grid), embed(token) + model.positions[:, :1]
-        weights = gates(model.enhance_blocks[0], tokens, one).mean(2)  # type: ignore[arg-type]
+        weights = sigmoid_weights(model.enhance_blocks[0], tokens, one).mean(2)  # type: ignore[arg-type]
         # The objects may be read in several parts.
         begun = len(seen.maps) + 1
         seen.maps.extend((f"compressed memory, object {begun + i}", each) for i, each in enumerate(weights))

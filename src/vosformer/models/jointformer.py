@@ -7,7 +7,7 @@ carried from frame to frame. Every object is a pass of its own (K = 1).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any, Literal, cast, get_args
 
@@ -15,83 +15,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vosformer.encoders.convmae import CONVVIT_B, CONVVIT_TINY, ConvStem, ConvViTSize
+from vosformer.encoders.convmae import ConvStem, ConvViTSize
 from vosformer.encoders.vit import VIT_B, VIT_TINY, ViTSize
 from vosformer.errors import InputError
 from vosformer.geometry import padded
 from vosformer.models.extract_then_match import VARIANTS as NAIVE
+from vosformer.models.jointformer_config import TINY, JointFormerConfig, TopkBlocks, check_config, joint_blocks
 from vosformer.nn.attention import attend, join_gates
-from vosformer.nn.joint import absorb, gated
+from vosformer.nn.joint import MovingReferences, join_layers, sigmoid_attention, update_compressed_memory
 from vosformer.nn.maps import Grid, per_slot, to_map, to_tokens
 from vosformer.nn.parts import Gatherer, in_parts
 from vosformer.nn.sensory import SensoryMemory
 from vosformer.nn.stm_decoder import CBAMDecoder, DeconvPyramid, Skips
 from vosformer.nn.topk import attend_topk
 from vosformer.nn.vit_blocks import EPS, PatchEmbed, Projected, ViTBlock, initialize, make_blocks, resize_positions, sine_table
-from vosformer.policy import FirstAndPrevious, Policy
 from vosformer.protocol import Entry, Features, Layer, MemoryView, Merging, ObjectMasks, Reading, VOSModel
 from vosformer.registry import Variant, build_from
 
-TopkBlocks = Literal["all", "first-half", "second-half", "last"]
-_DAVIS = FirstAndPrevious()
 _GRID = 24  # side of the position table: 384 pixels, the crop of the training
-
-
-@dataclass(frozen=True)
-class JointFormerConfig:
-    """Hyper-parameters; the defaults are those of the released model.
-
-    Attributes:
-        size: dimensions of the backbone, ConvMAE's or a plain ViT's.
-        mode: whom reference tokens attend to besides their own frame (Eq. 2, Table 8): "a" other references and the current frame,
-            "b" other references, "c" the current frame, "d" nobody, so that they are computed once.
-        joint: the blocks in which frames meet (Table 9): "all", "first-n", "last-n", "even-n" (the last of each of n equal parts),
-            "every-n" (the first, and every n-th after it: "evenly 2 blocks" may mean either of the last two), or indices.
-        updates: blocks in which the compressed memory meets the decoder tokens (Table 10): 1, 2 or 3; 0 = no compressed memory.
-        enhance: blocks in which the current tokens meet the compressed memory (Eq. 4); 0 = they do not.
-        topk: k of the top-k filter, never used in training; None = no filter.
-        topk_blocks: "all", "first-half" (text of Sec. 4.3.3), "second-half" or "last" (Table 12).
-        features: where the decoder's skip features come from (Fig. 11): "pe" the patch embedding (ConvMAE only), "middle" or "last"
-            blocks through transposed convolutions.
-        others: the memory stem sees the other objects' masks, too: 5 input channels; else 4.
-        fused: width of the decoder at stride 16.
-        decoder: width of the decoder at strides 8 and 4.
-        policy: the memory; `FirstAndPrevious()` for DAVIS and VISOR, `Queue(5, 3)` elsewhere.
-        gru: channels of a recurrent map as in XMem in place of the compressed memory (Table 10; 64 there, and `updates` 0); 0 = none.
-    """
-
-    size: ConvViTSize | ViTSize = CONVVIT_B
-    mode: Literal["a", "b", "c", "d"] = "d"
-    joint: str | tuple[int, ...] = "all"
-    updates: int = 2
-    enhance: int = 1
-    topk: int | None = 60
-    topk_blocks: TopkBlocks = "all"
-    features: Literal["pe", "middle", "last"] = "pe"
-    others: bool = True
-    fused: int = 384
-    decoder: int = 256
-    policy: Policy = _DAVIS
-    gru: int = 0
-
-    @property
-    def depth(self) -> int:
-        """Number of transformer blocks."""
-        return self.size.depth if isinstance(self.size, ViTSize) else self.size.depths[2]
-
-    @property
-    def width(self) -> int:
-        """C."""
-        return self.size.width if isinstance(self.size, ViTSize) else self.size.widths[2]
-
-    @property
-    def ratio(self) -> int:
-        """Hidden width of the feed-forward parts / C."""
-        return self.size.ratio if isinstance(self.size, ViTSize) else self.size.ratios[2]
-
-
-TINY = JointFormerConfig(size=CONVVIT_TINY, updates=1, topk=None, fused=96, decoder=48)
-"""A quarter of the width and a third of the depth; every part of the real one."""
 
 
 class JointFormer(VOSModel):
@@ -119,7 +60,7 @@ class JointFormer(VOSModel):
         self.config = c
         self.joint = joint_blocks(c.joint, c.depth)
         self.policy = c.policy
-        _check(c)
+        check_config(c)
         inputs = {"patch_embed1_query": 3, "patch_embed1_memory": 4 + c.others}
         self.stem: ConvStem | nn.ModuleDict
         if isinstance(c.size, ConvViTSize):
@@ -247,7 +188,7 @@ class JointFormer(VOSModel):
         slots = len(next(iter(past[0][0].values())))
         x, q, k, v = (per_slot(to_tokens(level), slots) for level in features.pyramid[-4:])
         projected = Projected(q, k, v)
-        references = None if self.config.mode == "d" else _References(self, past[0])
+        references = None if self.config.mode == "d" else MovingReferences(self.blocks, self.joint, self.config.mode, past[0])
         found = []
         filtered = self._filtered(topk_blocks or self.config.topk_blocks)
         for i in range(self.joint[0], self.config.depth):
@@ -268,7 +209,7 @@ class JointFormer(VOSModel):
         heads = self.config.size.heads
         gate = join_gates([*((layer.get("gate"), layer["k"]) for layer in past), (None, current.k)])
         if past and topk:
-            remembered = _joined(past, "k"), _joined(past, "v")
+            remembered = join_layers(past, "k"), join_layers(past, "v")
             return attend_topk(current.q, remembered, (current.k, current.v), heads, topk, gate)
         keys, values = ([*(layer[name] for layer in past), own] for name, own in (("k", current.k), ("v", current.v)))
         return attend(current.q, keys, values, heads, gate)
@@ -289,7 +230,7 @@ class JointFormer(VOSModel):
         x = embed(x) + self._place(grid)
         token = embed(token) + self.positions[:, :1]
         for block in self.enhance_blocks:
-            x = gated(cast(ViTBlock, block), x, token)
+            x = sigmoid_attention(cast(ViTBlock, block), x, token)
         out: Tensor = self.norm(x)
         return out
 
@@ -297,7 +238,9 @@ class JointFormer(VOSModel):
         """Return the compressed memory [S,1,C] after it met the decoder tokens [S,N,C] (Eq. 3, below)."""
         embed = cast(nn.Linear, self.update_embed)
         out: Tensor = self.norm(
-            absorb(self.update_blocks, embed(token) + self.positions[:, :1], embed(tokens) + self._place(grid))
+            update_compressed_memory(
+                self.update_blocks, embed(token) + self.positions[:, :1], embed(tokens) + self._place(grid)
+            )
         )
         return out
 
@@ -344,7 +287,7 @@ class JointFormer(VOSModel):
     def _remember(self, x: Tensor, token: Tensor | None, update: bool, take: Callable[[Layer], None]) -> Tensor | None:
         """Hand over what reference tokens [S,N,C] leave in each layer; returns the compressed memory after them."""
         moving = token + self.positions[:, :1] if token is not None and update else None
-        moved = absorb(self.blocks, moving, x, self.joint if self.config.mode == "d" else (), take)
+        moved = update_compressed_memory(self.blocks, moving, x, self.joint if self.config.mode == "d" else (), take)
         if self.config.mode != "d":
             first = self.joint[0]
             for block in self.blocks[:first]:
@@ -391,105 +334,8 @@ class JointFormer(VOSModel):
         return range({"all": 0, "second-half": depth // 2, "last": depth - 1}[blocks], depth)
 
 
-class _References:
-    """The reference tokens of modes a, b and c: they go through the joint blocks together with the current frame."""
-
-    def __init__(self, model: JointFormer, past: Sequence[Layer]) -> None:
-        self._model = model
-        self._next = model.joint[0]
-        self._x = _joined(past, "x")
-        self._projected = Projected(*(_joined(past, name) for name in "qkv"))
-
-    def layer(self, index: int, current: Projected) -> list[Layer]:
-        """Keys and values of joint block `index`; then the references move on as far as that block lets them."""
-        tokens = current.q.shape[1]
-        while self._next < index:
-            # Blocks between joint ones: every frame for itself.
-            self._move(self._each(self._projected, None, tokens))
-        k, v = self._projected.k, self._projected.v
-        if index < self._model.joint[-1]:
-            self._move(self._attend(current, tokens))
-        return [{"k": k, "v": v}]
-
-    def _attend(self, current: Projected, tokens: int) -> Tensor:
-        mode, own = self._model.config.mode, self._projected
-        if mode == "c":
-            return self._each(own, current, tokens)
-        if mode == "a":
-            own = Projected(own.q, torch.cat([own.k, current.k], 1), torch.cat([own.v, current.v], 1))
-        return attend(*own, self._model.config.size.heads)
-
-    def _each(self, own: Projected, current: Projected | None, tokens: int) -> Tensor:
-        """Frame by frame: to itself, and to the current frame if that is given."""
-        slots = own.q.shape[0]
-        q, k, v = (torch.unflatten(y, 1, (-1, tokens)).flatten(0, 1) for y in own)
-        if current is not None:
-            k, v = (torch.cat([y, per_slot(now, len(y))], 1) for y, now in ((k, current.k), (v, current.v)))
-        attended = attend(q, k, v, self._model.config.size.heads)
-        return torch.unflatten(attended, 0, (slots, -1)).flatten(1, 2)
-
-    def _move(self, attended: Tensor) -> None:
-        self._x = self._model._block(self._next).finish(self._x, attended)
-        self._next += 1
-        self._projected = self._model._block(self._next).project(self._x)
-
-
-def joint_blocks(joint: str | tuple[int, ...], depth: int) -> tuple[int, ...]:
-    """Return the indices of the joint blocks, ascending.
-
-    Raises:
-        InputError: there is no such choice.
-    """
-    if not isinstance(joint, str):
-        chosen = sorted(set(joint))
-        if not chosen or chosen[0] < 0 or chosen[-1] >= depth:
-            raise InputError(f"joint is {joint}, expected at least one index, all from 0 to {depth - 1}")
-        return tuple(chosen)
-    if joint == "all":
-        return tuple(range(depth))
-    kind, _, number = joint.partition("-")
-    if kind not in ("first", "last", "even", "every") or not number.isdecimal() or not 1 <= int(number) <= depth:
-        raise InputError(
-            f"joint is {joint!r}, expected all, first-n, last-n, even-n or every-n with n from 1 to {depth}, or indices"
-        )
-    count = int(number)
-    if kind == "every":
-        return tuple(range(0, depth, count))
-    if kind == "even":
-        return tuple(round((i + 1) * depth / count) - 1 for i in range(count))
-    return tuple(range(count)) if kind == "first" else tuple(range(depth - count, depth))
-
-
-def _joined(layers: Sequence[Layer], name: str) -> Tensor:
-    return layers[0][name] if len(layers) == 1 else torch.cat([layer[name] for layer in layers], 1)
-
-
 def _grid(image: Tensor) -> Grid:
     return Grid(image.shape[-2] // 16, image.shape[-1] // 16)
-
-
-def _check(config: JointFormerConfig) -> None:
-    for name, choices in (
-        ("mode", "abcd"),
-        ("topk_blocks", get_args(TopkBlocks)),
-        ("features", ("pe", "middle", "last")),
-    ):
-        if getattr(config, name) not in choices:
-            raise InputError(f"{name} is {getattr(config, name)!r}, expected one of {', '.join(choices)}")
-    if config.features == "pe" and isinstance(config.size, ViTSize):
-        raise InputError(
-            "features='pe' needs a ConvMAE backbone: a plain ViT has no maps at strides 4 and 8; use 'middle' or 'last'"
-        )
-    if not 0 <= config.updates <= 3:
-        raise InputError(f"updates is {config.updates}, expected 0 (no compressed memory) to 3")
-    if config.gru < 0 or (config.gru and config.updates):
-        raise InputError(
-            f"gru is {config.gru} with updates={config.updates}: the recurrent map stands in for the compressed memory"
-        )
-    if config.enhance < 0:
-        raise InputError(f"enhance is {config.enhance}, expected 0 (no target enhancement) or more")
-    if config.topk is not None and config.topk < 1:
-        raise InputError(f"topk is {config.topk}, expected at least 1, or None for no filter")
 
 
 def _small(config: JointFormerConfig) -> dict[str, Any]:

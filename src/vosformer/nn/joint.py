@@ -1,19 +1,20 @@
-"""Transformer blocks in which one token an object, JointFormer's compressed memory, takes part."""
+"""How tokens of several frames, and JointFormer's compressed memory, go through transformer blocks together."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from vosformer.nn.attention import attend
-from vosformer.nn.vit_blocks import ViTBlock
+from vosformer.nn.maps import per_slot
+from vosformer.nn.vit_blocks import Projected, ViTBlock
 from vosformer.protocol import Layer
 
 
-def absorb(
+def update_compressed_memory(
     blocks: nn.ModuleList,
     token: Tensor | None,
     x: Tensor,
@@ -22,14 +23,14 @@ def absorb(
 ) -> Tensor | None:
     """Return a token that gathers what the tokens of a frame say, block by block (JointFormer Eq. 3).
 
-    The frame's tokens attend to each other, the token to itself and to them. What nobody asks for is not computed: the frame's output
+    The frame's tokens attend to each other, the token to itself and to them. What has no use is not computed: the frame's output
     of the last block, and without a token everything after the last block of `keep`.
 
     Args:
         blocks: of type `ViTBlock`.
         token: [S,1,C], or None: the frame is alone.
         x: [S,N,C] the frame's tokens.
-        keep: indices of the blocks whose keys and values of the frame are wanted.
+        keep: indices of the blocks whose keys and values of the frame are handed to `take`.
         take: called with "k" and "v" [S,N,C] of each block of `keep`, one after the other; views of larger tensors.
 
     Returns:
@@ -55,10 +56,10 @@ def absorb(
     return token
 
 
-def gated(block: ViTBlock, x: Tensor, token: Tensor) -> Tensor:
+def sigmoid_attention(block: ViTBlock, x: Tensor, token: Tensor) -> Tensor:
     """Return a block in which tokens attend to a single one, with a sigmoid in place of the softmax (JointFormer Eq. 4).
 
-    Per head the score is ``q k'`` with one k for all places, and the output is v times the sigmoid of it. So the projections of
+    Per head the score is ``q k'`` with one k for all positions, and the output is v times the sigmoid of it. So the projections of
     queries and of the output are folded into that k and that v: [heads,C] matrices in place of [C,C] ones.
 
     Args:
@@ -72,11 +73,11 @@ def gated(block: ViTBlock, x: Tensor, token: Tensor) -> Tensor:
     heads = block.heads
     v = torch.unflatten(block.project_keys(token)[1][:, 0], 1, (heads, -1))
     values = torch.einsum("chd,shd->shc", torch.unflatten(block.attn.proj.weight, 1, (heads, -1)), v)
-    return block.add(x, gates(block, x, token) @ values + block.attn.proj.bias)
+    return block.add(x, sigmoid_weights(block, x, token) @ values + block.attn.proj.bias)
 
 
-def gates(block: ViTBlock, x: Tensor, token: Tensor) -> Tensor:
-    """Compute the sigmoids of `gated`: how much each token takes from the single one, [S,N,heads] in (0,1).
+def sigmoid_weights(block: ViTBlock, x: Tensor, token: Tensor) -> Tensor:
+    """Compute the sigmoids of `sigmoid_attention`: how much each token takes from the single one, [S,N,heads] in (0,1).
 
     Args:
         block: its weights.
@@ -90,3 +91,60 @@ def gates(block: ViTBlock, x: Tensor, token: Tensor) -> Tensor:
     keys = torch.einsum("hdc,shd->sch", w, k)
     scores = block.norm1(x) @ keys + (b * k).sum(2)[:, None]
     return torch.sigmoid(scores * (width // heads) ** -0.5)
+
+
+class MovingReferences:
+    """JointFormer's reference tokens in modes a, b and c: they go through the joint blocks together with the current frame.
+
+    Args:
+        blocks: of type `ViTBlock`.
+        joint: indices of the joint blocks, ascending.
+        mode: "a", "b" or "c" of Eq. 2.
+        past: the references: tokens "x" before the first joint block, and their "q", "k", "v" in it.
+    """
+
+    def __init__(self, blocks: nn.ModuleList, joint: Sequence[int], mode: str, past: Sequence[Layer]) -> None:
+        self._blocks = [cast(ViTBlock, block) for block in blocks]
+        self._joint = joint
+        self._mode = mode
+        self._next = joint[0]
+        self._x = join_layers(past, "x")
+        self._projected = Projected(*(join_layers(past, name) for name in "qkv"))
+
+    def layer(self, index: int, current: Projected) -> list[Layer]:
+        """Keys and values of joint block `index`; then the references move on as far as that block lets them."""
+        tokens = current.q.shape[1]
+        while self._next < index:
+            # Blocks between joint ones: every frame for itself.
+            self._move(self._each(self._projected, None, tokens))
+        k, v = self._projected.k, self._projected.v
+        if index < self._joint[-1]:
+            self._move(self._attend(current, tokens))
+        return [{"k": k, "v": v}]
+
+    def _attend(self, current: Projected, tokens: int) -> Tensor:
+        mode, own = self._mode, self._projected
+        if mode == "c":
+            return self._each(own, current, tokens)
+        if mode == "a":
+            own = Projected(own.q, torch.cat([own.k, current.k], 1), torch.cat([own.v, current.v], 1))
+        return attend(*own, self._blocks[0].heads)
+
+    def _each(self, own: Projected, current: Projected | None, tokens: int) -> Tensor:
+        """Frame by frame: to itself, and to the current frame if that is given."""
+        slots = own.q.shape[0]
+        q, k, v = (torch.unflatten(y, 1, (-1, tokens)).flatten(0, 1) for y in own)
+        if current is not None:
+            k, v = (torch.cat([y, per_slot(now, len(y))], 1) for y, now in ((k, current.k), (v, current.v)))
+        attended = attend(q, k, v, self._blocks[0].heads)
+        return torch.unflatten(attended, 0, (slots, -1)).flatten(1, 2)
+
+    def _move(self, attended: Tensor) -> None:
+        self._x = self._blocks[self._next].finish(self._x, attended)
+        self._next += 1
+        self._projected = self._blocks[self._next].project(self._x)
+
+
+def join_layers(layers: Sequence[Layer], name: str) -> Tensor:
+    """Join the tensors [S,n,C] of that name of several layers to [S,M,C]."""
+    return layers[0][name] if len(layers) == 1 else torch.cat([layer[name] for layer in layers], 1)
