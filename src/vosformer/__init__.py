@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         WeightsError,
     )
     from vosformer.evaluation import evaluate
+    from vosformer.inference.latency import LatencyBudget
     from vosformer.inference.prediction import Prediction
     from vosformer.inference.predictor import VideoPredictor
     from vosformer.inference.session import Session
@@ -35,6 +36,7 @@ _HOMES = {
     "DataError": "errors",
     "DeviceError": "errors",
     "InputError": "errors",
+    "LatencyBudget": "inference.latency",
     "Marker": "prompts.marker",
     "OutputError": "errors",
     "Prediction": "inference.prediction",
@@ -76,6 +78,7 @@ __all__ = [
     "DataError",
     "DeviceError",
     "InputError",
+    "LatencyBudget",
     "Marker",
     "OutputError",
     "Prediction",

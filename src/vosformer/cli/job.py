@@ -15,6 +15,7 @@ from vosformer.errors import InputError
 from vosformer.formats import ObjectInfo, read_names
 from vosformer.formats.outputs import Setting, check_edges, check_outputs, make_sinks, place_of
 from vosformer.inference.absence import Absence, parse_absences, read_absences
+from vosformer.inference.latency import LatencyBudget
 from vosformer.inference.session import Session
 from vosformer.inference.tracking import Direction, TrackReport, track
 from vosformer.io import Source
@@ -40,6 +41,7 @@ class Job:
         pictures: whether formats that can hold the frames' pictures get them.
         absent: where objects are absent, as texts.
         exact: whether masks speak for all objects.
+        latency: seconds that a result may be old, the newest frame wins; None: every frame is tracked.
         edges: what is done to the edges of mattes and cut-outs.
     """
 
@@ -58,6 +60,7 @@ class Job:
     absent: tuple[str, ...] = ()
     exact: bool = False
     edges: Edges = field(default_factory=Edges)
+    latency: float | None = None
 
     def check(self) -> None:
         """Refuse outputs that there are not, and to write over what is read.
@@ -111,6 +114,7 @@ def follow(
         setting = Setting(source, Path(job.video).stem, given.palette, objects, job.pictures, job.edges)
         sinks = make_sinks(job.outputs, job.out, setting)
         tracker = session()
+        latency = None if job.latency is None else LatencyBudget(job.latency, job.out / "latency.csv")
         report = track(
             source,
             given.labels,
@@ -119,25 +123,30 @@ def follow(
             direction=job.direction,
             start=job.start,
             stop=job.stop,
-            state=None if source.live else job.out / ".vosformer",
+            state=None if source.live or latency is not None else job.out / ".vosformer",
             resume=resume,
             settings=_settings(job, run, objects),
             options=run.read_options,
             progress=progress,
             absent=_absences(job, source),
             exact=job.exact,
+            latency=latency,
         )
     if tracker.sizes is not None and tracker.sizes[0] != tracker.sizes[1]:
         (height, width), (rows, columns) = tracker.sizes
         report.notes.append(f"the model saw the {width} x {height} frames as {columns} x {rows} (--size {run.size})")
     report.notes.extend(note for sink in sinks for note in sink.notes)
     seconds = round(time.perf_counter() - begin, 2)
-    about = {
+    about: dict[str, object] = {
         "video": job.video,
         "mask": None if job.mask is None else str(job.mask),
         "outputs": job.outputs,
         "seconds": seconds,
     }
+    if latency is not None:
+        latency.close()
+        report.notes.append(latency.describe())
+        about["latency"] = latency.summary
     write_summary(job.out / "run.json", report, **about)
     return report
 

@@ -15,6 +15,7 @@ from vosformer.cli.prompting import Marks
 from vosformer.cli.session_options import SessionOptions
 from vosformer.cli.source_options import SourceOptions
 from vosformer.cli.summary import show_notes
+from vosformer.inference.latency import parse_seconds
 from vosformer.inference.tracking import TrackReport
 from vosformer.io.edges import Edges
 
@@ -38,12 +39,14 @@ def track(
     exact: bool = False,
     run: Annotated[SessionOptions, tyro.conf.arg(name="")] = SessionOptions(),
     reading: Annotated[SourceOptions, tyro.conf.arg(name="")] = SourceOptions(),
+    latency_budget: str | None = None,
     resume: bool = False,
 ) -> None:
     """Follow marked objects through a video.
 
     Args:
-        video: video file, folder, list or pattern of images, stream (rtsp://..., http://...), or camera:0.
+        video: video file, folder, list or pattern of images, stream (rtsp://..., http://...), camera:0, or a recording of a robot
+            (bag:run.mcap?topic=/camera/image).
         out: folder for the results.
         mask: label image of one frame, folder with one PNG an object, folder of masks named like their frames (first masks, new
             objects and corrections), or an annotation file (COCO, CVAT, labelme and others: see `vosformer formats`). Without
@@ -58,6 +61,7 @@ def track(
             how surely each object is in each frame; objects: a black and white PNG an object; rgba: cut-outs with soft edges;
             cutout: cutout.mov, a ProRes 4444 video of all objects on a transparent ground; rle: COCO run-length JSON;
             matte: a gray ProRes film an object for video editors; matte-ffv1: the same, lossless; matte-png: the same as pictures;
+            ros: a ROS bag of label images;
             and every annotation format that `vosformer formats` lists (coco, yolo, cvat-video, ...).
         pictures: write the frames' pictures, too, in formats that have a place for them (yolo, labelme, ...).
         edges: what is done to the edges of mattes and cut-outs.
@@ -69,6 +73,8 @@ def track(
         exact: the masks speak for all objects: what one does not show is absent from its frame on, until a later one shows it.
         run: how the model runs.
         reading: how the frames are read.
+        latency_budget: how old a result may be, e.g. 100ms: the newest frame wins, others are passed over; recordings are played at
+            their own speed. latency.csv has the age of every result and every frame that was passed over, run.json a summary.
         resume: go on with a run that was stopped, even by force; the result is the same as of a run that was not.
     """
     console = Console(stderr=True)
@@ -76,7 +82,7 @@ def track(
     begin = time.perf_counter()
     job = Job(
         video, mask, out, mask_frame, legend, marks, names, outputs, direction, start, stop, pictures,
-        absent, exact, edges,
+        absent, exact, edges, None if latency_budget is None else parse_seconds(latency_budget),
     )  # fmt: skip
     job.check()
     known: list[str] = []

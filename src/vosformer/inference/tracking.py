@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from vosformer.errors import InputError
 from vosformer.inference.absence import Absence, Absences
+from vosformer.inference.latency import LatencyBudget
 from vosformer.inference.prediction import Prediction
 from vosformer.inference.resume import RunProgress, RunState, survey
 from vosformer.inference.session import Session
@@ -88,6 +89,7 @@ def track(
     progress: Callable[[int, int | None], None] | None = None,
     absent: Sequence[Absence] = (),
     exact: bool = False,
+    latency: LatencyBudget | None = None,
 ) -> TrackReport:
     """Track objects through a source and write the results.
 
@@ -112,6 +114,8 @@ def track(
         absent: where objects are known not to be: their masks are empty there. An object that is absent to the end is forgotten.
         exact: the masks speak for all objects: what one of them does not show is absent from its frame on, until a later one shows
             it. So does an empty mask of a `MaskFolder`.
+        latency: the newest frame wins, and the age of each result is logged; recordings are played at their own speed. Such a run
+            goes forward, and cannot be resumed.
 
     Raises:
         InputError: no mask in the range, a mask of another size than the frames or on one that does not decode or is not there,
@@ -120,6 +124,8 @@ def track(
     """
     if not isinstance(source, Source):
         raise InputError(f"the source is a {type(source).__name__}; open files and streams with vosformer.io.open_source")
+    if latency is not None and (direction != "forward" or state is not None):
+        raise InputError("a run with a latency budget depends on the clock: it goes forward, and cannot be resumed")
     given = _labels(masks)
     for note in masks.notes if isinstance(masks, MaskFolder) else ():
         source.notes.add(note)
@@ -141,7 +147,7 @@ def track(
         return report
     if done.complete:  # and its results are gone
         done, report = RunProgress(), TrackReport()
-    walk = _Walk(session, given, dict(options or {}), report, source.notes, known)
+    walk = _Walk(session, given, dict(options or {}), report, source.notes, known, latency)
     sink = BackgroundSink(results)
     with ExitStack() as stack:
         stack.callback(sink.close, complete=False)
@@ -213,7 +219,9 @@ class _Walk:
         report: TrackReport,
         notes: Notes,
         absences: Absences,
+        latency: LatencyBudget | None = None,
     ) -> None:
+        self._latency = latency
         self._session, self._masks, self._options, self._absences = session, masks, options, absences
         self._report, self._notes = report, notes
         self._labels: Labels | None = None
@@ -238,20 +246,30 @@ class _Walk:
         """Yield (frame, labels, scores, probability) of every frame; of a `real_time` source, of those that there is time
         for.
         """
-        with Prefetch(frames, latest=real_time, keep=self._masks) as ahead:
+        with self._ahead(frames, real_time) as ahead:
             for frame in ahead:
                 given = self._masks.get(frame.number)
                 if frame.image is None:
-                    yield self._bridge(frame, given)
+                    bridged = self._bridge(frame, given)
+                    if self._latency is not None:
+                        self._latency.done(frame)
+                    yield bridged
                     continue
                 out, gone = self._step(frame.image, frame.number, given, step)
                 if given is not None:
                     for note in self._session.notes:
                         self._notes.add(note)
                 self._labels = out.labels
+                if self._latency is not None:
+                    self._latency.done(frame)
                 scores = {i: out.score(i) for i in out.ids if i not in gone}
                 self._note(frame.number, scores)
                 yield frame, out.labels, {**scores, **dict.fromkeys(gone, 0.0)}, _probability(out, gone)
+
+    def _ahead(self, frames: Iterator[Frame], real_time: bool) -> Prefetch:
+        if self._latency is not None:
+            return self._latency.newest(frames, real_time, self._masks)
+        return Prefetch(frames, latest=real_time, keep=self._masks)
 
     def _step(
         self, image: NDArray[np.uint8], number: int, given: NDArray[Any] | None, step: int

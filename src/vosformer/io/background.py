@@ -31,10 +31,18 @@ class Prefetch:
         latest: drop the oldest waiting frame if the consumer is slow, instead of making the source wait. For cameras: the frames
             that come out then have gaps in their numbers, and are never old.
         keep: numbers of frames that are not dropped.
+        dropped: is told of each frame that is, from the thread that decodes.
     """
 
-    def __init__(self, frames: Iterable[Frame], depth: int = 4, latest: bool = False, keep: Container[int] = ()) -> None:
-        self._depth, self._latest, self._keep = max(1, depth), latest, keep
+    def __init__(
+        self,
+        frames: Iterable[Frame],
+        depth: int = 4,
+        latest: bool = False,
+        keep: Container[int] = (),
+        dropped: Callable[[Frame], None] | None = None,
+    ) -> None:
+        self._depth, self._latest, self._keep, self._dropped = max(1, depth), latest, keep, dropped
         self._waiting: deque[Frame] = deque()
         self._changed = threading.Condition()
         self._stopped = False  # by the consumer
@@ -91,6 +99,8 @@ class Prefetch:
                 old = next((old for old in self._waiting if old.number not in self._keep), None)
                 if old is not None:
                     self._waiting = deque(other for other in self._waiting if other is not old)
+                    if self._dropped is not None:
+                        self._dropped(old)
             self._changed.wait_for(lambda: len(self._waiting) < self._depth or self._stopped)
             if self._stopped:
                 return False
