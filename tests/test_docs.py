@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from prose import too_long, wrapped
 
 from vosformer.cli import COMMANDS, main
 
@@ -57,14 +58,22 @@ def test_links_lead_somewhere(page: Path) -> None:
         assert (page.parent / target).exists(), f"{page.name} links to {target}, which does not exist"
 
 
-def prose(page: Path) -> list[str]:
-    """Return the lines of a page that are neither code nor tables, links without a space left out."""
-    text = re.sub(r"^ *(```|~~~).*?^ *\1", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
-    lines = (re.sub(r"\S*\]\(\S+\)\S*", "", line) for line in text.splitlines())
-    return [line for line in lines if not line.lstrip().startswith(("|", "#", "<", "!["))]
-
-
 @pytest.mark.parametrize("page", [*PAGES, ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md"], ids=lambda page: page.name)
 def test_prose_is_wrapped(page: Path) -> None:
-    long = [line for line in prose(page) if len(line) > 120]
-    assert not long, f"{page.name} has lines of prose of more than 120 characters"
+    long = too_long(page.read_text(encoding="utf-8"))
+    assert not long, (
+        f"{page.name} has lines of prose of more than 120 characters; python tests/support/prose.py PAGE wraps them"
+    )
+
+
+def test_wrapping_keeps_tables_code_and_links() -> None:
+    words, link = "word " * 40, "[a link of some words](page.md)"
+    text = f"- {words}{link}\n\n| {words} |\n\n```\n{words}\n```\n"
+    made = wrapped(text)
+    assert " ".join(made.split()) == " ".join(text.split())
+    assert link in made
+    assert f"| {words} |" in made
+    assert f"\n{words}\n" in made
+    assert made.splitlines()[1].startswith("  word")
+    assert len(too_long(text)) == 1
+    assert not too_long(made)

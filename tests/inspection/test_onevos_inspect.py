@@ -71,7 +71,7 @@ def test_numbers_are_the_weights_of_the_softmax():
         assert layer.shares.sum() == pytest.approx(1, abs=1e-5)
         assert layer.selected.all()
         assert layer.remembered.frame.tolist() == [0] * N + [1] * N  # frame 3 is read; frame 2 is the reference
-        assert layer.remembered.place.tolist() == [*range(N)] * 2
+        assert layer.remembered.position.tolist() == [*range(N)] * 2
 
 
 def test_selected_tokens_and_where_remembered_ones_come_from():

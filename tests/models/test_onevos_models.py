@@ -241,8 +241,8 @@ def test_dynamic_memory_stays_within_capacity_and_keeps_the_first_frame():
             if bank:
                 assert bank["k"].shape[1] <= 0.5 * N * 3
                 firsts.add((layer, int((bank["frame"] == 0).sum())))
-                assert bank["place"].min() >= 0
-                assert bank["place"].max() < N
+                assert bank["position"].min() >= 0
+                assert bank["position"].max() < N
     assert len(firsts) == len({layer for layer, _ in firsts})
 
 

@@ -40,7 +40,7 @@ def scrambled(module: torch.nn.Module) -> torch.nn.Module:
 
 def test_one_gate_a_place_as_the_paper_of_aost_has_it():
     """K' = K (1 + tanh(E w_gate)) with w_gate in R^{C x 1}, V' = V + E W_id (AOST Eq. 8)."""
-    block = scrambled(ScalableLSTTBlock(8, 2, 32, 3, 3, 0.0, gate="place"))
+    block = scrambled(ScalableLSTTBlock(8, 2, 32, 3, 3, 0.0, gate="position"))
     assert isinstance(block, ScalableLSTTBlock)
     k, v, e = torch.randn(3, 2, 5, 8, dtype=torch.float64)
     found = block.remember({"k": k, "v": v}, e)
@@ -67,7 +67,7 @@ def test_shared_blocks_keep_identities_and_gates_of_each_layer():
 
 
 def test_forms_that_aost_does_not_have():
-    with pytest.raises(InputError, match="one of place"):
+    with pytest.raises(InputError, match="one of position"):
         new_model("aost", tiny=True, gate="head")
     with pytest.raises(InputError, match="one of blocks"):
         new_model("aost", tiny=True, shared="layers")

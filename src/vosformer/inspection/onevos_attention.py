@@ -25,16 +25,16 @@ GROUPS = ("memory", "reference", "current")
 Floats = NDArray[np.float32]
 
 
-class TokenPlaces(NamedTuple):
+class TokenPositions(NamedTuple):
     """Where the tokens that a layer remembers come from.
 
     Attributes:
         frame: int [M], numbers of frames.
-        place: int [M], places in the map of that frame, row by row.
+        position: int [M], positions in the map of that frame, row by row.
     """
 
     frame: NDArray[np.int32]
-    place: NDArray[np.int32]
+    position: NDArray[np.int32]
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class LayerView:
     reference: Floats
     current: Floats
     selected: NDArray[np.bool_]
-    remembered: TokenPlaces
+    remembered: TokenPositions
 
 
 @dataclass(frozen=True)
@@ -150,9 +150,9 @@ def inspect_clip(session: Session, clip: Iterable[tuple[NDArray[np.uint8], Array
     views: list[FrameView] = []
     images: dict[int, NDArray[np.uint8]] = {}
     for number, (image, labels) in enumerate(clip):
-        found: list[tuple[Seen, TokenPlaces]] = []
+        found: list[tuple[Seen, TokenPositions]] = []
 
-        def look(seen: Seen, found: list[tuple[Seen, TokenPlaces]] = found) -> None:
+        def look(seen: Seen, found: list[tuple[Seen, TokenPositions]] = found) -> None:
             # Cohorts that come later (more than ten objects) are read after the first one. The memory's storage will be written over.
             if len(found) < count:
                 found.append((seen._replace(keys=[torch.cat(seen.keys, 1)]), _remembered(seen)))
@@ -177,19 +177,19 @@ def _target(labels: NDArray[np.int32], grid: Grid) -> Tensor:
     return covered if bool(covered.any()) else torch.ones_like(covered)
 
 
-def _look(seen: Seen, target: Tensor, remembered: TokenPlaces) -> LayerView:
+def _look(seen: Seen, target: Tensor, remembered: TokenPositions) -> LayerView:
     """Return the attention of the target's tokens, group by group."""
     sums, peaks, received = _weights(seen, target)
     grid, lengths = seen.grid, seen.lengths
-    place = seen.reference.get("place")
-    places = torch.arange(grid.tokens) if place is None else place[0, :, 0].long().cpu()
-    real = torch.ones(len(places), dtype=torch.bool)
+    position = seen.reference.get("position")
+    positions = torch.arange(grid.tokens) if position is None else position[0, :, 0].long().cpu()
+    real = torch.ones(len(positions), dtype=torch.bool)
     if "gate" in seen.reference:
         real = seen.reference["gate"][0, :, 0].cpu() > 0.5
     selected = torch.zeros(grid.tokens, dtype=torch.bool)
-    selected[places[real]] = True
+    selected[positions[real]] = True
     to_reference = torch.zeros(grid.tokens)
-    to_reference[places[real]] = received[lengths.memory : lengths.memory + lengths.reference][real]
+    to_reference[positions[real]] = received[lengths.memory : lengths.memory + lengths.reference][real]
     return LayerView(
         sums.numpy(),
         peaks.numpy(),
@@ -223,24 +223,24 @@ def _weights(seen: Seen, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return sums / count, peaks / count, received.cpu() / count
 
 
-def _remembered(seen: Seen) -> TokenPlaces:
-    """Frame and place of each token in memory."""
+def _remembered(seen: Seen) -> TokenPositions:
+    """Frame and position of each token in memory."""
     bank = seen.memory.bank(seen.layer)
     if not bank:
-        return TokenPlaces(np.zeros(0, np.int32), np.zeros(0, np.int32))
+        return TokenPositions(np.zeros(0, np.int32), np.zeros(0, np.int32))
     if "frame" in bank:
         frames = bank["frame"][0, :, 0].cpu().numpy()
     else:
         numbers = [frame.number for frame in seen.memory.frames]
         frames = np.repeat(np.array(numbers, np.int32), seen.memory.lengths(seen.layer))
-    if "place" in bank:
-        places = bank["place"][0, :, 0].cpu().numpy()
+    if "position" in bank:
+        positions = bank["position"][0, :, 0].cpu().numpy()
     else:
-        places = np.tile(np.arange(seen.grid.tokens, dtype=np.int32), len(frames) // seen.grid.tokens)
+        positions = np.tile(np.arange(seen.grid.tokens, dtype=np.int32), len(frames) // seen.grid.tokens)
     if "gate" in bank:
         real = bank["gate"][0, :, 0].float().cpu().numpy() > 0.5
-        frames, places = frames[real], places[real]
-    return TokenPlaces(frames.copy(), places.copy())
+        frames, positions = frames[real], positions[real]
+    return TokenPositions(frames.copy(), positions.copy())
 
 
 def _as_map(values: Tensor, grid: Grid) -> NDArray[Any]:

@@ -231,6 +231,6 @@ def _memory(view: FrameView, images: dict[int, Image]) -> Image:
     for i, layer in enumerate(view.layers):
         for number in sources:
             chosen = np.zeros(shape, bool)
-            chosen.flat[layer.remembered.place[layer.remembered.frame == number]] = True
+            chosen.flat[layer.remembered.position[layer.remembered.frame == number]] = True
             tiles.append(_captioned(_tokens(images[number], chosen), f"layer {i}, frame {number}: {int(chosen.sum())}"))
     return _grid_of(tiles, len(sources), f"tokens in memory when frame {view.number} is read")

@@ -1,6 +1,6 @@
 """Looking inside the other systems: maps of the weights that a frame is read or remembered with.
 
-- SimVOS: the assignment of places to prototypes, mean over the prototypes (paper Fig. 6).
+- SimVOS: the assignment of positions to prototypes, mean over the prototypes (paper Fig. 6).
 - JointFormer: where a token of the current frame looks, layer by layer (Fig. 7), where a token of the newest reference frame looks
   (Fig. 8), and what each object's compressed memory answers (Fig. 9).
 - AOT, AOST, DeAOT: the long- and short-term attention of a token.
@@ -37,7 +37,7 @@ Point = tuple[int, int]
 
 
 class WeightMap(NamedTuple):
-    """Weights of the places of one frame.
+    """Weights of the positions of one frame.
 
     Attributes:
         name: what they are, e.g. "layer 2: long-term".
@@ -250,7 +250,7 @@ def _watch_identities(model: IdentitySystem, before: Callable[..., None], frames
 
 
 def _from_point(look: _Look, token: int, grid: Grid, number: int) -> list[WeightMap]:
-    """Return the weights of one query over the places of each frame, mean over the heads."""
+    """Return the weights of one query over the positions of each frame, mean over the heads."""
     heads = look.heads
     q = look.q[token].float().view(heads, -1)
     keys = torch.cat([k for _, k in look.keys]).float()
@@ -271,15 +271,15 @@ def _from_point(look: _Look, token: int, grid: Grid, number: int) -> list[Weight
 
 
 def _bias(window: tuple[nn.Module, int], q: Tensor, token: int, grid: Grid) -> Tensor:
-    """Return what the relative bias adds at every place [heads,N]; -inf outside of the window."""
+    """Return what the relative bias adds at every position [heads,N]; -inf outside of the window."""
     relative, side = window[0](), window[1]
     heads = relative.weight.shape[0]
     offsets = torch.einsum("hod,hd->ho", relative.weight.float(), q.view(heads, -1)) + relative.bias.float()
     rows, columns = torch.arange(grid.height, device=q.device), torch.arange(grid.width, device=q.device)
     down, right = rows - token // grid.width + side // 2, columns - token % grid.width + side // 2
     inside = ((down >= 0) & (down < side))[:, None] & ((right >= 0) & (right < side))[None]
-    places = (down[:, None] * side + right[None]).where(inside, 0).flatten()
-    out: Tensor = offsets[:, places].masked_fill(~inside.flatten(), -torch.inf)
+    positions = (down[:, None] * side + right[None]).where(inside, 0).flatten()
+    out: Tensor = offsets[:, positions].masked_fill(~inside.flatten(), -torch.inf)
     return out
 
 

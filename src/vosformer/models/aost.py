@@ -35,8 +35,8 @@ class AOSTConfig:
         shared: one block used for all layers (Table 11b); the decoder gets the last output only. "blocks": as the paper has it, the
             layer-wise weights of identities and gates stay each layer's own; True: they are shared, too, as in the released code.
         id_weight: layer-wise identification weight W_id (Table 11c).
-        gate: layer-wise gate weight W_gate (Table 11c): one gate for each head and place, as released; "place": one for each place,
-            as the paper has it; False: none.
+        gate: layer-wise gate weight W_gate (Table 11c): one gate for each head and position, as released; "position": one for each
+            position, as the paper has it; False: none.
         drop_path: stochastic depth on self-attention and feed-forward, in training.
         freeze_at: encoder stages that are not trained.
     """
@@ -54,7 +54,7 @@ class AOSTConfig:
     kernel: int = 5
     shared: bool | Literal["blocks"] = False
     id_weight: bool = True
-    gate: bool | Literal["place"] = True
+    gate: bool | Literal["position"] = True
     drop_path: float = 0.1
     freeze_at: int = 2
 

@@ -170,7 +170,7 @@ class IdentitySystem(VOSModel):
         return Reading(self.decode(features, carry), carry)
 
     def write(self, features: Features, masks: ObjectMasks, reading: Reading | None, memory: MemoryView | None = None) -> Entry:
-        """Return what the frame leaves behind: keys and values of each layer, the values (AOST: also the keys) told by the
+        """Return what the frame leaves behind: keys and values of each layer, the values (AOST: also the keys) marked by the
         ID embedding.
 
         A frame with given masks ignores the memory and attends only to itself, so that deeper layers have seen the masks; all layers

@@ -112,14 +112,14 @@ class JointFormer(VOSModel):
                 extra.append(to_map(x, grid))
         return Features(image, (*extra, *(to_map(y, grid) for y in (x, *self._block(first).project(x)))))
 
-    def _enter(self, image: Tensor, kind: Literal["query", "memory"]) -> tuple[Tensor, Skips | None]:
+    def _enter(self, image: Tensor, frame: Literal["query", "memory"]) -> tuple[Tensor, Skips | None]:
         """Return the stem: tokens [B,N,C] without positions, and the current frame's skip features if they come from here."""
-        name = f"patch_embed1_{kind}"
+        name = f"patch_embed1_{frame}"
         if not isinstance(self.stem, ConvStem):
             return self.stem[name](image), None
         maps = self.stem(image, name)
-        wanted = kind == "query" and self.fpn is None
-        return self.stem.tokens(maps.f16), self.decoder.skips(maps.f8, maps.f4) if wanted else None
+        has_skips = frame == "query" and self.fpn is None
+        return self.stem.tokens(maps.f16), self.decoder.skips(maps.f8, maps.f4) if has_skips else None
 
     def read(
         self, features: Features, memory: MemoryView, topk: int | None = None, topk_blocks: TopkBlocks | None = None

@@ -84,17 +84,17 @@ def joint_blocks(joint: str | tuple[int, ...], depth: int) -> tuple[int, ...]:
         return tuple(chosen)
     if joint == "all":
         return tuple(range(depth))
-    kind, _, number = joint.partition("-")
-    if kind not in ("first", "last", "even", "every") or not number.isdecimal() or not 1 <= int(number) <= depth:
+    choice, _, number = joint.partition("-")
+    if choice not in ("first", "last", "even", "every") or not number.isdecimal() or not 1 <= int(number) <= depth:
         raise InputError(
             f"joint is {joint!r}, expected all, first-n, last-n, even-n or every-n with n from 1 to {depth}, or indices"
         )
     count = int(number)
-    if kind == "every":
+    if choice == "every":
         return tuple(range(0, depth, count))
-    if kind == "even":
+    if choice == "even":
         return tuple(round((i + 1) * depth / count) - 1 for i in range(count))
-    return tuple(range(count)) if kind == "first" else tuple(range(depth - count, depth))
+    return tuple(range(count)) if choice == "first" else tuple(range(depth - count, depth))
 
 
 def check_config(config: JointFormerConfig) -> None:

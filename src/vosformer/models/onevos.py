@@ -94,7 +94,7 @@ class Seen(NamedTuple):
         keys: parts [S,M,C]: memory (if there is any; it may be a view of its storage), reference, current frame.
         gate: [S,M,1] of all parts, or None.
         lengths: of the parts.
-        reference: what the layer has of the reference frame; with a selector its `place` says which tokens these are.
+        reference: what the layer has of the reference frame; with a selector its `position` says which tokens these are.
         memory: what the frame is read with.
     """
 

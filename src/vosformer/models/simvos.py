@@ -40,7 +40,7 @@ class SimVOSConfig:
         within: L, the first blocks in which every frame attends to itself only (Table 2); 0 to depth - 1.
         prototypes: (K_f, K_b), the foreground and background prototypes that stand for a memory frame (Table 3); None = all of its
             tokens do. 0 for one of the two leaves that side out.
-        suppress: prototypes are made from places inside their mask only, sigma of Eq. 4 (Table 4).
+        suppress: prototypes are made from positions inside their mask only, sigma of Eq. 4 (Table 4).
         fused: width of the decoder at stride 16.
         decoder: width of the decoder at strides 8 and 4.
         drop_path: stochastic depth of the last block, in training (growing evenly from 0).
@@ -77,9 +77,9 @@ class TokenRefinement(nn.Module):
 
     def assignment(self, x: Tensor, mask: Tensor, grid: Grid, suppress: bool) -> Tensor:
         """Return the matrix of Eq. 4 from tokens [S,N,C] and the mask phi(M) [S,N,1]: [S,N,K], each column a softmax over
-        places.
+        positions.
 
-        With `suppress`, places where the mask is exactly 0 have no part; if that is everywhere, all weights are 0.
+        With `suppress`, positions where the mask is exactly 0 have no part; if that is everywhere, all weights are 0.
         """
         joined = torch.cat([x, mask.to(x.dtype)], 2)
         hidden = F.gelu(self.conv(to_map(self.input_norm(joined), grid)))
@@ -174,7 +174,7 @@ class SimVOS(VOSModel):
         for i in range(self.config.within, last):
             x = self._block(i)(x, projected if i == self.config.within else None, gate)
         block = self._block(last)
-        # Nobody asks for the memory's output of the last block: only the current rows are queries there.
+        # The memory's output of the last block has no use: only the current rows are queries there.
         now = x[:, -tokens:]
         if self.config.within == last:
             q, k, v = projected.q[:, -tokens:], projected.k, projected.v
@@ -217,9 +217,9 @@ class SimVOS(VOSModel):
 def token_masks(masks: ObjectMasks, grid: Grid, samples: int) -> tuple[Tensor, Tensor]:
     """Return the masks phi(M) and phi(1 - M) that prototypes are made with, [S,N,1] float32 each.
 
-    A place belongs to the object that is most probable there after resampling; the foreground mask is the probability p of the own
+    A position belongs to the object that is most probable there after resampling; the foreground mask is the probability p of the own
     object where that is so, the background mask 1 - p everywhere else. As in the released code the background only takes part in
-    this choice where it is exactly 1 at full size, so that all uncertain places fall to some object. The other objects compete
+    this choice where it is exactly 1 at full size, so that all uncertain positions fall to some object. The other objects compete
     one by one if they share the cohort; those of other cohorts compete as one.
     """
     own = masks.own.float()[:, 0]
@@ -232,8 +232,8 @@ def token_masks(masks: ObjectMasks, grid: Grid, samples: int) -> tuple[Tensor, T
     planes = torch.cat([background, objects, rest], 1)
     planes = F.interpolate(planes, (grid.height, grid.width), mode="bilinear", align_corners=False).flatten(2)
     chance = planes[:, 1:-1].flatten(0, 1)
-    places = torch.arange(1, planes.shape[1] - 1, device=planes.device).view(1, -1, 1)
-    mine = (planes.argmax(1, keepdim=True) == places).flatten(0, 1)
+    positions = torch.arange(1, planes.shape[1] - 1, device=planes.device).view(1, -1, 1)
+    mine = (planes.argmax(1, keepdim=True) == positions).flatten(0, 1)
     return (chance * mine)[..., None], ((1 - chance) * ~mine)[..., None]
 
 

@@ -19,7 +19,7 @@ from vosformer.nn.attention_tiles import attend_by_tiles
 from vosformer.nn.graphs import kept_table, making_graph
 from vosformer.nn.maps import Grid
 
-_WHOLE = 2048  # places of a map up to which local attention may look at all pairs
+_WHOLE = 2048  # positions of a map up to which local attention may look at all pairs
 
 
 def attend(
@@ -66,7 +66,7 @@ def _attend_gated(q: Tensor, k: Tensor | Sequence[Tensor], v: Tensor | Sequence[
     computes it, nothing of the size of the score matrix is held, and gradients reach the gates, closed ones too.
     """
     queries, keys, values = (_split(x if isinstance(x, Tensor) else torch.cat(list(x), 1), heads) for x in (q, k, v))
-    channels, told = queries.shape[3], values.shape[3]
+    channels, width = queries.shape[3], values.shape[3]
     # Under autograd a closed gate needs a finite logarithm for its gradient; else it is shut for good.
     bias = torch.log(gate.float() + (1e-6 if gate.requires_grad else 1e-30)).to(q.dtype)
     if making_graph():
@@ -76,13 +76,13 @@ def _attend_gated(q: Tensor, k: Tensor | Sequence[Tensor], v: Tensor | Sequence[
     pad = 8  # fused kernels want multiples of 8 channels
     queries = F.pad(torch.cat([queries, ones], 3), (0, pad - 1))
     keys = F.pad(torch.cat([keys, bias[:, None].expand(-1, heads, -1, -1)], 3), (0, pad - 1))
-    values = F.pad(values, (0, max(channels + pad - told, 0)))
+    values = F.pad(values, (0, max(channels + pad - width, 0)))
     out = F.scaled_dot_product_attention(queries, keys, values, scale=channels**-0.5)
-    return out[..., :told].transpose(1, 2).flatten(2)
+    return out[..., :width].transpose(1, 2).flatten(2)
 
 
 class Relative(NamedTuple):
-    """What the offset between a place and its neighbor tells, learned.
+    """What the offset between a position and its neighbor tells, learned.
 
     Attributes:
         weight: [heads,window**2,d], from a query (before it is scaled) to logits of the offsets; offsets row by row, the first one is
@@ -99,10 +99,10 @@ class Relative(NamedTuple):
 def attend_locally(
     q: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor], relative: Relative, grid: Grid, window: int
 ) -> Tensor:
-    """Attention of each place to a window around the same place in one or more other frames (AOT Eq. 6).
+    """Attention of each position to a window around the same position in one or more other frames (AOT Eq. 6).
 
-    The softmax runs over the windows of all frames together. Places outside the map take no part. The relative logits and values are
-    the official code's; the paper has none.
+    The softmax runs over the windows of all frames together. Positions outside the map take no part. The relative logits and
+    values are the official code's; the paper has none.
 
     Args:
         q: [S,N,C] queries.
@@ -121,7 +121,7 @@ def attend_locally(
         return attend_by_tiles(q, keys, values, *relative, grid, window)
     if grid.tokens <= _WHOLE:
         return _attend_densely(q, keys, values, relative, grid, 0, window)
-    # All pairs of places of a large map would fill a GPU's memory: a few rows at a time and what they can see.
+    # All pairs of positions of a large map would fill a GPU's memory: a few rows at a time and what they can see.
     reach, step = window // 2, max(1, window // 2)
     parts = []
     for top in range(0, grid.height, step):
@@ -143,7 +143,7 @@ def _attend_densely(
     offsets, inside = _windows(grid, top, tokens // grid.width, window, q.device)
     queries = _split(q, heads)
     bias = queries @ relative.weight.transpose(1, 2) + relative.bias[:, None]
-    # The last column of the padded bias is -inf: all places outside the window point there.
+    # The last column of the padded bias is -inf: all positions outside the window point there.
     dense = F.pad(bias, (0, 1), value=-torch.inf).gather(3, offsets.expand(slots, heads, tokens, grid.tokens))
     scaled = queries / (q.shape[2] // heads) ** 0.5
     logits = torch.cat([scaled @ _split(k, heads).transpose(2, 3) + dense for k in keys], 3)
@@ -163,21 +163,21 @@ def _split(x: Tensor, heads: int) -> Tensor:
 
 @kept_table(16)
 def _windows(grid: Grid, top: int, height: int, window: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Two int64 tables of the window around each of n places, which are `height` rows from row `top` on: the offset index [n,N] of
-    each place of the map (window**2 if it is outside the window), and the token index [n,window**2] of each offset (N if it is
+    """Two int64 tables of the window around each of n positions, which are `height` rows from row `top` on: the offset index [n,N] of
+    each position of the map (window**2 if it is outside the window), and the token index [n,window**2] of each offset (N if it is
     outside the map).
     """
     reach = window // 2
     rows = torch.arange(grid.height).repeat_interleave(grid.width)
     columns = torch.arange(grid.width).repeat(grid.height)
-    places = slice(top * grid.width, (top + height) * grid.width)
-    down = rows[None] - rows[places, None] + reach
-    right = columns[None] - columns[places, None] + reach
+    positions = slice(top * grid.width, (top + height) * grid.width)
+    down = rows[None] - rows[positions, None] + reach
+    right = columns[None] - columns[positions, None] + reach
     near = (down >= 0) & (down < window) & (right >= 0) & (right < window)
     offsets = torch.where(near, down * window + right, window**2)
     steps = torch.arange(window) - reach
-    to_row = rows[places, None] + steps.repeat_interleave(window)
-    to_column = columns[places, None] + steps.repeat(window)
+    to_row = rows[positions, None] + steps.repeat_interleave(window)
+    to_column = columns[positions, None] + steps.repeat(window)
     valid = (to_row >= 0) & (to_row < grid.height) & (to_column >= 0) & (to_column < grid.width)
     inside = torch.where(valid, to_row * grid.width + to_column, grid.tokens)
     return offsets.to(device), inside.to(device)

@@ -69,7 +69,7 @@ def attend_in_tiles(
     wide_keys = [_by_head(k, grid, heads, reach) for k in keys]
     wide_values = [_by_head(v, grid, heads, reach) for v in values]
     weight = weight * d**0.5  # the relative logits come from the query before it was scaled
-    told = None if relative_values is None else relative_values.transpose(1, 2).contiguous()
+    values_by_offset = None if relative_values is None else relative_values.transpose(1, 2).contiguous()
     out = q.new_empty(slots, *grid, heads, e)
     bands = q.new_empty(heads, tile.tokens, len(keys), window**2)
     spread = q.new_zeros(heads, tile.tokens, around.tokens)
@@ -84,10 +84,10 @@ def attend_in_tiles(
             # In bf16, adding straight from the band takes three times as long: its rows are too short for the vector units.
             bands[:, :, f].view(band.shape).copy_(band.of(scores)).add_(relative)
         weights = bands.flatten(2).softmax(2).view_as(bands)
-        if told is None:
+        if values_by_offset is None:
             found = q.new_zeros(heads, tile.tokens, e)
         else:
-            found = torch.bmm(weights.sum(2) if len(keys) > 1 else weights[:, :, 0], told)
+            found = torch.bmm(weights.sum(2) if len(keys) > 1 else weights[:, :, 0], values_by_offset)
         for f, wide in enumerate(wide_values):
             band.of(spread).copy_(weights[:, :, f].view(band.shape))
             found.add_(_product(spread, wide[patch].reshape(heads, around.tokens, e).transpose(1, 2)))

@@ -48,7 +48,7 @@ def attend_by_tiles(
 
 
 class _Tiles:
-    """How a map is cut into tiles and what surrounds them. Maps are [S,N,heads*c], tiles [G,heads,places,c]."""
+    """How a map is cut into tiles and what surrounds them. Maps are [S,N,heads*c], tiles [G,heads,positions,c]."""
 
     def __init__(self, grid: Grid, window: int, heads: int) -> None:
         self.grid, self.window, self.heads = grid, window, heads
@@ -58,13 +58,13 @@ class _Tiles:
         self.around = Grid(_TILE.height + 2 * self.reach, _TILE.width + 2 * self.reach)
 
     def inner(self, x: Tensor) -> Tensor:
-        """Return the places of each tile; zeros beyond the map."""
+        """Return the positions of each tile; zeros beyond the map."""
         wide = self._map(x, 0)
         parts = wide.view(x.shape[0], self.rows, _TILE.height, self.columns, _TILE.width, self.heads, -1)
         return parts.permute(0, 1, 3, 5, 2, 4, 6).reshape(-1, self.heads, _TILE.tokens, x.shape[2] // self.heads)
 
     def patches(self, x: Tensor) -> Tensor:
-        """Return the places of each tile and around it; zeros beyond the map."""
+        """Return the positions of each tile and around it; zeros beyond the map."""
         wide = self._map(x, self.reach)
         rows = _starts(self.rows, _TILE.height, self.around.height, x.device)
         columns = _starts(self.columns, _TILE.width, self.around.width, x.device)
@@ -75,14 +75,14 @@ class _Tiles:
         return parts.permute(0, 1, 3, 5, 2, 4, 6).reshape(-1, self.heads, self.around.tokens, x.shape[2] // self.heads)
 
     def joined(self, x: Tensor) -> Tensor:
-        """Return the map of the tiles' places: what `inner` cut."""
+        """Return the map of the tiles' positions: what `inner` cut."""
         channels = self.heads * x.shape[3]
         parts = x.view(-1, self.rows, self.columns, self.heads, *_TILE, x.shape[3]).permute(0, 1, 4, 2, 5, 3, 6)
         wide = parts.reshape(-1, self.rows * _TILE.height, self.columns * _TILE.width, channels)
         return wide[:, : self.grid.height, : self.grid.width].flatten(1, 2)
 
     def spread(self, band: Tensor, fill: float) -> Tensor:
-        """[G,heads,tile,window**2] -> [G,heads,tile,around]: each offset where its place lies, `fill` in the other places."""
+        """[G,heads,tile,window**2] -> [G,heads,tile,around]: each offset where its position lies, `fill` in the other positions."""
         side, (height, width), (tall, wide) = self.window, _TILE, self.around
         lead = band.shape[:2]
         x = band.view(*lead, height, width, side, side).transpose(3, 4)  # y, dy, x, dx
@@ -102,7 +102,7 @@ class _Tiles:
         return x.transpose(3, 4).reshape(*lead, height * width, side * side)
 
     def _map(self, x: Tensor, reach: int) -> Tensor:
-        """[S,N,C] -> [S,rows,columns,C], with `reach` places of zeros around, and filled up to whole tiles."""
+        """[S,N,C] -> [S,rows,columns,C], with `reach` positions of zeros around, and filled up to whole tiles."""
         down = self.rows * _TILE.height - self.grid.height
         right = self.columns * _TILE.width - self.grid.width
         image = x.reshape(x.shape[0], self.grid.height, self.grid.width, x.shape[2])

@@ -22,7 +22,7 @@ def depthwise(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int = 1, p
         bias: [C], or none.
         stride: of both axes, as all that follow.
         padding: zeros added on each side.
-        dilation: distance of the kernel's places.
+        dilation: distance of the kernel's positions.
 
     Returns:
         [B,C,h',w'].
@@ -31,8 +31,8 @@ def depthwise(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int = 1, p
     if plain or not torch.is_grad_enabled() or not (x.requires_grad or weight.requires_grad):
         return F.conv2d(x, weight, bias, stride, padding, dilation, weight.shape[0])
     if torch.is_autocast_enabled("cpu"):
-        kind = torch.get_autocast_dtype("cpu")
-        x, weight = x.to(kind), weight.to(kind)
+        dtype = torch.get_autocast_dtype("cpu")
+        x, weight = x.to(dtype), weight.to(dtype)
     out: Tensor = _Depthwise.apply(x, weight, stride, padding, dilation)  # type: ignore[no-untyped-call]
     return out if bias is None else out + bias.to(out.dtype)[:, None, None]
 
@@ -78,7 +78,7 @@ def _weight_gradient(gradient: Tensor, x: Tensor, weight: Tensor, stride: int, p
 
 
 def _undilated(gradient: Tensor, x: Tensor, side: int, padding: int, dilation: int) -> tuple[Tensor, Tensor, int]:
-    """Places that lie `dilation` apart never meet their neighbors: each of the dilation^2 lattices is a map of its own."""
+    """Positions that lie `dilation` apart never meet their neighbors: each of the dilation^2 lattices is a map of its own."""
     height, width = gradient.shape[-2:]
     reach = dilation * (side - 1)
     down, right = -height % dilation, -width % dilation

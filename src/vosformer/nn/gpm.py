@@ -200,8 +200,8 @@ class GPM(Block):
 
     def remember(self, state: StackState, identity: Tensor) -> Layer:
         """Keys are the queries; the values are those of the visual stream, then those of the ID stream."""
-        told = identity if self.first else torch.cat([state["z"], identity], 2)
-        return {"k": state["k"], "v": torch.cat([state["v"], self.linear_ID_V(told, "silu")], 2)}
+        inputs = identity if self.first else torch.cat([state["z"], identity], 2)
+        return {"k": state["k"], "v": torch.cat([state["v"], self.linear_ID_V(inputs, "silu")], 2)}
 
     def propagate(self, stream: Stream, state: StackState, past: Past, grid: Grid) -> Stream:
         gates = (state["gate"], state.get("id_gate"))
@@ -260,7 +260,7 @@ class CoupledGPM(Block):
 
 
 class StreamNorm(nn.Module):
-    """Group norm with one group a stream, over all places: each stream is normalized as a whole."""
+    """Group norm with one group a stream, over all positions: each stream is normalized as a whole."""
 
     def __init__(self, streams: int, channels: int) -> None:
         super().__init__()

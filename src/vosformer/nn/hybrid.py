@@ -53,7 +53,7 @@ def marked_keys(layer: Layer) -> Tensor:
 
 
 class HybridBlock(ViTBlock):
-    """A pre-norm transformer block with mask embedding and, if wanted, a Dynamic Token Selector.
+    """A pre-norm transformer block with mask embedding and, optionally, a Dynamic Token Selector.
 
     Args:
         width: C.

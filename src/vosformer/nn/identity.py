@@ -18,7 +18,7 @@ def one_hot(masks: ObjectMasks) -> Tensor:
     Objects of other slots count as background. Pixels that are to be ignored belong to nothing at all.
 
     Args:
-        masks: of S slots with K places.
+        masks: of S slots with K channels.
 
     Returns:
         [S,1+K,H,W] in [0,1].
@@ -56,7 +56,7 @@ class IdentityBank(Conv2d):
     def _embed_sparsely(self, own: Tensor) -> Tensor:
         """[S,K,H,W] hard masks -> [S,C,h,w]: a map of nothing but background, plus what each object in sight changes.
 
-        The background's map is the same everywhere but at the border, so that a map of 3 x 3 places tells all of it.
+        The background's map is the same everywhere but at the border, so that a map of 3 x 3 positions holds all of it.
         """
         size = [side // 16 + int(self.aligned) for side in own.shape[-2:]]
         small = [16 * min(n, 3) - 15 if self.aligned else 16 * min(n, 3) for n in size]

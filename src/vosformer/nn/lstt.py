@@ -39,7 +39,7 @@ class SelfAttention(nn.Module):
 
 
 class LongTermAttention(nn.Module):
-    """Attention to all places of all remembered frames (AOT Eq. 5); projections of Q, K and V belong to the block."""
+    """Attention to all positions of all remembered frames (AOT Eq. 5); projections of Q, K and V belong to the block."""
 
     def __init__(self, channels: int, heads: int) -> None:
         super().__init__()
@@ -169,8 +169,8 @@ class ScalableLSTTBlock(LSTTBlock):
 
     Args:
         id_weight: project the ID embedding by weights of this layer's own; else it is added to the values as it is.
-        gate: scale the keys of the memory by ``1 + tanh`` of a projection of the ID embedding: one number for each head and place
-            (the official code), or with "place" one for each place (the paper).
+        gate: scale the keys of the memory by ``1 + tanh`` of a projection of the ID embedding: one number for each head and position
+            (the official code), or with "position" one for each position (the paper).
         options: as for `LSTTBlock`.
     """
 
@@ -180,7 +180,7 @@ class ScalableLSTTBlock(LSTTBlock):
 
     def _build_matching(self, channels: int) -> None:
         self.linear_QV = TokenLinear(channels, 2 * channels)
-        self._gates = 0 if not self._gate else 1 if self._gate == "place" else self.heads
+        self._gates = 0 if not self._gate else 1 if self._gate == "position" else self.heads
         outputs = self._gates + channels * self._values
         self.linear_ID_KV = TokenLinear(channels, outputs) if outputs else None
 

@@ -109,8 +109,8 @@ def _available(dtype: torch.dtype) -> bool:
             mapped = torch.ops.mkldnn._convolution_pointwise(
                 x, one.view(1, 2, 1, 1), None, [0, 0], [1, 1], [1, 1], 1, "hardtanh", [0.0, 6.0], ""
             )
-            wanted = F.silu(x.view(4, 2).float().sum(1, keepdim=True)).to(dtype)
-            return torch.allclose(row, wanted, rtol=1e-2 if dtype is torch.bfloat16 else 1e-5) and torch.equal(
+            expected = F.silu(x.view(4, 2).float().sum(1, keepdim=True)).to(dtype)
+            return torch.allclose(row, expected, rtol=1e-2 if dtype is torch.bfloat16 else 1e-5) and torch.equal(
                 mapped, x.sum(1, keepdim=True).clamp(0, 6)
             )
     except (RuntimeError, AttributeError, TypeError, NotImplementedError):

@@ -58,7 +58,7 @@ class Gatherer:
         """Return what is to be called with the layers of this part, tensors [s,N,C] that are alike in all layers and parts,
         one by one.
         """
-        places = iter(range(self._count))
+        indices = iter(range(self._count))
 
         def take(layer: Layer) -> None:
             if len(self._parts) == 1:
@@ -67,7 +67,7 @@ class Gatherer:
                 return
             if not self.layers:
                 self._allocate(layer)
-            room = self.layers[next(places)]
+            room = self.layers[next(indices)]
             for name, tensor in layer.items():
                 room[name][part.slots] = tensor
 

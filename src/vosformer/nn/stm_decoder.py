@@ -143,8 +143,8 @@ class _SpatialGate(nn.Module):
 
 
 class CBAM(nn.Module):
-    """Convolutional block attention (Woo et al. 2018): a gate a channel, from mean and maximum over places, then a gate a place, from
-    maximum and mean over channels.
+    """Convolutional block attention (Woo et al. 2018): a gate a channel, from mean and maximum over positions, then a gate a
+    position, from maximum and mean over channels.
 
     Args:
         width: channels.

@@ -90,17 +90,17 @@ def take(layer: Mapping[str, Tensor], gate: Tensor, ragged: bool) -> dict[str, T
             tokens are real; the others are zeros.
 
     Returns:
-        name -> [S,n,C], and `place` int32 [S,n,1], each token's place among the N.
+        name -> [S,n,C], and `position` int32 [S,n,1], each token's position among the N.
     """
     chosen = gate[..., 0] > 0.5
     longest = chosen.shape[1] if gate.is_meta else int(chosen.sum(1).max())  # shapes only: assume the most
-    places = chosen.int().argsort(dim=1, descending=True, stable=True)[:, :longest, None]
-    taken = {name: tensor.gather(1, places.expand(-1, -1, tensor.shape[2])) for name, tensor in layer.items()}
+    positions = chosen.int().argsort(dim=1, descending=True, stable=True)[:, :longest, None]
+    taken = {name: tensor.gather(1, positions.expand(-1, -1, tensor.shape[2])) for name, tensor in layer.items()}
     if ragged:
-        real = gate.gather(1, places)
+        real = gate.gather(1, positions)
         taken = {name: tensor * real.to(tensor.dtype) for name, tensor in taken.items()}
         taken["gate"] = real
-    taken["place"] = places.int()
+    taken["position"] = positions.int()
     return taken
 
 
@@ -136,6 +136,6 @@ def rate_loss(gates: Sequence[Tensor], rate: float = 0.5) -> Tensor:
 
     Args:
         gates: of each layer [S,N,1], with gradients (`Entry.layers[l]["gate"]` in training).
-        rate: the share wanted.
+        rate: the share that the loss asks for.
     """
     return torch.stack([(gate.float().mean() - rate) ** 2 for gate in gates]).mean()

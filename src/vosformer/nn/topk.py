@@ -11,7 +11,7 @@ from vosformer.nn.attention import attend
 from vosformer.nn.graphs import making_graph
 from vosformer.nn.linear import token_product
 
-# Scores that are held at once: about the cache of two cores, or a share of a GPU's memory that nobody misses.
+# Scores that are held at once: about the cache of two cores, or a small share of a GPU's memory.
 _CPU_SCORES, _GPU_SCORES = 1 << 22, 1 << 27
 
 
@@ -21,9 +21,9 @@ def kth_largest(scores: Tensor, count: int) -> Tensor:
     if scores.device.type != "cpu" or making_graph():
         return scores.topk(count, -1, sorted=False).values.amin(-1, keepdim=True)
     # NumPy's partition is ten times faster than torch.topk here (it uses AVX-512 or AVX2 where there is any).
-    place = scores.shape[-1] - count
+    position = scores.shape[-1] - count
     values = scores.float().numpy() if scores.dtype in (torch.bfloat16, torch.float16) else scores.numpy()
-    found = np.partition(values, place, -1)[..., place : place + 1].copy()
+    found = np.partition(values, position, -1)[..., position : position + 1].copy()
     return torch.from_numpy(found).to(scores.dtype)
 
 

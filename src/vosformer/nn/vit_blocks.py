@@ -135,16 +135,16 @@ def resize_positions(table: Tensor, grid: Grid, by_scale: bool = False) -> Tenso
 
     Args:
         table: [1,g*g,C], a square grid row by row, without class token.
-        grid: of the wanted map.
+        grid: of the map to make.
         by_scale: give the resampling the factors ``(side + 0.1) / g`` instead of the sizes (OneVOS): it samples at slightly other
-            places, and a map of g*g places is taken as it is, whatever its shape.
+            positions, and a map of g*g positions is taken as it is, whatever its shape.
 
     Returns:
         [1,N,C], of the dtype of `table`.
     """
-    places = table.shape[1]
-    side = round(places**0.5)
-    if grid == (side, side) or (by_scale and grid.tokens == places):
+    positions = table.shape[1]
+    side = round(positions**0.5)
+    if grid == (side, side) or (by_scale and grid.tokens == positions):
         return table
     square = to_map(table, Grid(side, side)).to(torch.promote_types(table.dtype, torch.float32))
     if by_scale:
