@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
+import threading
 import time
+import warnings
+from multiprocessing import parent_process
 
 import cv2
 import torch
@@ -84,9 +88,52 @@ def tune_process(device: torch.device) -> None:
     fp32 is float32 on NVIDIA GPUs, too, whose convolutions would round to 10 bits (TF32); and freed memory is kept: glibc would give
     large tensors back and fault them in again at every frame.
     """
+    _settled.set()
     cv2.setNumThreads(1)
     torch.backends.cudnn.allow_tf32 = False
-    if device.type != "cpu" or not sys.platform.startswith("linux"):
+    if device.type == "cpu":
+        _keep_freed_memory()
+
+
+def settle_process(device: torch.device) -> None:
+    """Make somebody else's program as quick as our own, once, when its first session is built on the CPU.
+
+    Freed memory is kept, as `tune_process` does, and PyTorch uses one thread if other programs keep the cores busy. What slows the
+    program is said as a warning. Nothing is done in programs of our own; processes that a program started for a part of its work keep
+    the threads that they were given.
+    """
+    if device.type != "cpu" or _settled.is_set():
+        return
+    _settled.set()
+    _keep_freed_memory()
+    if parent_process() is not None:
+        return
+    threads, cores = torch.get_num_threads(), _cores()
+    free = free_threads()
+    if free < threads:
+        torch.set_num_threads(free)
+        warnings.warn(
+            f"other programs keep the cores busy: PyTorch was set to {free} thread instead of {threads}, which would wait for one "
+            f"another; torch.set_num_threads({threads}) once the cores are free makes sessions quicker",
+            stacklevel=3,
+        )
+    elif threads == 1 < cores:
+        warnings.warn(
+            f"PyTorch computes with one thread, and {cores} cores are there: torch.set_num_threads({cores}) makes sessions quicker",
+            stacklevel=3,
+        )
+
+
+_settled = threading.Event()
+
+
+def _cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _keep_freed_memory() -> None:
+    if not sys.platform.startswith("linux"):
         return
     try:
         library = ctypes.CDLL("libc.so.6")

@@ -21,7 +21,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
-from vosformer.device import choose_device, choose_dtype
+from vosformer.device import choose_device, choose_dtype, settle_process
 from vosformer.errors import InputError
 from vosformer.geometry import FrameSize, Placement, Size
 from vosformer.inference import objects
@@ -60,6 +60,7 @@ class Session:
         scales: Sequence[float] = (1.0,),
         flip: bool = False,
         closer: Closeness = "auto",
+        tune: bool = True,
     ) -> None:
         """Set up a session.
 
@@ -81,6 +82,9 @@ class Session:
             closer: look closer at small objects whose masks are given: in windows that follow them, which the model sees enlarged by
                 this factor, besides the whole frame; "off" = never; "auto" = 2 times with packaged weights, never with others. Each
                 of up to three windows costs some 0.4 of a frame; see `Session.notes`.
+            tune: on a CPU, make the process as quick as the command line's when its first session is built: freed memory is kept
+                (glibc would fault it in again at every frame), and PyTorch uses one thread if other programs keep the cores busy.
+                What slows the process is said once, as a warning.
 
         Raises:
             InputError: an argument that cannot be used.
@@ -99,6 +103,8 @@ class Session:
             )
         on = choose_device(device)
         number_format = choose_dtype(dtype, on)
+        if tune:
+            settle_process(on)
         network = (
             _named(model, weights, on, number_format) if isinstance(model, str) else _given(model, weights, on, number_format)
         )
