@@ -16,14 +16,16 @@ test-all: .venv/dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "slow or not slow" --timeout 3600
 
 # The annotation tools want other versions of OpenCV and NumPy than the rest and each other: an environment of their own.
+# From Debian come ffmpeg, and blender for Cryptomatte.
 TOOLS := build/tools/bin/python
 test-tools:
 	test -x $(TOOLS) || $(PYTHON) -m venv build/tools
 	$(TOOLS) -m pip install -q $(CONSTRAINTS) -e ".[formats-test]" datumaro pytest pytest-timeout hypothesis
-	$(TOOLS) -m pip install -q --no-deps label-studio-sdk trackeval
+	$(TOOLS) -m pip install -q --no-deps label-studio-sdk trackeval labelme
 	$(TOOLS) -m pip install -q $(CONSTRAINTS) scipy tabulate httpx pydantic lxml ijson ujson joblib nltk jsonschema requests xmljson \
-		appdirs smart_open jsf Faker rstr typer watchfiles pyjwt requests-mock datamodel-code-generator
-	$(TOOLS) -m pytest -rs tests/formats/test_formats_tools.py
+		appdirs smart_open jsf Faker rstr typer watchfiles pyjwt requests-mock datamodel-code-generator \
+		onnxruntime loguru natsort imgviz PyQt5 tifffile scikit-image OpenEXR mmh3
+	$(TOOLS) -m pytest -rs -m "slow or not slow" tests/formats/test_formats_tools.py
 
 # VOT's toolkit wants another OpenCV, too. 0.8.0 to 0.9.0 fail in their own multi-start experiment before a tracker is started.
 test-vot: .venv/dev

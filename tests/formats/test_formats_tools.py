@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -15,7 +19,9 @@ from hypothesis.extra.numpy import arrays
 from vosformer.formats import LabeledFrame, LabeledVideo, Mask, ObjectInfo, read, write
 from vosformer.formats.cvat import decode_mask, encode_mask
 from vosformer.formats.labelstudio import decode_rle, encode_rle
+from vosformer.formats.outputs import Setting, render
 from vosformer.io import open_source
+from vosformer.io.edges import Edges
 
 H, W = 40, 60
 MASKS = arrays(bool, st.tuples(st.integers(1, 12), st.integers(1, 12)))
@@ -210,7 +216,6 @@ def test_trackeval_reads_youtube_vis(video: LabeledVideo, tmp_path: Path) -> Non
 
 def test_ultralytics_and_labelme_rasterize_our_polygons_as_we_do(video: LabeledVideo, tmp_path: Path) -> None:
     """labelme's and Ultralytics' way of filling, written down here: Pillow's polygon, OpenCV's after cutting to whole pixels."""
-    import cv2
     from PIL import Image, ImageDraw
 
     write(video, tmp_path / "l", "xanylabeling")
@@ -240,3 +245,111 @@ def test_what_supervision_writes_is_read(video: LabeledVideo, tmp_path: Path) ->
     disk = video.frames[0].masks[7].pixels()
     masks = [mask.pixels() for mask in found.frames[0].masks.values()]
     assert max(float((mask & disk).sum() / (mask | disk).sum()) for mask in masks) > 0.8
+
+
+def test_trackeval_scores_burst_as_perfect(video: LabeledVideo, tmp_path: Path) -> None:
+    """The truth as its own result, through trackeval's reader of BURST; its categories are those of TAO."""
+    trackeval = pytest.importorskip("trackeval", reason="trackeval is not installed")
+    (tmp_path / "gt").mkdir()
+    (tmp_path / "trackers" / "ours" / "data").mkdir(parents=True)
+    scored = [replace(frame, scores=dict.fromkeys(frame.masks, 0.9)) for frame in video.frames]
+    write(video, tmp_path / "gt" / "all.json", "burst")
+    write(replace(video, frames=scored), tmp_path / "trackers" / "ours" / "data" / "all.json", "burst")
+    dataset = trackeval.datasets.BURST(trackeval_settings(tmp_path, SPLIT_TO_EVAL="test"))
+    (name,) = dataset.seq_list
+    raw = dataset.get_raw_seq_data("ours", name)
+    assert [len(frame) for frame in raw["gt_ids"]] == [2, 2, 1]
+    seen = 0
+    for kind in dataset.class_list:
+        data = dataset.get_preprocessed_seq_data(raw, kind)
+        seen += data["num_gt_dets"]
+        assert float(np.mean(trackeval.metrics.HOTA().eval_sequence(data)["HOTA"])) == pytest.approx(1)
+    assert seen == 5
+
+
+def test_trackeval_scores_our_masks_as_davis(video: LabeledVideo, tmp_path: Path) -> None:
+    """Indexed PNGs through trackeval's reader of DAVIS: the truth as its own result is perfect."""
+    trackeval = pytest.importorskip("trackeval", reason="trackeval is not installed")
+    for folder in ("gt", "trackers/ours/data"):
+        (tmp_path / folder).mkdir(parents=True)
+        write(video, tmp_path / folder / "clip", "masks")
+    dataset = trackeval.datasets.DAVIS(trackeval_settings(tmp_path, SEQ_INFO={"clip": 3}))
+    raw = dataset.get_raw_seq_data("ours", "clip")
+    data = dataset.get_preprocessed_seq_data(raw, "general")
+    assert data["num_gt_ids"] == data["num_tracker_ids"] == 2
+    assert float(np.mean(trackeval.metrics.HOTA().eval_sequence(data)["HOTA"])) == pytest.approx(1)
+
+
+@pytest.mark.skipif(shutil.which("ffprobe") is None, reason="ffprobe is not installed")
+@pytest.mark.parametrize(
+    ("output", "name", "pixels"),
+    [
+        ("overlay", "overlay.mp4", "yuv420p"),
+        ("cutout", "cutout.mov", "yuva444p12le"),
+        ("matte", "matte/clip_7_matte.mov", "yuv422p10le"),
+        ("matte-ffv1", "matte-ffv1/clip_7_matte.mkv", "gray"),
+    ],
+)
+def test_ffprobe_reads_every_film(video: LabeledVideo, tmp_path: Path, output: str, name: str, pixels: str) -> None:
+    setting = Setting(open_source(np.zeros((3, H, W, 3), np.uint8), fps=30), "clip")
+    render(video, output, tmp_path / Path(name).parts[0], setting)
+    words = ["ffprobe", "-v", "error", "-count_frames", "-show_streams", "-of", "json", str(tmp_path / name)]
+    run = subprocess.run(words, capture_output=True, check=True)
+    (stream,) = [item for item in json.loads(run.stdout)["streams"] if item["codec_type"] == "video"]
+    assert not run.stderr
+    assert (stream["width"], stream["height"], stream["nb_read_frames"]) == (W, H, "3")
+    assert float(Fraction(stream["r_frame_rate"])) == pytest.approx(30, rel=0.03), "mkv counts milliseconds"
+    assert stream["pix_fmt"].startswith(pixels[:8])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("blender") is None, reason="Blender is not installed (Debian: apt-get install blender)")
+@pytest.mark.parametrize(("i", "name"), [(3, "the ring"), (7, "disk 7")])
+def test_blender_picks_each_object_of_cryptomatte_by_its_name(video: LabeledVideo, tmp_path: Path, i: int, name: str) -> None:
+    """The Cryptomatte node of Blender, without a window, gives the matte that we wrote, soft edges included."""
+    exr = pytest.importorskip("OpenEXR", reason="OpenEXR is not installed")
+    blank = open_source(np.zeros((3, H, W, 3), np.uint8), fps=30)
+    setting = Setting(blank, "clip", objects=video.objects, edges=Edges(feather=1.5))
+    render(video, "exr", tmp_path / "exr", setting)
+    render(video, "matte-png", tmp_path / "png", setting)
+    script = Path(__file__).parents[1] / "support" / "blender_cryptomatte.py"
+    picture, out = tmp_path / "exr" / "clip.00001.exr", tmp_path / "out.exr"
+    words = [
+        "blender",
+        "-b",
+        "--factory-startup",
+        "-t",
+        "1",
+        "-P",
+        str(script),
+        "--",
+        str(picture),
+        str(out),
+        str(W),
+        str(H),
+        name,
+    ]
+    run = subprocess.run(words, capture_output=True, text=True, check=False, timeout=280)
+    assert out.exists(), run.stdout + run.stderr
+    with exr.File(str(out)) as file:
+        matte = next(iter(file.channels().values())).pixels[..., 0]
+    truth = cv2.imread(str(tmp_path / "png" / str(i) / "clip.00001.png"), cv2.IMREAD_UNCHANGED) / 255
+    assert np.abs(matte - truth).max() < 0.003
+    assert ((truth > 0.1) & (truth < 0.9)).sum() > 20
+
+
+@pytest.mark.parametrize("form", ["labelme", "xanylabeling"])
+def test_labelme_itself_reads_the_same_masks(video: LabeledVideo, tmp_path: Path, form: str) -> None:
+    """Polygons, and masks with holes as its shape `mask`, through labelme's own reader and rasterizer."""
+    label_file = pytest.importorskip("labelme._label_file", reason="labelme is not installed", exc_type=ImportError)
+    from labelme.utils import shapes_to_label
+
+    write(video, tmp_path / "l", form, pictures=source())
+    for frame in video.frames:
+        shapes = label_file.LabelFile(str(tmp_path / "l" / f"{frame.name}.json")).shapes
+        assert {shape["group_id"] for shape in shapes} == set(frame.masks)
+        for i, mask in frame.masks.items():
+            own = [shape for shape in shapes if shape["group_id"] == i]
+            labels, _ = shapes_to_label((H, W), own, {shape["label"]: 1 for shape in own})
+            holes = form == "xanylabeling" and i == 3  # has no place for them, and says so
+            assert np.array_equal(labels > 0, mask.pixels()) != holes
