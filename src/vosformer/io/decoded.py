@@ -12,7 +12,7 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from vosformer.io.container import MAX_PIXELS
+from vosformer.io.container import MAX_PIXELS, video_streams
 from vosformer.io.frames import Image
 from vosformer.io.hdr import HLG, PQ, tone_map
 from vosformer.io.levels import Levels, find_levels
@@ -146,9 +146,9 @@ def decode_picture(path: Path) -> NDArray[np.generic] | None:
     """
     try:
         with av.open(f"file:{path}") as container:
-            if not container.format.name.endswith("_pipe") or not container.streams.video:
+            if not container.format.name.endswith("_pipe") or not (streams := video_streams(container)):
                 return None
-            stream = container.streams.video[0]
+            stream = streams[0]
             stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
             return next((frame_pixels(frame) for frame in container.decode(stream)), None)
     except (av.error.FFmpegError, OSError, ValueError):

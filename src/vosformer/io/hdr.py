@@ -43,7 +43,7 @@ def tone_map(values: NDArray[np.uint16], transfer: int, primaries: int = _BT2020
     if primaries == _BT2020:
         light = (light @ _TO_BT709.T).clip(0)
     most = light.max(-1, keepdims=True)
-    light *= _roll_off(most) / np.maximum(most, 1e-6)
+    light *= roll_off(most, _PEAK_NITS / _WHITE_NITS) / np.maximum(most, 1e-6)
     return np.asarray(_encoding()[np.rint(light.clip(0, 1) * _STEPS).astype(np.uint16)])
 
 
@@ -53,9 +53,14 @@ def srgb(light: NDArray[Any]) -> NDArray[np.float32]:
     return np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055).astype(np.float32)
 
 
-def _roll_off(light: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return a curve that is the identity up to the knee and bends so that the peak becomes 1, with one slope at the knee."""
-    room, reach = 1 - _KNEE, _PEAK_NITS / _WHITE_NITS - _KNEE
+def roll_off(light: NDArray[np.float32], peak: float) -> NDArray[np.float32]:
+    """Return a curve that is the identity up to the knee and bends so that the peak becomes 1, with one slope at the knee.
+
+    Args:
+        light: in units of white.
+        peak: above 1.
+    """
+    room, reach = 1 - _KNEE, peak - _KNEE
     above = np.maximum(light - _KNEE, 0) / room
     # Reinhard's curve with a white point, in units of the room above the knee.
     bent = above * (1 + above / (reach / room) ** 2) / (1 + above)

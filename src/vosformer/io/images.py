@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -10,19 +11,18 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as Pillow
-from PIL import TiffImagePlugin
+from PIL import TiffImagePlugin, UnidentifiedImageError
 
 from vosformer.errors import InputError
 from vosformer.io.container import check_pixels
 from vosformer.io.decoded import decode_picture
 from vosformer.io.files import write_bytes
 from vosformer.io.frames import Image
-from vosformer.io.hdr import srgb
 from vosformer.io.levels import Levels, find_levels
 
 _KINDS = """
 .jpg .jpeg .jpe .jfif .jif .mpo .png .apng .webp .bmp .dib .tif .tiff .ppm .pgm .pbm .pnm .pfm .tga .icb .vda .vst .jp2 .j2k .j2c
-.jpc .jpf .jpx .avif .gif .dpx .exr .hdr .sgi .rgb .rgba .bw .pcx .ras .sr .qoi .dds .psd
+.jpc .jpf .jpx .jxl .avif .heic .heif .hif .gif .dpx .exr .hdr .sgi .rgb .rgba .bw .pcx .ras .sr .qoi .dds .psd
 """
 SUFFIXES = frozenset(_KINDS.split())
 """Endings of pictures. In a folder, files of other names are frames, too, if Pillow finds a picture in them."""
@@ -30,6 +30,8 @@ SUFFIXES = frozenset(_KINDS.split())
 _ORIENTATION = 0x0112
 _WIDTH, _HEIGHT, _BITS = 256, 257, 258  # tags of TIFF
 _LINEAR = {".exr", ".hdr"}
+_JXL_BOX, _JXL_BARE = b"\0\0\0\x0cJXL \r\n\x87\n", b"\xff\n"
+_HEIC_BRANDS = {b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"}
 # What Pillow takes for pictures but would need other programs for, or of which it only shows the first of many.
 _NO_PICTURES = {"MPEG", "PDF", "EPS", "WMF", "GRIB", "HDF5", "BUFR", "FLI"}
 
@@ -41,7 +43,7 @@ def open_picture(path: Path) -> Pillow.Image:
         InputError: it is none, or is too large by its header.
     """
     try:
-        image = Pillow.open(path)
+        image = _open(path)
         if image.format in _NO_PICTURES:
             image.close()
             raise ValueError(f"it is {image.format}, no picture")
@@ -49,6 +51,34 @@ def open_picture(path: Path) -> Pillow.Image:
         raise InputError(f"{path} does not decode: {error}") from error
     check_pixels(path, image.height, image.width)
     return image
+
+
+def _open(path: Path) -> Pillow.Image:
+    try:
+        return Pillow.open(path)
+    except UnidentifiedImageError:
+        with path.open("rb") as file:
+            head = file.read(12)
+        if head[4:8] == b"ftyp" and head[8:] in _HEIC_BRANDS:
+            _package("pillow_heif", "HEIC").register_heif_opener()
+        elif head == _JXL_BOX or head[:2] == _JXL_BARE:
+            _package("pillow_jxl", "JPEG XL")  # registers itself
+        else:
+            raise
+        return Pillow.open(path)
+
+
+def _package(name: str, kind: str) -> Any:
+    try:
+        return import_module(name)
+    except ImportError:
+        text = f"it is {kind}, which needs the package {name.replace('_', '-')}: install vosformer[pictures]"
+        raise ValueError(text) from None
+
+
+def is_linear(path: Path) -> bool:
+    """Tell whether floating-point pixels of a picture are linear light, as those of EXR and Radiance."""
+    return path.suffix.lower() in _LINEAR
 
 
 def image_size(path: Path) -> tuple[int, int] | None:
@@ -81,13 +111,13 @@ def read_image(path: Path, levels: Levels | None = None) -> Image:
     Raises:
         InputError: the file does not decode; the message says why.
     """
-    return to_rgb(read_pixels(path), str(path), levels)
+    return to_rgb(read_pixels(path), str(path), levels, is_linear(path))
 
 
 def read_pixels(path: Path) -> NDArray[np.generic]:
     """Read an image file at its own depth: uint8, uint16 or float32; [H,W], [H,W,3] or [H,W,4], with EXIF rotation applied.
 
-    Pillow reads it, else OpenCV, else FFmpeg. Linear light (EXR, Radiance) is encoded as sRGB.
+    Pillow reads it, else OpenCV, else FFmpeg. Linear light (EXR, Radiance) stays as it is, see `is_linear`.
 
     Raises:
         InputError: none of them can.
@@ -100,8 +130,6 @@ def read_pixels(path: Path) -> NDArray[np.generic]:
         if other is None:
             raise InputError(str(error)) from None
         values = other
-    if path.suffix.lower() in _LINEAR and values.dtype == np.float32:
-        values = srgb(values)
     return values
 
 
@@ -120,13 +148,14 @@ def write_picture(path: Path, image: Image) -> None:
     write_bytes(path, buffer.getvalue())
 
 
-def to_rgb(values: NDArray[np.generic], name: str, levels: Levels | None = None) -> Image:
+def to_rgb(values: NDArray[np.generic], name: str, levels: Levels | None = None, linear: bool = False) -> Image:
     """Turn an array of one image into uint8 RGB [H,W,3], C-contiguous.
 
     Args:
         values: uint8, uint16 or float32 [H,W], [H,W,1], [H,W,3] (RGB) or [H,W,4] (RGBA).
         name: what a message calls it.
         levels: see `read_image`.
+        linear: floating-point values are linear light.
 
     Raises:
         InputError: shape or dtype are others.
@@ -140,7 +169,7 @@ def to_rgb(values: NDArray[np.generic], name: str, levels: Levels | None = None)
         raise InputError(f"{name} has dtype {array.dtype}: expected uint8 (0 to 255), uint16 (0 to 65535) or float32")
     rgb, alpha = array[:, :, :3], array[:, :, 3:]
     if array.dtype != np.uint8:
-        rgb = (levels or find_levels([rgb])).apply(rgb)
+        rgb = (levels or find_levels([rgb], linear)).apply(rgb)
         alpha = Levels(0, 65535 if array.dtype == np.uint16 else 1).apply(alpha)
     if array.shape[2] == 1:
         rgb = np.repeat(rgb, 3, axis=2)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from vosformer.errors import InputError
 from vosformer.io.frames import Frame, Source, check_live_range, frame_name, frame_range
-from vosformer.io.images import SUFFIXES, image_size, read_pixels, to_rgb
+from vosformer.io.images import SUFFIXES, image_size, is_linear, read_pixels, to_rgb
 from vosformer.io.levels import SAMPLES, Levels, find_levels
 
 _POINTER_BYTES = 1024
@@ -47,7 +47,8 @@ class ImageFiles(Source):
             stem = Counter(path.stem for path in self._paths).most_common(1)[0][0]
             same = ", ".join(path.name for path in self._paths if path.stem == stem)
             raise InputError(f"{name} has several images named {stem!r} ({same}): their results would overwrite each other")
-        self._chosen = levels
+        # A range that is chosen counts for linear light, too, which keeps its curve.
+        self._chosen = None if levels is None else {False: levels, True: levels._replace(linear=True)}
         sizes = [image_size(path) for path in self._paths]
         self.height, self.width = self._size(sizes)
         readable = [path for path, size in zip(self._paths, sizes, strict=True) if size is not None]
@@ -82,8 +83,9 @@ class ImageFiles(Source):
                 if values.dtype == np.uint8 and not samples:
                     break  # most sources: one picture tells
                 if values.dtype != np.uint8:
-                    samples.setdefault(values.dtype, []).append(values[..., :3] if values.ndim == 3 else values)
-        ranges = {kind: find_levels(found) for kind, found in samples.items()}
+                    kind = (values.dtype, _is_light(path, values))
+                    samples.setdefault(kind, []).append(values[..., :3] if values.ndim == 3 else values)
+        ranges = {kind: find_levels(found, kind[1]) for kind, found in samples.items()}
         for kind, levels in ranges.items():
             if levels.stretched:
                 self.notes.add(f"{self.name}: {levels.describe(len(samples[kind]))}")
@@ -104,7 +106,9 @@ class ImageFiles(Source):
         time = None if self.fps is None else float(number / self.fps)
         try:
             values = read_pixels(path)
-            image = to_rgb(values, str(path), self._chosen or self._deep.get(values.dtype))
+            light = _is_light(path, values)
+            levels = self._deep.get((values.dtype, light)) if self._chosen is None else self._chosen[light]
+            image = to_rgb(values, str(path), levels, light)
         except InputError as error:
             return Frame(number, path.stem, None, time, why_unreadable(path) if path.is_symlink() else str(error))
         if image.shape[:2] != (self.height, self.width):
@@ -126,6 +130,10 @@ class ImageFiles(Source):
             size = path.stat().st_size if path.exists() else -1
             digest.update(f"{path.name}\0{size}\0".encode("utf-8", "surrogateescape"))
         return f"images:{digest.hexdigest()}"
+
+
+def _is_light(path: Path, values: NDArray[np.generic]) -> bool:
+    return values.dtype == np.float32 and is_linear(path)
 
 
 def why_unreadable(path: Path) -> str:
