@@ -110,3 +110,20 @@ def test_mistakes_in_lists_are_told_before_any_work(
     assert main(["batch", str(tmp_path / "list.csv"), "-o", str(tmp_path / "out")]) == 2
     assert said in " ".join(capsys.readouterr().err.split())
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_workers_of_a_cluster_give_the_same_results(
+    clips: Path, options: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A small Ray cluster on this machine; its workers have another working directory, the paths given are relative."""
+    ray = pytest.importorskip("ray", reason="Ray is not installed")
+    monkeypatch.chdir(clips)
+    assert main(["batch", "in", "-o", "alone", "--outputs", "masks", *options]) == 1
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    try:
+        assert main(["batch", "in", "-o", "spread", "--outputs", "masks", "--workers", "2", "--cluster", "auto", *options]) == 1
+    finally:
+        ray.shutdown()
+    assert files(clips / "alone") == files(clips / "spread")
+    assert status(clips / "spread") == {"a": "done", "b": "failed", "c": "done"}

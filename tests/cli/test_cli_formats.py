@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -259,3 +260,44 @@ def test_refined_edges_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[st
     between = (soft > 12) & (soft < 243)
     assert between.sum() > 20
     assert (np.abs(hard - soft) > 12).sum() < (hard > 0).sum() / 2
+
+
+def test_a_project_of_the_annotator_keeps_how_its_video_is_read(tmp_path: Path) -> None:
+    """The second stream of a file, chosen once: the folder of the project alone opens the same frames."""
+    from vosformer.annotate.project import Project
+    from vosformer.cli.annotate import _places
+    from vosformer.cli.source_options import SourceOptions
+
+    two = str(Path(__file__).parents[1] / "fixtures" / "cases" / "two.mkv")
+    chosen = SourceOptions(stream=0)
+    folder, video, reading = _places(two, tmp_path / "p", chosen)
+    with reading.open(video) as source:
+        project = Project(folder, source, video, asdict(reading))
+        small = (source.height, source.width)
+        project.folder_lock.release()
+    _, again, kept = _places(str(tmp_path / "p"), None, SourceOptions())
+    assert kept == chosen
+    with kept.open(again) as source:
+        assert (source.height, source.width) == small
+    with SourceOptions().open(two) as source:
+        assert (source.height, source.width) != small
+
+
+def test_inspect_reads_a_video_as_track_does(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cut = Path(__file__).parents[1] / "fixtures" / "cases" / "cut_off.mp4"
+    words = [
+        "inspect",
+        str(cut),
+        "--mask",
+        str(CASES / "m0.png"),
+        "-o",
+        str(tmp_path),
+        "--frames",
+        "2",
+        "--model",
+        "default-fast",
+    ]
+    assert main(words) == 2
+    assert "--allow-truncated" in capsys.readouterr().err
+    assert main([*words, "--allow-truncated", "--size", "256", "--pictures", "1"]) == 0, capsys.readouterr().err
+    assert "cut off" in capsys.readouterr().err

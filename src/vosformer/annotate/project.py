@@ -7,7 +7,7 @@ opened again. `vosformer track --mask given/` takes the masks that a user gave a
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ class Project:
         folder: of the project; it is created.
         source: the frames.
         video: where the frames come from, kept in `project.json` so that the folder alone can be opened again.
+        reading: how they are read, kept there, too: values for JSON.
 
     Attributes:
         objects: id -> object.
@@ -47,7 +48,9 @@ class Project:
         InputError: the folder is of other frames, broken, or open in another program.
     """
 
-    def __init__(self, folder: Path, source: Source, video: str | None = None) -> None:
+    def __init__(
+        self, folder: Path, source: Source, video: str | None = None, reading: Mapping[str, Any] | None = None
+    ) -> None:
         if source.live or source.count is None:
             raise InputError(
                 f"{source.name} gives its frames once; annotate a file or a folder of images, which can be gone through"
@@ -66,7 +69,7 @@ class Project:
         try:
             self._blobs = Blobs(folder / ".history" / "blobs")
             self._bases = Blobs(folder / "bases")  # not part of the history: clicks build on them
-            self._about = self._video_facts(video)
+            self._about = {**self._video_facts(video), "reading": dict(reading or {})}
             applied = self._load()
             self._journal = Journal(folder / ".history" / "journal.jsonl")
             for key, value in self._journal.after(applied):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import webbrowser
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -14,8 +15,9 @@ from vosformer.annotate.project import Project
 from vosformer.annotate.project_file import read_about
 from vosformer.annotate.workspace import Workspace
 from vosformer.cli.session_options import SessionOptions
+from vosformer.cli.source_options import SourceOptions
+from vosformer.cli.summary import show_notes
 from vosformer.errors import InputError
-from vosformer.io import open_source
 from vosformer.web.listen import LOCAL, host_names, listen
 
 
@@ -30,6 +32,7 @@ def annotate(
     host: str = "127.0.0.1",
     browser: bool = True,
     run: Annotated[SessionOptions, tyro.conf.arg(name="")] = SessionOptions(),
+    reading: Annotated[SourceOptions, tyro.conf.arg(name="")] = SourceOptions(),
 ) -> None:
     """Mark objects, follow them, correct, review and export, on a page in your browser. Nothing leaves this machine.
 
@@ -44,6 +47,7 @@ def annotate(
         host: address to listen on. Another one than 127.0.0.1 lets others in your network in, if they have the address.
         browser: open the page at once.
         run: how the model runs.
+        reading: how the frames are read; a project that is opened again by its folder reads them as before.
     """
     console = Console(stderr=True, soft_wrap=True, highlight=False)
     try:
@@ -53,9 +57,10 @@ def annotate(
     except ImportError as error:
         raise InputError(f"the annotator needs more packages ({error.name}): pip install 'vosformer[annotate]'") from None
     run.prepare()
-    folder, video = _places(video, out)
-    with open_source(video) as source:
-        project = Project(folder, source, video)
+    folder, video, reading = _places(video, out, reading)
+    with reading.open(video) as source:
+        show_notes(source.notes, console)
+        project = Project(folder, source, video, asdict(reading))
         workspace = Workspace(project, run.session, run.read_options)
         if project.adopted:
             console.print(f"note: masks of {len(project.adopted)} frames in {folder / 'given'} were taken over", markup=False)
@@ -82,14 +87,16 @@ def annotate(
         uvicorn.Server(config).run(sockets=[listener])
 
 
-def _places(video: str, out: Path | None) -> tuple[Path, str]:
-    """Return the project's folder, and the video it is of."""
+def _places(video: str, out: Path | None, reading: SourceOptions) -> tuple[Path, str, SourceOptions]:
+    """Return the project's folder, the video it is of, and how that is read."""
     path = Path(video)
     if (path / "project.json").is_file():
         if out is not None and out.resolve() != path.resolve():
             raise InputError(f"{path} is a project already; leave -o away, or give its video")
-        found = str(read_about(path)["video"]["path"])
+        about = read_about(path)["video"]
+        found = str(about["path"])
+        reading = reading if reading != SourceOptions() else SourceOptions(**about.get("reading", {}))
         if not Path(found).exists():
             raise InputError(f"{path} is a project of {found}, which is not there: vosformer annotate NEW_PLACE -o {path}")
-        return path, found
-    return out or Path(f"{path.resolve().stem}-project"), video
+        return path, found, reading
+    return out or Path(f"{path.resolve().stem}-project"), video, reading

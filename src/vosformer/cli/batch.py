@@ -49,6 +49,7 @@ def batch(
     reading: Annotated[SourceOptions, tyro.conf.arg(name="")] = SourceOptions(),
     workers: int = 1,
     shard: str | None = None,
+    cluster: str | None = None,
     resume: bool = False,
 ) -> int:
     """Follow marked objects through many videos: one row of a list, or one video of a folder, after another.
@@ -73,6 +74,8 @@ def batch(
         reading: how the frames are read.
         workers: processes; each takes one thread, unless --threads says otherwise.
         shard: I/N: do only each N-th video from the I-th on (from 0), for several machines with the same OUT.
+        cluster: address of a Ray cluster whose nodes run the workers ("auto": the one that this machine belongs to); they must share
+            all folders.
         resume: leave out what is done, and go on with what was stopped.
     """
     console = Console(stderr=True, soft_wrap=True, highlight=False)
@@ -89,8 +92,10 @@ def batch(
     _begin_log(log, keep=resume)
     failures: list[str] = []
     token = f"{os.getpid()} {time.time_ns()}"  # of this call: tells a worker that was lost from a former call
-    start = partial(_start, run, reading, resume, token, threads=run.threads if workers == 1 else run.threads or 1)
-    for outcome in run_all(todo, start, workers=workers):
+    start = partial(
+        _start, run, reading, resume, token, threads=run.threads if workers == 1 and cluster is None else run.threads or 1
+    )
+    for outcome in run_all(todo, start, workers=workers, cluster=cluster):
         job = todo[outcome.index]
         _note(log, job, outcome)
         if outcome.error is None:

@@ -13,11 +13,14 @@ from rich.console import Console
 from rich.table import Table
 
 from vosformer.cli.session_options import SessionOptions
+from vosformer.cli.source_options import SourceOptions
+from vosformer.cli.summary import show_notes
 from vosformer.errors import InputError
+from vosformer.formats import read_masks
 from vosformer.inspection.onevos_attention import GROUPS, Inspection, inspect_clip
 from vosformer.inspection.plots import draw, draw_maps
 from vosformer.inspection.weight_maps import inspect_maps
-from vosformer.io import MaskFolder, Source, open_source, read_masks
+from vosformer.io import MaskFolder, Source
 from vosformer.models.onevos import OneVOS
 
 Labels = NDArray[np.int32]
@@ -33,6 +36,7 @@ def inspect(
     pictures: int = 3,
     point: tuple[int, int] | None = None,
     run: Annotated[SessionOptions, tyro.conf.arg(name="")] = SessionOptions(model="onevos-b"),
+    reading: Annotated[SourceOptions, tyro.conf.arg(name="")] = SourceOptions(),
 ) -> None:
     """Plot what a model looks at, layer by layer, for a clip.
 
@@ -41,23 +45,23 @@ def inspect(
 
     Args:
         video: video file or folder of images.
-        mask: label image of one frame, folder with one PNG an object, or folder of masks named like their frames.
+        mask: label image of one frame, folder of masks, or annotation file, as for `vosformer track`.
         out: folder for the pictures and inspection.json.
         mask_frame: the frame that a single mask belongs to, where the clip begins; the first is 0.
         frames: how many frames to look at, from the first mask on.
         pictures: of how many of them the token maps are drawn.
         point: x and y of the pixel to look from (default: the middle of the first object in each frame); not for OneVOS and SimVOS.
         run: how the model runs; e.g. model onevos-b-d for OneVOS with a Dynamic Token Selector.
+        reading: how the frames are read.
     """
     console = Console(stderr=True)
     if frames < 2:
         raise InputError(f"--frames is {frames}: at least 2 are needed, the one with the mask and one that is read")
     run.prepare()
     session = run.session()
-    with open_source(video) as source:
+    with reading.open(video) as source:
         masks = read_masks(mask, source, frame=mask_frame)
-        for note in masks.notes:
-            console.print(f"note: {note}", markup=False)
+        show_notes([*source.notes, *masks.notes], console)
         clip = list(_clip(source, masks, frames))
     if isinstance(session.model, OneVOS):
         found = inspect_clip(session, clip)
