@@ -122,10 +122,13 @@ def _factor(geometry: Mapping[str, Any], short: int, long: int, size: int | str 
     return float(factor if geometry["long"] is None else min(factor, geometry["long"] / long))
 
 
-def _taps(source: int, target: int, cubic: bool, aligned: bool = False) -> tuple[Array, Array]:
-    """Return for each of `target` places the places in `source` that it is mixed of, and their shares: [target,4 or 2]."""
-    places = np.arange(target)
-    at = places * ((source - 1) / max(target - 1, 1)) if aligned else (places + 0.5) * (source / target) - 0.5
+def _taps(source: int, target: int, cubic: bool, aligned: bool = False, kind: Any = np.float32) -> tuple[Array, Array]:
+    """Return for each of `target` places the places in `source` that it is mixed of, and their shares: [target,4 or 2].
+
+    PyTorch computes the places in float32 (`kind`), OpenCV in float64.
+    """
+    places, half = np.arange(target, dtype=kind), kind(0.5)
+    at = places * kind((source - 1) / max(target - 1, 1)) if aligned else (places + half) * kind(source / target) - half
     if not cubic:
         at = np.maximum(at, 0)
     low = np.floor(at).astype(np.int64)
@@ -157,7 +160,8 @@ def network_input(frame: Array, placement: Placement, geometry: Mapping[str, Any
         for axis in (0, 1):
             if placement.source[axis] == placement.inner[axis]:
                 continue
-            taken, shares = _taps(placement.source[axis], placement.inner[axis], cubic)
+            kind = np.float64 if geometry["resample"] == "opencv-cubic" else np.float32
+            taken, shares = _taps(placement.source[axis], placement.inner[axis], cubic, kind=kind)
             mixed = np.zeros((*values.shape[:axis], len(taken), *values.shape[axis + 1 :]), np.float32)
             for tap in range(taken.shape[1]):
                 mixed += values.take(taken[:, tap], axis) * shares[:, tap].reshape((-1,) + (1,) * (2 - axis))
@@ -661,13 +665,13 @@ class Session:
         for cohort, readings in zip(self._state.cohorts, read, strict=True):
             for slot, reading in zip(cohort.slots, readings, strict=True):
                 places = [*slot.ids, *[None] * (self._about["slot_size"] - len(slot.ids))]
-                live = [k for k, i in enumerate(places) if i is not None or self._about["merging"]["free_places_compete"]]
+                live = [k for k, i in enumerate(places) if i is not None or self._about["merging"]["free_channels_compete"]]
                 slots.append(reading["logits"][0, [0, *(k + 1 for k in live)]])
                 ids += [places[k] for k in live]
         chances = _softmax(self._merge(slots))[1:].reshape(len(ids), -1)
         cells = min(_PRESENCE_CELLS, chances.shape[1])
         means = np.partition(chances, chances.shape[1] - cells, 1)[:, chances.shape[1] - cells :].mean(1)
-        scores = {i: float(mean) for i, mean in zip(ids, means, strict=True) if i is not None}
+        scores = {i: self._chance(float(mean)) for i, mean in zip(ids, means, strict=True) if i is not None}
         aligned = self._about["geometry"]["align_corners"]
         if self._about["feedback"] == "hard":
             return _Answer(slots, self._merge, ids, at.source, aligned, scores), {}
@@ -676,6 +680,14 @@ class Session:
         inner = soft[(slice(None), *_inside(at))]
         answer = _Answer([inner], lambda maps: np.log(maps[0].clip(1e-12, 1)), ids, at.source, False, scores)
         return answer, {i: soft[c + 1] for c, i in enumerate(ids) if i is not None}
+
+    def _chance(self, mean: float) -> float:
+        """Return the chance that an object is in the frame, out of the mean of its largest probabilities."""
+        scale, bias = self._about["presence"]
+        if (scale, bias) == (1.0, 0.0):
+            return mean
+        mean = min(max(mean, 1e-6), 1 - 1e-6)
+        return float(1 / (1 + np.exp(-(scale * np.log(mean / (1 - mean)) + bias))))
 
     def _merge(self, slots: list[Array]) -> Array:
         """Join the logits [1+k,...] of slots that know nothing of each other."""

@@ -15,10 +15,6 @@ def axes(inputs: Mapping[str, Tensor], dynamic: bool) -> dict[str, dict[int, Any
         return None
     found: dict[str, dict[int, Any]] = {}
     for name, tensor in inputs.items():
-        if name in ("last_valid", "token", "index") or tensor.dim() < 3:
-            found[name] = {}
-        elif tensor.dim() == 4:
-            found[name] = {2: Dim.DYNAMIC, 3: Dim.DYNAMIC}
-        else:
-            found[name] = {1: Dim.DYNAMIC}
+        sides = (2, 3) if tensor.dim() == 4 else (1,) if tensor.dim() == 3 else ()
+        found[name] = {axis: Dim.DYNAMIC for axis in sides if tensor.shape[axis] > 1}
     return found

@@ -37,12 +37,10 @@ def attend_by_tiles(
     spread = cut.spread(relative, _OUTSIDE) + outside.transpose(2, 3)
     scaled = queries * d**-0.5
     scores = [scaled @ cut.patches(k).transpose(2, 3) + spread for k in keys]
-    weights = torch.cat(scores, 3).softmax(3).chunk(len(scores), 3)
-    found = sum(
-        (each @ cut.patches(v) for each, v in zip(weights[1:], values[1:], strict=True)), weights[0] @ cut.patches(values[0])
-    )
+    joined = torch.cat(scores, 3).softmax(3)
+    found = joined @ torch.cat([cut.patches(v) for v in values], 2)
     if relative_values is not None:
-        total = sum(weights[1:], weights[0])
+        total = torch.unflatten(joined, 3, (len(keys), -1)).sum(3) if len(keys) > 1 else joined
         found = found + cut.gathered(total) @ relative_values.transpose(1, 2)
     return cut.joined(found)
 
