@@ -180,11 +180,13 @@ def test_objects_come_and_go_and_two_windows_know_of_each_other(tmp_path: Path) 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_fingers(tmp_path: Path) -> None:
-    """A tap marks, and two fingers zoom."""
+def test_fingers_and_pen(tmp_path: Path) -> None:
+    """A tap marks, two fingers zoom and pan without marking, a pen draws, and its other end erases."""
     video, truth = composed(tmp_path, SIZE, 3)
     (i,) = largest(truth[0], 1)
-    server = Server(video, "-o", tmp_path / "p")
+    project = tmp_path / "p"
+    given = project / "given" / "00000.png"
+    server = Server(video, "-o", project)
     with chromium(has_touch=True) as context:
         try:
             page = Driver(context, server.url, SIZE)
@@ -192,8 +194,85 @@ def test_fingers(tmp_path: Path) -> None:
             middle = np.argsort(np.hypot(rows - rows.mean(), columns - columns.mean()))[0]
             with page.change():
                 page.page.touchscreen.tap(*page.at(columns[middle], rows[middle]))
-            page.until(lambda: (tmp_path / "p" / "given" / "00000.png").exists())
-            assert (read_png(tmp_path / "p" / "given" / "00000.png") == 1)[rows[middle], columns[middle]]
+            page.until(given.exists)
+            tapped = read_png(given)
+            assert (tapped == 1)[rows[middle], columns[middle]]
+
+            devices = context.new_cdp_session(page.page)
+
+            def touch(kind: str, *places: tuple[float, float]) -> None:
+                points = [{"x": x, "y": y, "id": n} for n, (x, y) in enumerate(places)]
+                devices.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+            def shown() -> dict[str, float]:
+                return page.page.evaluate("import('./js/view.js').then(({view: v}) => ({scale: v.scale, x: v.x, y: v.y}))")
+
+            before, version, (x, y) = shown(), page.version, page.at(SIZE[1] / 2, SIZE[0] / 2)
+            touch("touchStart", (x - 40, y))
+            touch("touchStart", (x - 40, y), (x + 40, y))
+            for step in range(1, 5):
+                touch("touchMove", (x - 40 - 10 * step, y + 5 * step), (x + 40 + 10 * step, y + 5 * step))
+            touch("touchEnd")
+            after = shown()
+            assert after["scale"] / before["scale"] == pytest.approx(2, rel=0.05)
+            assert page.version == version, "two fingers mark nothing"
+            # What was between the fingers is there still, 20 pixels lower.
+            left, top = (page.page.locator("#canvas").bounding_box()[side] for side in ("x", "y"))
+            for middle_, moved, name in ((x - left, 0, "x"), (y - top, 20, "y")):
+                was = (middle_ - before[name]) / before["scale"]
+                assert (middle_ + moved - after[name]) / after["scale"] == pytest.approx(was, abs=1.0)
+            page.press("0")
+
+            def pen(kind: str, at: tuple[float, float], button: str, buttons: int) -> None:
+                x, y = page.at(*at)
+                how = {"type": kind, "x": x, "y": y, "button": button, "buttons": buttons, "pointerType": "pen", "force": 0.5}
+                devices.send("Input.dispatchMouseEvent", {**how, "clickCount": 1})
+
+            page.press("d")
+            spot = (float(SIZE[1] - 20), 14.0)
+            for button, buttons, wanted in (("left", 1, 1), ("right", 2, 0)):
+                with page.change():
+                    pen("mousePressed", spot, button, buttons)
+                    pen("mouseMoved", (spot[0], 24.0), button, buttons)
+                    pen("mouseReleased", (spot[0], 24.0), button, 0)
+                assert read_png(given)[18, int(spot[0])] == wanted
             assert not page.errors, page.errors
+        finally:
+            server.stop()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_two_windows_edit_at_once(tmp_path: Path) -> None:
+    """Strokes from two windows, as fast as they come: both are told, none is lost, and all can be undone."""
+    video, _ = composed(tmp_path, SIZE, 4)
+    project = tmp_path / "p"
+    server = Server(video, "-o", project)
+    with chromium() as context:
+        try:
+            first, second = (Driver(context, server.url, SIZE) for _ in range(2))
+            first.page.wait_for_selector("#messages .error:has-text('another window')")
+            first.press("n", changes=True)
+            second.page.wait_for_selector("#objects li")
+            code = """async ([own, count]) => {
+                const headers = {"content-type": "application/json"};
+                for (let k = 0; k < count; k++) {
+                    const body = {frame: own, object: 1, path: [[10 + 12 * k, 20]], radius: 4};
+                    await fetch("api/stroke", {method: "POST", headers, body: JSON.stringify(body)});
+                }
+            }"""
+            for own, window in enumerate((first, second)):
+                window.page.evaluate(f"window.running = ({code})([{own}, 10])")
+            for window in (first, second):
+                window.page.evaluate("window.running")
+            for n in (0, 1):
+                labels = read_png(project / "given" / f"{n:05d}.png")
+                assert all(labels[20, 10 + 12 * k] == 1 for k in range(10))
+            first.until(lambda: first.version == second.version)
+            for _ in range(20):
+                first.press("Control+z", changes=True)
+            assert not list((project / "given").glob("*.png"))
+            assert first.page.get_by_title("Undo: new object").count() == 1
+            assert not [*first.errors, *second.errors]
         finally:
             server.stop()

@@ -80,7 +80,9 @@ export function propagate(direction, start = null, stop = null) {
   return act("propagate", { direction, frame: state.frame, start, stop });
 }
 
+// What was corrected is what one wants to see again once the frames around it have run by.
 export function repair() {
+  update({ comeBack: state.frame });
   return act("repair", { frame: state.frame });
 }
 

@@ -99,6 +99,7 @@ async function onEvent(event) {
   } else if (event.event === "done") {
     showJob(null);
     await refresh();
+    if (/^repair/.test(event.what) && state.comeBack !== null) update({ frame: state.comeBack, comeBack: null });
     load(true);
     for (const note of event.notes || []) do_.say(note);
     if (event.error) do_.say(event.error, true);

@@ -16,9 +16,9 @@ document.getElementById("refresh-review").onclick = review;
 document.getElementById("object-actions").append(
   button("edit", "Name, category, color (F2)", () => editObject()),
   button("copy", "Copy from the last frame that has a mask (C)", copyLast),
-  button("absent", "Absent here (O)", () => onObject("absent"), "here"),
-  button("absent", "Absent from here on (Shift+O)", () => onObject("absent_from"), "from here"),
-  button("eye", "Here again from this frame (Shift+I)", () => onObject("here_again"), "again"),
+  button("absent", "Absent here (O)", () => onObject("absent"), "absent here"),
+  button("absent", "Absent from here on (Shift+O)", () => onObject("absent_from"), "absent from here"),
+  button("eye", "Here again from this frame (Shift+I)", () => onObject("here_again"), "here again"),
   button("both", "Merge another object into this one (M)", () => askTwo("merge"), "merge"),
   button("range", "Swap identities from here on (S)", () => askTwo("swap"), "swap"),
   button("trash", "Remove the object and its masks (Shift+Del)", () => state.object !== null && act("remove_object", { object: state.object })),

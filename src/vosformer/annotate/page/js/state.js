@@ -5,7 +5,7 @@ const subscribers = new Set();
 export const state = {
   video: null, objects: [], given: {}, spans: [], undo: null, redo: null, version: -2, job: null, exports: {}, folder: "",
   frame: 0, object: null, tool: "click", radius: 12, opacity: 0.5, outline: true, tolerance: 12,
-  theme: "dark", palette: "own", doubts: null, clients: 1, connected: true,
+  theme: "dark", palette: "own", doubts: null, clients: 1, comeBack: null, connected: true,
 };
 
 export function subscribe(call) {
