@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import json
 import resource
@@ -10,6 +11,7 @@ import time
 import zipfile
 import zlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -18,9 +20,12 @@ import pytest
 from io_videos import encode, picture
 from PIL import Image
 
+from vosformer import formats
 from vosformer.errors import VOSError
+from vosformer.formats import LabeledFrame, LabeledVideo, ObjectInfo
+from vosformer.formats.outputs import Setting, make_sinks
 from vosformer.inference.absence import read_absences
-from vosformer.io import indexed_png, open_source, read_labels
+from vosformer.io import Frame, indexed_png, open_source, read_labels
 from vosformer.io.legend import ColorIds, read_legend
 
 CASES = Path(__file__).parents[1] / "fixtures" / "cases"
@@ -78,7 +83,45 @@ def seeds(folder: Path) -> list[tuple[Path, Callable[[Path], None]]]:
     (folder / "legend.json").write_text(json.dumps({"1": [255, 0, 0], "2": "#00ff00"}))
     (folder / "absent.json").write_text(json.dumps({"1": [[2, 5]], "2": "7-"}))
     found += [(folder / "legend.json", read_legend), (folder / "absent.json", read_absences)]
-    return [*found, (folder / "list.txt", frames_of)]
+    return [*found, (folder / "list.txt", frames_of), *annotations(folder / "annotations")]
+
+
+def annotations(folder: Path) -> list[tuple[Path, Callable[[Path], None]]]:
+    """(file, its reader) of every annotation format that is a file, of one file of those that are folders, of names and of zips."""
+    frames = [LabeledFrame.of_labels(n, f"{n:05d}", np.roll(LABELS, n, 1)) for n in range(3)]
+    objects = [ObjectInfo(1, "left dog", "dog", (250, 9, 8)), ObjectInfo(2)]
+    video = LabeledVideo.of("clip", frames, objects, length=4)
+    found: list[tuple[Path, Callable[[Path], None]]] = []
+    for name, form in formats.FORMATS.items():
+        if form.write is None:
+            continue
+        path = folder / form.place
+        formats.write(video, path, name, pictures=open_source(np.zeros((4, *LABELS.shape, 3), np.uint8)))
+        files = sorted(item for item in path.rglob("*") if item.suffix in (".json", ".txt", ".xml")) if form.folder else [path]
+        if files and files[0].name != "labels.txt":
+            found += [(files[0], partial(masks_of, form=name)), (files[0], partial(masks_of, form=None))]
+    with zipfile.ZipFile(folder / "m.zip", "w") as packed:
+        for item in sorted((folder / "objects").rglob("*.png")):
+            packed.write(item, item.relative_to(folder))
+    (folder / "names.json").write_text(json.dumps(formats.names_json(objects)))
+    found += [(folder / "m.zip", partial(masks_of, form=None)), (folder / "names.json", formats.read_names)]
+    if importlib.util.find_spec("OpenEXR") and importlib.util.find_spec("mmh3"):
+        (folder / "exr").mkdir()
+        with make_sinks(["exr"], folder, Setting(open_source(np.zeros((4, *LABELS.shape, 3), np.uint8)), "clip"))[0] as sink:
+            sink.write(
+                Frame(0, "00000", None, None), LABELS.astype(np.int32), {1: 1.0}, lambda i: (i == LABELS).astype(np.float32)
+            )
+        found.append((folder / "exr" / "clip.00000.exr", partial(masks_of, form="exr")))
+    return found
+
+
+def masks_of(path: Path, form: str | None) -> None:
+    """Read annotations as the format they were, or (None) as what they look like; decode every mask, and write them again."""
+    video = formats.read(path, format=form, size=LABELS.shape)
+    for frame in video.frames:
+        frame.labels(video.height, video.width)
+    if video.height * video.width < 1 << 20 and video.length < 1000:
+        formats.write(video, path.with_name("again.json"), "coco", overwrite=True)
 
 
 def spoiled(data: bytes, other: bytes, rng: np.random.Generator) -> bytes:
