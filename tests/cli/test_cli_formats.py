@@ -20,6 +20,7 @@ from vosformer.formats.registry import find_format
 from vosformer.io import open_source, read_labels
 
 CASES = Path(__file__).parent.parent / "fixtures" / "annotations"
+NO_MASKS = {"overlay", "scores", "scores-json", "ros"}  # a bag of ROS is read as frames, not as masks
 FAST = ["--model", "default-fast", "--size", "64", "--threads", "1"]
 
 
@@ -146,11 +147,11 @@ def everything(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "--pictures",
         *FAST,
     ]
-    assert main([*words, "--outputs", *sorted(set(output_names()) - {"overlay", "scores", "scores-json"})]) == 0
+    assert main([*words, "--outputs", *sorted(set(output_names()) - NO_MASKS)]) == 0
     return out
 
 
-@pytest.mark.parametrize("output", sorted(set(output_names()) - {"overlay", "scores", "scores-json"}))
+@pytest.mark.parametrize("output", sorted(set(output_names()) - NO_MASKS))
 @pytest.mark.parametrize("packed", [False, True])
 def test_everything_that_is_written_is_read(everything: Path, tmp_path: Path, output: str, packed: bool) -> None:
     path = everything / place_of(output)
@@ -301,3 +302,15 @@ def test_inspect_reads_a_video_as_track_does(tmp_path: Path, capsys: pytest.Capt
     assert "--allow-truncated" in capsys.readouterr().err
     assert main([*words, "--allow-truncated", "--size", "256", "--pictures", "1"]) == 0, capsys.readouterr().err
     assert "cut off" in capsys.readouterr().err
+
+
+def test_the_table_of_the_docs_is_that_of_the_formats() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "io.md").read_text()
+    rows = {line.split("`")[1]: line for line in page.splitlines() if line.startswith("| `")}
+    for name, form in FORMATS.items():
+        cells = [cell.strip() for cell in rows[name].strip("|").split("|")]
+        assert cells[0] == f"`{name}`: {form.summary}"
+        assert cells[3] == form.library
+        assert cells[5] == (form.checked or "no outside tool")
+    unchecked = page.split("**No outside tool has checked**")[1].split("names, absences")[0]
+    assert {part for part in unchecked.split("`")[1::2]} == {name for name, form in FORMATS.items() if not form.checked}

@@ -99,5 +99,5 @@ def _is_burst(path: Path, content: Content) -> bool:
 BURST = Format(
     "burst", "BURST JSON", read_burst, write_burst, _is_burst, "burst.json",
     holds=frozenset({"overlap", "ids", "names", "categories", "colors", "scores", "rate", "empty", "shapes"}),
-    library="pycocotools", checked="",
+    library="pycocotools", checked="trackeval",
 )  # fmt: skip

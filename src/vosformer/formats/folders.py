@@ -232,7 +232,7 @@ _FLAT = frozenset({"ids", "empty", "shapes"})
 
 MASKS = Format(
     "masks", "indexed PNG a frame, ids to 255", read_label_folder, write_masks, _is_masks, "masks", True,
-    holds=_FLAT | {"colors"}, library="Pillow", checked="",
+    holds=_FLAT | {"colors"}, library="Pillow", checked="trackeval (DAVIS)",
 )  # fmt: skip
 MASKS16 = Format(
     "masks16", "16-bit PNG a frame, ids to 65535", read_label_folder, write_masks16, _never, "masks16", True,

@@ -188,9 +188,9 @@ _HOLDS = frozenset({"overlap", "ids", "names", "categories", "empty"})
 
 LABELME = Format(
     "labelme", "labelme JSON a frame", read_labelme, write_labelme, _is_labelme, "labelme", True,
-    holds=_HOLDS | {"shapes"}, library="OpenCV", checked="", pictures="can",
+    holds=_HOLDS | {"shapes"}, library="OpenCV", checked="labelme", pictures="can",
 )  # fmt: skip
 XANYLABELING = Format(
     "xanylabeling", "X-AnyLabeling JSON a frame, polygons only", read_labelme, write_xanylabeling, lambda path, content: False,
-    "xanylabeling", True, holds=_HOLDS, library="OpenCV", checked="", pictures="can",
+    "xanylabeling", True, holds=_HOLDS, library="OpenCV", checked="labelme", pictures="can",
 )  # fmt: skip

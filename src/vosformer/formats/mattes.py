@@ -204,7 +204,7 @@ MATTE = Format(
 )  # fmt: skip
 MATTE_PNG = Format(
     "matte-png", "gray PNG an object and frame, for video editors", read_matte_pictures, None, _is_matte_pictures, "matte-png", True,
-    holds=_HELD, library="Pillow", checked="",
+    holds=_HELD | {"shapes"}, library="Pillow", checked="",
 )  # fmt: skip
 CUTOUT = Format(
     "cutout", "film of all objects with transparency", read_cut_out_film, None, _is_cut_out, "cutout.mov",
@@ -212,5 +212,5 @@ CUTOUT = Format(
 )  # fmt: skip
 EXR = Format(
     "exr", "EXR with Cryptomatte of all objects", read_cryptomatte, None, _is_exr, "exr", True,
-    holds=_HELD | {"names"}, library="OpenEXR, mmh3", checked="Blender",
+    holds=_HELD | {"names", "shapes"}, library="OpenEXR, mmh3", checked="Blender",
 )  # fmt: skip
