@@ -313,4 +313,4 @@ def test_the_table_of_the_docs_is_that_of_the_formats() -> None:
         assert cells[3] == form.library
         assert cells[5] == (form.checked or "no outside tool")
     unchecked = page.split("**No outside tool has checked**")[1].split("names, absences")[0]
-    assert {part for part in unchecked.split("`")[1::2]} == {name for name, form in FORMATS.items() if not form.checked}
+    assert set(unchecked.split("`")[1::2]) == {name for name, form in FORMATS.items() if not form.checked}
