@@ -11,7 +11,7 @@ from dummy_models import ColorModel
 
 from vosformer import Session, track
 from vosformer.annotate.project import Project
-from vosformer.annotate.propagation import Plan, Propagation, plan_propagation, plan_repair
+from vosformer.annotate.propagation import Propagation, PropagationPlan, plan_propagation, plan_repair
 from vosformer.annotate.workspace import Workspace
 from vosformer.errors import InputError
 from vosformer.io import LabelImages, open_source, read_masks
@@ -25,7 +25,7 @@ def give(workspace: Workspace, frame: int, labels: np.ndarray) -> None:
             workspace.editor.draw(frame, int(i), labels == i, "replace", "test")
 
 
-def propagate(workspace: Workspace, plan: Plan) -> None:
+def propagate(workspace: Workspace, plan: PropagationPlan) -> None:
     workspace.propagate(plan, "test")
     assert workspace.wait(60)
     errors = [event for event in EVENTS if event.get("error")]

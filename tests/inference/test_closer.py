@@ -16,7 +16,7 @@ from vosformer.cli.session_options import SessionOptions
 from vosformer.errors import InputError
 from vosformer.geometry import Geometry, Placement
 from vosformer.inference import prediction
-from vosformer.inference.closer import Closer, Window, box_of, moved, opened
+from vosformer.inference.closer import Closer, CloserWindow, box_of, moved, opened
 from vosformer.inference.objects import Given
 from vosformer.inference.prediction import Answer, CloserAnswer
 from vosformer.inference.session import Session
@@ -253,7 +253,7 @@ def test_windows_lie_in_the_frame_around_their_homes_and_are_few(now, then):
     homes = [i for window in windows for i in window.homes]
     assert len(homes) == len(set(homes))
 
-    def fits(window: Window, labels) -> None:
+    def fits(window: CloserWindow, labels) -> None:
         assert 0 <= window.top <= HEIGHT - window.side
         assert 0 <= window.left <= WIDTH - window.side
         assert window.side == closer.side(placement)

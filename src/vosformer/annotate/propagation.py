@@ -35,7 +35,7 @@ _STORED_SIDE = 480  # short side of the probabilities that wait on disk for the 
 
 
 @dataclass(frozen=True)
-class Plan:
+class PropagationPlan:
     """What is computed anew.
 
     Attributes:
@@ -53,7 +53,7 @@ class Plan:
 
 def plan_propagation(
     project: Project, direction: Direction, frame: int, start: int | None = None, stop: int | None = None
-) -> Plan:
+) -> PropagationPlan:
     """From this frame on in a direction; "both": the whole video, or the range `start` (included) to `stop` (excluded).
 
     Raises:
@@ -66,13 +66,13 @@ def plan_propagation(
         low = max(low, frame)
     elif direction == "backward":
         high = min(high, frame)
-    plan = Plan(low, high, direction, frame)
+    plan = PropagationPlan(low, high, direction, frame)
     if not _anchors(project, plan):
         raise InputError("there is no mask to begin with: mark an object on a frame first")
     return plan
 
 
-def plan_repair(project: Project, frame: int) -> Plan:
+def plan_repair(project: Project, frame: int) -> PropagationPlan:
     """Between the given frames next to this one, from both sides: what a correction on it changes.
 
     Raises:
@@ -87,10 +87,10 @@ def plan_repair(project: Project, frame: int) -> Plan:
         before, after = bisect_left(own, frame), bisect_right(own, frame)
         low = min(low, own[before - 1] if before else -1)
         high = max(high, own[after] if after < len(own) else project.frames)
-    return Plan(low, high, "both")
+    return PropagationPlan(low, high, "both")
 
 
-def _anchors(project: Project, plan: Plan) -> dict[int, tuple[int, ...]]:
+def _anchors(project: Project, plan: PropagationPlan) -> dict[int, tuple[int, ...]]:
     """Frame -> the objects whose masks there count as given, in the order of frames."""
     anchors = {n: given.ids for n, given in project.given.items() if plan.low <= n <= plan.high}
     for n in (plan.low, plan.high, plan.trusted):
@@ -99,7 +99,7 @@ def _anchors(project: Project, plan: Plan) -> dict[int, tuple[int, ...]]:
     return {n: ids for n, ids in sorted(anchors.items()) if ids}
 
 
-class Step(NamedTuple):
+class PropagatedFrame(NamedTuple):
     """How far a propagation is: the frame that was just written, and how many of how many are done."""
 
     frame: int
@@ -128,7 +128,7 @@ class Propagation:
     """
 
     def __init__(
-        self, project: Project, session: Session, plan: Plan, work: Path, options: Mapping[str, Any] | None = None
+        self, project: Project, session: Session, plan: PropagationPlan, work: Path, options: Mapping[str, Any] | None = None
     ) -> None:
         self._project, self._session, self._plan, self._work = project, session, plan, work
         self._options = dict(options or {})
@@ -138,7 +138,7 @@ class Propagation:
             for i in ids:
                 self._of_object.setdefault(i, []).append(n)
 
-    def run(self, action: LongAction, stopped: Callable[[], bool]) -> Iterator[Step]:
+    def run(self, action: LongAction, stopped: Callable[[], bool]) -> Iterator[PropagatedFrame]:
         """Do it frame by frame, until it is done or `stopped`."""
         passes = self._passes()
         total, done = sum(len(numbers) for numbers in passes), 0
@@ -150,7 +150,7 @@ class Propagation:
                         if self._plan.low < seen.frame < self._plan.high:
                             self._write(action, seen, first=not last and seen.frame < passes[-1][0], blend=at > 0)
                         done += 1
-                        yield Step(seen.frame, done, total)
+                        yield PropagatedFrame(seen.frame, done, total)
                         if stopped():
                             return
         finally:

@@ -22,7 +22,7 @@ from vosformer.annotate.scores_file import read_scores
 from vosformer.errors import InputError
 from vosformer.io import read_labels
 
-Curve = NDArray[np.float64]
+FrameValues = NDArray[np.float64]
 
 SIGNS = ("presence", "area", "place", "competition", "disagreement")
 _WORDS = {
@@ -39,7 +39,7 @@ _FAR = 0.05  # of the video's length: frames so far apart tell different things
 
 
 @dataclass(frozen=True)
-class Doubt:
+class DoubtfulFrame:
     """A frame to look at.
 
     Attributes:
@@ -61,7 +61,7 @@ class Doubt:
         return ", ".join(_WORDS[sign] for sign in strongest) or "somewhat unsure"
 
 
-def signs_of(measures: Measures, i: int) -> dict[str, Curve]:
+def signs_of(measures: Measures, i: int) -> dict[str, FrameValues]:
     """Sign -> its strength on every frame, in [0,1] [frames]; 0 where nothing is known."""
     score, area = measures.column(i, "score").astype(float), measures.column(i, "pixels").astype(float)
     known = ~np.isnan(score)
@@ -87,7 +87,7 @@ def signs_of(measures: Measures, i: int) -> dict[str, Curve]:
     return signs
 
 
-def doubts_of(measures: Measures, i: int, given: Collection[int] = ()) -> Curve:
+def doubts_of(measures: Measures, i: int, given: Collection[int] = ()) -> FrameValues:
     """Return how doubtful each frame is for an object, in [0,1] [frames]; 0 where it is given."""
     doubt = 1 - np.prod([1 - curve for curve in signs_of(measures, i).values()], axis=0)
     doubt[[n for n in given if 0 <= n < measures.frames]] = 0
@@ -96,7 +96,7 @@ def doubts_of(measures: Measures, i: int, given: Collection[int] = ()) -> Curve:
 
 def rank(
     measures: Measures, given: Mapping[int, Collection[int]] | None = None, most: int = 50, least: float = 0.3
-) -> list[Doubt]:
+) -> list[DoubtfulFrame]:
     """Return the most doubtful frames first; of neighboring frames of an object only the worst.
 
     Args:
@@ -111,7 +111,7 @@ def rank(
         curve = doubts_of(measures, i, (given or {}).get(i, ()))
         for frame in _peaks(curve, least):
             strong = {sign: round(float(values[frame]), 3) for sign, values in signs.items() if values[frame] > 0.1}
-            found.append(Doubt(frame, i, float(curve[frame]), strong))
+            found.append(DoubtfulFrame(frame, i, float(curve[frame]), strong))
     return sorted(found, key=lambda entry: (-entry.doubt, entry.frame))[:most]
 
 
@@ -178,7 +178,7 @@ def measures_of_results(out: Path) -> Measures:
     return measures
 
 
-def _presence(score: Curve, area: Curve, known: NDArray[np.bool_]) -> Curve:
+def _presence(score: FrameValues, area: FrameValues, known: NDArray[np.bool_]) -> FrameValues:
     """1 - score while it is in sight; where it was gone already, doubtful is only what is neither 0 nor 1."""
     before = _previous(known)
     was_there = (before < 0) | (area[np.maximum(before, 0)] > 0)
@@ -192,19 +192,21 @@ def _previous(known: NDArray[np.bool_]) -> NDArray[np.intp]:
     return np.where((before >= 0) & known[np.maximum(before, 0)], before, -1)
 
 
-def _usual(values: Curve) -> float:
+def _usual(values: FrameValues) -> float:
     positive = values[values > 0]
     return float(np.median(positive)) if len(positive) else 1.0
 
 
-def _beyond_usual(values: Curve, where: NDArray[np.bool_]) -> Curve:
+def _beyond_usual(values: FrameValues, where: NDArray[np.bool_]) -> FrameValues:
     """Return how far values lie above what is usual for this object: the 90th percentile of all frames."""
     if not where.any():
         return np.zeros_like(values)
     return np.maximum(values - np.percentile(values[where], 90), 0)
 
 
-def _competition(measures: Measures, i: int, area: Curve, last: NDArray[np.intp], pairs: NDArray[np.bool_]) -> Curve:
+def _competition(
+    measures: Measures, i: int, area: FrameValues, last: NDArray[np.intp], pairs: NDArray[np.bool_]
+) -> FrameValues:
     """Return the share of the object's area that it loses to, or wins from, another one that is near."""
     change = np.where(pairs, area - area[last], 0.0)
     x, y = measures.column(i, "x").astype(float), measures.column(i, "y").astype(float)
@@ -221,7 +223,7 @@ def _competition(measures: Measures, i: int, area: Curve, last: NDArray[np.intp]
     return np.clip(2 * result - 0.2, 0, 1)
 
 
-def _peaks(curve: Curve, least: float) -> list[int]:
+def _peaks(curve: FrameValues, least: float) -> list[int]:
     found: list[int] = []
     free = curve >= least
     for frame in np.argsort(-curve, kind="stable").tolist():
@@ -247,5 +249,5 @@ def _features(measures: Measures) -> NDArray[Any]:
     return np.stack(columns, 1)
 
 
-def _distance(features: NDArray[Any], n: int) -> Curve:
+def _distance(features: NDArray[Any], n: int) -> FrameValues:
     return np.asarray(np.sqrt(((features - features[n]) ** 2).sum(1)))

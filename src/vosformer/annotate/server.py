@@ -25,7 +25,7 @@ from vosformer.annotate.propagation import plan_propagation, plan_repair
 from vosformer.annotate.workspace import Event, Workspace
 from vosformer.errors import InputError, VOSError
 from vosformer.io.files import make_folder, remove
-from vosformer.web.guard import Guard, Rules
+from vosformer.web.guard import Guard, GuardRules
 
 PAGE = Path(__file__).parent / "page"
 _GESTURE_BYTES = 4 << 20
@@ -99,7 +99,7 @@ def create_app(workspace: Workspace, hosts: set[str], token: str | None = None) 
     app.include_router(_events(clients), prefix=f"/{token}/api")
     app.add_api_route(f"/{token}", lambda: RedirectResponse(f"/{token}/"), methods=["GET"])
     app.mount(f"/{token}", StaticFiles(directory=PAGE, html=True))
-    rules = Rules(hosts, lambda path: _UPLOAD_BYTES if path.endswith("/api/import") else _GESTURE_BYTES)
+    rules = GuardRules(hosts, lambda path: _UPLOAD_BYTES if path.endswith("/api/import") else _GESTURE_BYTES)
     return app, Guard(app, rules), token
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from vosformer.annotate.editor import Editor
 from vosformer.annotate.exchange import export_formats
 from vosformer.annotate.project import Project
-from vosformer.annotate.propagation import Plan, Propagation
+from vosformer.annotate.propagation import Propagation, PropagationPlan
 from vosformer.annotate.review import doubts_of, rank, suggest
 from vosformer.errors import VOSError
 from vosformer.inference.session import Session
@@ -97,7 +97,7 @@ class Workspace:
         with self.edit():
             return self.project.redo()
 
-    def propagate(self, plan: Plan, what: str) -> None:
+    def propagate(self, plan: PropagationPlan, what: str) -> None:
         """Begin a propagation in the background; another one is stopped first."""
         with self._starting:
             self.cancel()
@@ -171,7 +171,7 @@ class Workspace:
                 found.setdefault(i, []).append(n)
         return found
 
-    def _run(self, plan: Plan, what: str) -> None:
+    def _run(self, plan: PropagationPlan, what: str) -> None:
         end: Event = {"event": "done", "what": what, "stopped": False, "error": None}
         try:
             self.tell({"event": "progress", **(self._job or {})})

@@ -19,7 +19,7 @@ from vosformer.evaluation.report import Report
 from vosformer.evaluation.rules import RULES
 from vosformer.evaluation.runner import ProgressCallback as Advance
 from vosformer.evaluation.runner import evaluate as score
-from vosformer.evaluation.track_report import TRACK_RULES, TrackReport, evaluate_tracks
+from vosformer.evaluation.track_report import TRACK_RULES, TrackScores, evaluate_tracks
 from vosformer.evaluation.vot import VotReport
 from vosformer.evaluation.vot_files import evaluate_vot
 
@@ -107,7 +107,7 @@ def evaluate(
     return 0
 
 
-def show_scores(report: Report | TrackReport | VotReport, objects: bool) -> None:
+def show_scores(report: Report | TrackScores | VotReport, objects: bool) -> None:
     show_table(report.table(objects=objects))
     if not isinstance(report, Report):
         return

@@ -4,7 +4,7 @@ from vosformer.evaluation.metrics import boundary_accuracy, frame_scores, region
 from vosformer.evaluation.report import ObjectScore, Report, Scores, SequenceScore
 from vosformer.evaluation.rules import RULES, Rules
 from vosformer.evaluation.runner import evaluate
-from vosformer.evaluation.track_report import TrackReport, evaluate_tracks
+from vosformer.evaluation.track_report import TrackScores, evaluate_tracks
 from vosformer.evaluation.vot import VotReport
 from vosformer.evaluation.vot_files import evaluate_vot
 
@@ -15,7 +15,7 @@ __all__ = [
     "Rules",
     "Scores",
     "SequenceScore",
-    "TrackReport",
+    "TrackScores",
     "VotReport",
     "boundary_accuracy",
     "evaluate",

@@ -15,9 +15,9 @@ from vosformer.evaluation.report import Report
 from vosformer.evaluation.run_folder import RunFolder
 from vosformer.evaluation.run_video import Steps, Timing, VideoRunner
 from vosformer.evaluation.runner import ProgressCallback, evaluate
-from vosformer.evaluation.track_report import TrackReport, evaluate_tracks
+from vosformer.evaluation.track_report import TrackScores, evaluate_tracks
 from vosformer.evaluation.track_videos import find_tracks
-from vosformer.evaluation.videos import Video, find_videos, scorable, truth_folder
+from vosformer.evaluation.videos import BenchmarkVideo, find_videos, scorable, truth_folder
 from vosformer.parallel import Advance, Outcome, run_all, shard
 
 
@@ -37,7 +37,7 @@ class BenchmarkResult:
     folder: Path
     archive: Path | None
     timing: Timing
-    report: Report | TrackReport | None
+    report: Report | TrackScores | None
     missing: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -131,7 +131,7 @@ def benchmark(
         result = BenchmarkResult(run.masks, None, total, None, missing)
         if not missing:
             packed = hand_in(protocol, Path(root), run.out, run.masks, names, tracks)
-            report: Report | TrackReport | None = None
+            report: Report | TrackScores | None = None
             if tracks is not None and tracks.truth is not None and packed.results is not None and score is not False:
                 report = evaluate_tracks(packed.results, tracks.truth, rules=protocol.rules)
                 report.write_json(run.out / "scores.json")
@@ -144,8 +144,8 @@ def benchmark(
 
 def _run_videos(
     run: RunFolder,
-    videos: list[Video],
-    start: Callable[[], Callable[[Video, Advance], None]],
+    videos: list[BenchmarkVideo],
+    start: Callable[[], Callable[[BenchmarkVideo, Advance], None]],
     spread: Callable[..., Iterator[Outcome[None]]],
     progress: ProgressCallback | None,
 ) -> None:
@@ -166,14 +166,16 @@ def _run_videos(
         progress(total, total)
 
 
-def _length(video: Video) -> int:
+def _length(video: BenchmarkVideo) -> int:
     return len(video.images) * len(video.passes)
 
 
-def _start(session_factory: Callable[[], Steps], run: RunFolder, options: dict[str, Any]) -> Callable[[Video, Advance], None]:
+def _start(
+    session_factory: Callable[[], Steps], run: RunFolder, options: dict[str, Any]
+) -> Callable[[BenchmarkVideo, Advance], None]:
     runner = VideoRunner(session_factory(), options)
 
-    def work(video: Video, advance: Advance) -> None:
+    def work(video: BenchmarkVideo, advance: Advance) -> None:
         run.add(video.name, lambda folder: runner.run(video, folder, advance))
 
     return work

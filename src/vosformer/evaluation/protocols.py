@@ -9,7 +9,7 @@ from vosformer.errors import InputError
 from vosformer.evaluation.rules import RULES, Rules
 
 Family = Literal["davis", "youtube", "mose", "lvos", "vost", "visor", "viposeg", "sav", "burst", "own"]
-HandIn = Literal["masks", "visor", "burst", "youtube-vis"]
+HandInForm = Literal["masks", "visor", "burst", "youtube-vis"]
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Protocol:
     clips: bool = False
     larger: bool = False
     object_folders: bool = False
-    handin: HandIn = "masks"
+    handin: HandInForm = "masks"
 
     @property
     def scoring(self) -> Rules:

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from vosformer.errors import DataError, InputError
-from vosformer.evaluation.videos import LabelMaps, ObjectLayer, Video, resized
+from vosformer.evaluation.videos import BenchmarkVideo, LabelMaps, ObjectLayer, resized
 from vosformer.io import BackgroundSink, Frame, ImageFiles, LabelImages, Prefetch, Sink, write_bytes
 from vosformer.io.files import make_folder
 
@@ -92,7 +92,7 @@ class VideoRunner:
         self._options = dict(options)
         self._steps = 0
 
-    def run(self, video: Video, folder: Path, advance: Callable[[int], None]) -> Timing:
+    def run(self, video: BenchmarkVideo, folder: Path, advance: Callable[[int], None]) -> Timing:
         """Write the masks of one video into a folder.
 
         Args:
@@ -113,7 +113,9 @@ class VideoRunner:
         held = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
         return total.plus(Timing(gpu_bytes=held, machine=_machine(self._session)))
 
-    def _run_pass(self, video: Video, given: LabelMaps | ObjectLayer, folder: Path, advance: Callable[[int], None]) -> Timing:
+    def _run_pass(
+        self, video: BenchmarkVideo, given: LabelMaps | ObjectLayer, folder: Path, advance: Callable[[int], None]
+    ) -> Timing:
         self._session.reset()
         names = [path.stem for path in video.images]
         source = ImageFiles(video.images, f"the video {video.name}")
@@ -151,7 +153,7 @@ class VideoRunner:
         return found, time.perf_counter() - began
 
 
-def _fitted(labels: NDArray[np.int32], size: tuple[int, ...], video: Video, number: int) -> NDArray[np.int32]:
+def _fitted(labels: NDArray[np.int32], size: tuple[int, ...], video: BenchmarkVideo, number: int) -> NDArray[np.int32]:
     """Return the given labels at the frame's size."""
     if labels.shape == size:
         return labels

@@ -24,7 +24,7 @@ TRACK_RULES: dict[str, _Read] = {"burst": read_burst, "youtube-vis": read_youtub
 
 
 @dataclass(frozen=True)
-class TrackReport:
+class TrackScores:
     """Scores of tracks.
 
     Attributes:
@@ -81,7 +81,7 @@ class TrackReport:
         return table
 
 
-def evaluate_tracks(results: str | Path, truth: str | Path, *, rules: str) -> TrackReport:
+def evaluate_tracks(results: str | Path, truth: str | Path, *, rules: str) -> TrackScores:
     """Score tracks: a result file in a benchmark's JSON format against its annotations.
 
     Args:
@@ -110,7 +110,7 @@ def evaluate_tracks(results: str | Path, truth: str | Path, *, rules: str) -> Tr
             "uncommon": [number for number in scores if number not in BURST_COMMON],
         }
     means = {name: _means([scores[number] for number in members]) for name, members in groups.items()}
-    return TrackReport(rules, str(results), str(truth), {names[number]: one for number, one in scores.items()}, means)
+    return TrackScores(rules, str(results), str(truth), {names[number]: one for number, one in scores.items()}, means)
 
 
 def _means(classes: list[ClassScores]) -> dict[str, float]:

@@ -18,7 +18,7 @@ from vosformer.evaluation.masks import read_labels
 from vosformer.evaluation.protocols import Protocol
 from vosformer.evaluation.track_files import encoded, load
 from vosformer.evaluation.tracks import RunLengths
-from vosformer.evaluation.videos import FirstMask, Video, object_layers
+from vosformer.evaluation.videos import BenchmarkVideo, FirstMask, object_layers
 from vosformer.io.records import rle_counts
 
 
@@ -33,7 +33,7 @@ class TrackSet(NamedTuple):
 
     given: Path
     truth: Path | None
-    videos: list[Video]
+    videos: list[BenchmarkVideo]
 
 
 def find_tracks(protocol: Protocol, root: Path, split: str | None = None) -> TrackSet:
@@ -112,7 +112,7 @@ def _burst_name(sequence: Mapping[str, Any]) -> str:
     return f"{sequence['dataset']}-{sequence['seq_name']}".replace("/", "-")
 
 
-def _burst_video(one: Mapping[str, Any], root: Path, split: str, given: Path) -> Video:
+def _burst_video(one: Mapping[str, Any], root: Path, split: str, given: Path) -> BenchmarkVideo:
     name, size = _burst_name(one), [one["height"], one["width"]]
     inside = f"{one['dataset']}/{one['seq_name']}"
     folder = _first([root / place / inside for place in (f"frames/{split}", f"images/{split}", split, "frames", ".")])
@@ -154,7 +154,7 @@ def _vis_name(video: Mapping[str, Any]) -> str:
     )
 
 
-def _video(name: str, files: Sequence[Path], first: Mapping[str, FirstMask], asked: set[str], given: Path) -> Video:
+def _video(name: str, files: Sequence[Path], first: Mapping[str, FirstMask], asked: set[str], given: Path) -> BenchmarkVideo:
     """Make a video that begins at the first mask and ends at the last frame that is asked for."""
     stems = [path.stem for path in files]
     known = {track: one for track, one in first.items() if _area(one[1])}
@@ -169,14 +169,14 @@ def _video(name: str, files: Sequence[Path], first: Mapping[str, FirstMask], ask
     absent = [path.name for path in shown if not path.is_file()]
     if absent:
         raise DataError(f"{shown[0].parent} lacks {len(absent)} of {len(shown)} frames of {name}: {first_of(absent)}")
-    return Video(name, shown, frozenset(asked), object_layers(known), frozenset(frame for frame, _ in known.values()))
+    return BenchmarkVideo(name, shown, frozenset(asked), object_layers(known), frozenset(frame for frame, _ in known.values()))
 
 
 def _area(mask: Path | Mapping[str, Any] | RunLengths) -> int:
     return int(np.asarray(coco.area(mask)))
 
 
-def _different(videos: list[Video], given: Path) -> list[Video]:
+def _different(videos: list[BenchmarkVideo], given: Path) -> list[BenchmarkVideo]:
     names = [video.name for video in videos]
     if len(set(names)) < len(names):
         raise DataError(f"{given} has two sequences {next(name for name in names if names.count(name) > 1)!r}")

@@ -96,7 +96,7 @@ class ObjectLayer:
 
 
 @dataclass(frozen=True)
-class Video:
+class BenchmarkVideo:
     """One video of a benchmark.
 
     Attributes:
@@ -116,7 +116,7 @@ class Video:
     larger: bool = False
 
 
-def find_videos(protocol: Protocol, root: Path, split: str | Path | None = None) -> list[Video]:
+def find_videos(protocol: Protocol, root: Path, split: str | Path | None = None) -> list[BenchmarkVideo]:
     """Find the videos of a benchmark, checked as far as that goes without decoding them.
 
     Args:
@@ -149,7 +149,7 @@ def find_videos(protocol: Protocol, root: Path, split: str | Path | None = None)
     return [_video(protocol, name, images / name, masks / name, meta, fewer and fewer / name) for name in names]
 
 
-def scorable(protocol: Protocol, root: Path, videos: list[Video]) -> list[str]:
+def scorable(protocol: Protocol, root: Path, videos: list[BenchmarkVideo]) -> list[str]:
     """Name the videos that can be scored with what is on disk; of sets whose true masks are not public, all or none.
 
     Raises:
@@ -202,7 +202,9 @@ def _frames(images: Path, labeled: Mapping[str, Path] | frozenset[str], masks: P
     return files
 
 
-def _video(protocol: Protocol, name: str, images: Path, masks: Path, meta: dict[str, Any] | None, fewer: Path | None) -> Video:
+def _video(
+    protocol: Protocol, name: str, images: Path, masks: Path, meta: dict[str, Any] | None, fewer: Path | None
+) -> BenchmarkVideo:
     labeled = mask_files(masks)
     files = _frames(images, labeled, masks)
     start, ids = _first_given(labeled, masks)
@@ -223,10 +225,10 @@ def _video(protocol: Protocol, name: str, images: Path, masks: Path, meta: dict[
         binary=rules.merged or ids == {VOID},
         void=rules.void != "object",
     )
-    return Video(name, tuple(files[frame] for frame in frames), scored, (given,), frozenset(labeled), protocol.larger)
+    return BenchmarkVideo(name, tuple(files[frame] for frame in frames), scored, (given,), frozenset(labeled), protocol.larger)
 
 
-def _object_video(name: str, images: Path, masks: Path) -> Video:
+def _object_video(name: str, images: Path, masks: Path) -> BenchmarkVideo:
     """Make the video of SA-V: objects that overlap where they are given are followed in passes of their own."""
     objects = {path.name: mask_files(path) for path in sorted((masks / name).iterdir()) if path.is_dir()}
     labeled = frozenset(frame for files in objects.values() for frame in files)
@@ -243,7 +245,7 @@ def _object_video(name: str, images: Path, masks: Path) -> Video:
     start = min(names.index(frame) for frame, _ in first.values())
     shown = tuple(frames[frame] for frame in names[start:])
     scored = (labeled | set(names[::_SAV_STEP])) & set(names[start:])
-    return Video(name, shown, scored, object_layers(first), labeled)
+    return BenchmarkVideo(name, shown, scored, object_layers(first), labeled)
 
 
 def object_layers(first: Mapping[str, FirstMask]) -> tuple[ObjectLayer, ...]:

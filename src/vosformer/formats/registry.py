@@ -32,7 +32,7 @@ class ReadOptions:
     legend: Path | None = None
 
 
-Reader = Callable[[Path, ReadOptions], LabeledVideo]
+FormatReader = Callable[[Path, ReadOptions], LabeledVideo]
 Writer = Callable[[LabeledVideo, Path, "Source | None"], "list[str] | None"]
 
 
@@ -57,7 +57,7 @@ class Format:
 
     name: str
     summary: str
-    read: Reader | None
+    read: FormatReader | None
     write: Writer | None
     recognize: Callable[[Path, Content], bool]
     place: str

@@ -90,7 +90,7 @@ class Box(NamedTuple):
         low, high = map(min, self[:2], other[:2]), map(max, self[2:], other[2:])
         return Box(*low, *high)
 
-    def inside(self, window: Window, margin: int = 0) -> bool:
+    def inside(self, window: CloserWindow, margin: int = 0) -> bool:
         """Tell whether a window holds it, so many pixels from its border."""
         low, high = margin, window.side - margin
         return (
@@ -102,7 +102,7 @@ class Box(NamedTuple):
 
 
 @dataclass
-class Window:
+class CloserWindow:
     """A square piece of the frame that is looked at more closely.
 
     Attributes:
@@ -126,11 +126,11 @@ class Window:
         """Its rows and columns."""
         return slice(self.top, self.top + self.side), slice(self.left, self.left + self.side)
 
-    def clone(self) -> Window:
+    def clone(self) -> CloserWindow:
         """Return a copy that can go its own way."""
         return replace(self, cohorts=[cohort.clone() for cohort in self.cohorts])
 
-    def to(self, device: torch.device) -> Window:
+    def to(self, device: torch.device) -> CloserWindow:
         """Return a copy on a device that can go its own way."""
         return replace(self, cohorts=[cohort.to(device) for cohort in self.cohorts])
 
@@ -143,7 +143,7 @@ def box_of(labels: NDArray[np.int32], i: int) -> Box | None:
     return Box(int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1)
 
 
-def opened(closer: Closer, placement: Placement, given: Given, windows: Sequence[Window]) -> list[Window]:
+def opened(closer: Closer, placement: Placement, given: Given, windows: Sequence[CloserWindow]) -> list[CloserWindow]:
     """Place new windows on small objects whose masks were given, the smallest first; near ones share a window.
 
     Args:
@@ -160,7 +160,7 @@ def opened(closer: Closer, placement: Placement, given: Given, windows: Sequence
     areas = {i: float((labels == i).sum()) * pixel for i in boxes}
     small = [i for i in boxes if areas[i] < closer.below and boxes[i].extent <= _FILLED * side]
     waiting = sorted(small, key=areas.__getitem__)
-    found: list[Window] = []
+    found: list[CloserWindow] = []
     while waiting and len(windows) + len(found) < closer.windows:
         homes, around = [], boxes[waiting[0]]
         for i in waiting:
@@ -172,7 +172,7 @@ def opened(closer: Closer, placement: Placement, given: Given, windows: Sequence
     return found
 
 
-def moved(windows: Sequence[Window], labels: Tensor, given: Given | None) -> list[Window]:
+def moved(windows: Sequence[CloserWindow], labels: Tensor, given: Given | None) -> list[CloserWindow]:
     """Return the windows as they lie on the next frame: moved after their homes, and without those that no longer fit.
 
     Args:
@@ -192,13 +192,13 @@ def moved(windows: Sequence[Window], labels: Tensor, given: Given | None) -> lis
     return kept
 
 
-def without(windows: Sequence[Window], i: int) -> list[Window]:
+def without(windows: Sequence[CloserWindow], i: int) -> list[CloserWindow]:
     """Return the windows that are left when an object is no longer followed."""
     left = [replace(window, homes=tuple(home for home in window.homes if home != i)) for window in windows]
     return [window for window in left if window.homes]
 
 
-def _following(window: Window, boxes: Mapping[int, Box | None], shape: tuple[int, ...]) -> Window:
+def _following(window: CloserWindow, boxes: Mapping[int, Box | None], shape: tuple[int, ...]) -> CloserWindow:
     """Return the window where its homes are; those that outgrew it, or went another way than the first, leave it."""
     homes: list[int] = []
     around: Box | None = None
@@ -220,7 +220,7 @@ def _following(window: Window, boxes: Mapping[int, Box | None], shape: tuple[int
     return after
 
 
-def described(windows: Sequence[Window], closer: Closer | None) -> list[str]:
+def described(windows: Sequence[CloserWindow], closer: Closer | None) -> list[str]:
     """Say in words which objects are looked at more closely, one line a window."""
     if closer is None:
         return []
@@ -234,8 +234,8 @@ def described(windows: Sequence[Window], closer: Closer | None) -> list[str]:
     return lines
 
 
-def _centered(box: Box, side: int, shape: tuple[int, ...]) -> Window:
+def _centered(box: Box, side: int, shape: tuple[int, ...]) -> CloserWindow:
     """Return a window around the middle of a box, inside the frame."""
     top = min(max((box.top + box.bottom - side) // 2, 0), max(shape[0] - side, 0))
     left = min(max((box.left + box.right - side) // 2, 0), max(shape[1] - side, 0))
-    return Window(top, left, side, ())
+    return CloserWindow(top, left, side, ())

@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from vosformer.errors import InputError
-from vosformer.inference.closer import Window
+from vosformer.inference.closer import CloserWindow
 from vosformer.inference.objects import Cohort
 from vosformer.inference.step import State
 from vosformer.memory import Memory
@@ -77,7 +77,7 @@ def load_state(path: Path, policy: Policy, device: torch.device) -> State:
         known = about.get("windows", [])
         views, near = views[: len(views) - len(known)], views[len(views) - len(known) :]
         windows = [
-            Window(**{**window, "homes": tuple(window["homes"])}, cohorts=cohorts)
+            CloserWindow(**{**window, "homes": tuple(window["homes"])}, cohorts=cohorts)
             for window, cohorts in zip(known, near, strict=True)
         ]
         source = about["source"]

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from vosformer.geometry import FrameSize, Placement
 from vosformer.inference import objects
-from vosformer.inference.closer import Closer, Window, moved, opened
+from vosformer.inference.closer import Closer, CloserWindow, moved, opened
 from vosformer.inference.objects import Cohort, Given, all_ids, merge_slots
 from vosformer.inference.prediction import Answer, CloserAnswer, Prediction, hard_answer, labels_of, presence, soft_answer
 from vosformer.policy import Policy
@@ -44,7 +44,7 @@ class State:
     frames: int = 0
     source: tuple[int, int] | None = None
     views: tuple[list[Cohort], ...] = ([],)
-    windows: list[Window] = field(default_factory=list)
+    windows: list[CloserWindow] = field(default_factory=list)
     origin: Mapping[str, str] = field(default_factory=dict)
 
     def clone(self) -> State:
@@ -137,13 +137,13 @@ def step(
     return prediction, State(state.frames + 1, (height, width), state.views, windows)
 
 
-def _spoken(window: Window, look: _Seen) -> Iterator[CloserAnswer]:
+def _spoken(window: CloserWindow, look: _Seen) -> Iterator[CloserAnswer]:
     """Yield what a window says of those of its homes that it sees; of the others, the whole frame may know more."""
     if look.answer is not None and (seen := look.answer.seen().intersection(window.homes)):
         yield CloserAnswer(window.top, window.left, tuple(sorted(seen)), look.answer)
 
 
-def _remember_near(near: Setup, window: Window, look: _Seen, labels: Tensor, given: Given | None) -> None:
+def _remember_near(near: Setup, window: CloserWindow, look: _Seen, labels: Tensor, given: Given | None) -> None:
     """Write the frame to a window's memory, with the masks that lie in it."""
     if given is not None:
         inside = given.labels[window.place]

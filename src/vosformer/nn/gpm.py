@@ -14,7 +14,7 @@ from vosformer.nn.drop import DropPath
 from vosformer.nn.linear import TokenLinear
 from vosformer.nn.lstt import RelativeBias
 from vosformer.nn.maps import Grid, to_map, to_tokens
-from vosformer.nn.propagation import Block, Past, Stack, StackState, Stream, initialize
+from vosformer.nn.propagation import Block, Past, Stack, StackState, TokenStreams, initialize
 from vosformer.protocol import Layer
 
 Maps = Literal["visual", "both"]
@@ -121,7 +121,7 @@ class SelfPropagation(GatedPropagation):
             self.linear_V2 = TokenLinear(channels, expansion)
             self.linear_U2 = TokenLinear(channels, expansion)
 
-    def among(self, normed: Stream, grid: Grid) -> Tensor:
+    def among(self, normed: TokenStreams, grid: Grid) -> Tensor:
         """Return the normed streams [S,N,C] -> [S,N,streams*C]."""
         q = self.linear_QK(torch.cat(normed, 2) if self.maps == "both" else normed[0])
         v, gates = self.linear_V1(normed[0], "silu"), [self.linear_U1(normed[0], "silu")]
@@ -187,7 +187,7 @@ class GPM(Block):
         self.drop_path = DropPath(drop_path)
         initialize(self)
 
-    def prepare(self, stream: Stream, grid: Grid) -> tuple[Stream, StackState]:
+    def prepare(self, stream: TokenStreams, grid: Grid) -> tuple[TokenStreams, StackState]:
         y = self.norm1(stream[0])
         q = self.linear_QV(y, "none", slice(0, self.matching))
         state = {"k": q, "v": self.linear_QV(y, "silu", slice(self.matching, None)), "gate": self.linear_U(y, "silu")}
@@ -203,7 +203,7 @@ class GPM(Block):
         inputs = identity if self.first else torch.cat([state["z"], identity], 2)
         return {"k": state["k"], "v": torch.cat([state["v"], self.linear_ID_V(inputs, "silu")], 2)}
 
-    def propagate(self, stream: Stream, state: StackState, past: Past, grid: Grid) -> Stream:
+    def propagate(self, stream: TokenStreams, state: StackState, past: Past, grid: Grid) -> TokenStreams:
         gates = (state["gate"], state.get("id_gate"))
         found = self.long_term_attn(gates, state["k"], [past.long], grid)
         if self.short_term_attn is not None:
@@ -245,14 +245,14 @@ class CoupledGPM(Block):
         self.drop_path = DropPath(drop_path)
         initialize(self)
 
-    def prepare(self, stream: Stream, grid: Grid) -> tuple[Stream, StackState]:
+    def prepare(self, stream: TokenStreams, grid: Grid) -> tuple[TokenStreams, StackState]:
         y = self.norm1(stream[0])
         return stream, {"k": self.linear_Q(y), "y": y, "gate": self.linear_U(y, "silu")}
 
     def remember(self, state: StackState, identity: Tensor) -> Layer:
         return {"k": state["k"], "v": self.linear_V(state["y"] + identity, "silu")}
 
-    def propagate(self, stream: Stream, state: StackState, past: Past, grid: Grid) -> Stream:
+    def propagate(self, stream: TokenStreams, state: StackState, past: Past, grid: Grid) -> TokenStreams:
         x = stream[0] + self.long_term_attn([state["gate"]], state["k"], [past.long], grid)
         if self.short_term_attn is not None:
             x = x + self.short_term_attn([state["gate"]], state["k"], past.short, grid)
@@ -284,7 +284,7 @@ class GPMStack(Stack):
         super().__init__(blocks, len(blocks), shared=False)
         self.decoder_norms = nn.ModuleList([StreamNorm(streams, channels)])
 
-    def normalize(self, streams: Sequence[Stream], grid: Grid) -> tuple[Tensor, ...]:
+    def normalize(self, streams: Sequence[TokenStreams], grid: Grid) -> tuple[Tensor, ...]:
         """Return the streams of each layer side by side; the last one normalized."""
         outputs = [torch.cat(stream, 2) for stream in streams]
         return (*outputs[:-1], self.decoder_norms[0](outputs[-1], grid))

@@ -16,7 +16,7 @@ from vosformer.nn.drop import DropPath
 from vosformer.nn.linear import TokenLinear
 from vosformer.nn.maps import Grid, to_map, to_tokens
 from vosformer.nn.positions import sine_positions
-from vosformer.nn.propagation import Block, Past, Stack, StackState, Stream, initialize
+from vosformer.nn.propagation import Block, Past, Stack, StackState, TokenStreams, initialize
 from vosformer.protocol import Layer
 
 
@@ -145,7 +145,7 @@ class LSTTBlock(Block):
     def _match(self, y: Tensor) -> StackState:
         return {"y": y, "k": self.linear_Q(y)}
 
-    def prepare(self, stream: Stream, grid: Grid) -> tuple[Stream, StackState]:
+    def prepare(self, stream: TokenStreams, grid: Grid) -> tuple[TokenStreams, StackState]:
         (x,) = stream
         positions = sine_positions(grid, x.shape[2], x.device, x.dtype)
         x = x + self.drop_path(self.self_attn(self.norm1(x), positions))
@@ -155,7 +155,7 @@ class LSTTBlock(Block):
         """Keys are the queries (siamese matching); the ID embedding is added before the projection of the values."""
         return {"k": state["k"], "v": self.linear_V(state["y"] + identity)}
 
-    def propagate(self, stream: Stream, state: StackState, past: Past, grid: Grid) -> Stream:
+    def propagate(self, stream: TokenStreams, state: StackState, past: Past, grid: Grid) -> TokenStreams:
         (x,) = stream
         x = x + self.long_term_attn(state["k"], past.long)
         if self.short_term_attn is not None:
@@ -217,13 +217,13 @@ class _Layer(Block):
         object.__setattr__(self, "_block", block)
         object.__setattr__(self, "_weights", weights)
 
-    def prepare(self, stream: Stream, grid: Grid) -> tuple[Stream, StackState]:
+    def prepare(self, stream: TokenStreams, grid: Grid) -> tuple[TokenStreams, StackState]:
         return self._block.prepare(stream, grid)
 
     def remember(self, state: StackState, identity: Tensor) -> Layer:
         return self._block.mark(state, identity, self._weights)
 
-    def propagate(self, stream: Stream, state: StackState, past: Past, grid: Grid) -> Stream:
+    def propagate(self, stream: TokenStreams, state: StackState, past: Past, grid: Grid) -> TokenStreams:
         return self._block.propagate(stream, state, past, grid)
 
 
@@ -258,6 +258,6 @@ class LSTT(Stack):
             return super().block(index)
         return _Layer(cast(ScalableLSTTBlock, self.layer), self.identity_layers[index])
 
-    def normalize(self, streams: Sequence[Stream], grid: Grid) -> tuple[Tensor, ...]:
+    def normalize(self, streams: Sequence[TokenStreams], grid: Grid) -> tuple[Tensor, ...]:
         """Layer norm of each layer's output; the stream itself goes on without it."""
         return tuple((self.decoder_norm if self.shared else self.decoder_norms[i])(x) for i, (x,) in enumerate(streams))

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from vosformer.nn.maps import Grid, per_slot
 from vosformer.protocol import Layer
 
-Stream = tuple[Tensor, ...]
+TokenStreams = tuple[Tensor, ...]
 """The tokens [S,N,C] that flow through the blocks: one in AOT, visual and ID ones in DeAOT."""
 
 StackState = dict[str, Tensor]
@@ -39,7 +39,7 @@ class Block(nn.Module, ABC):
     """One layer of hierarchical propagation."""
 
     @abstractmethod
-    def prepare(self, stream: Stream, grid: Grid) -> tuple[Stream, StackState]:
+    def prepare(self, stream: TokenStreams, grid: Grid) -> tuple[TokenStreams, StackState]:
         """Return what does not need the past. Returns the stream so far, and the state."""
 
     @abstractmethod
@@ -47,7 +47,7 @@ class Block(nn.Module, ABC):
         """Return what the memory keeps of a frame: "k" and "v" [S,N,C], from its state and its ID embedding E [S,N,C]."""
 
     @abstractmethod
-    def propagate(self, stream: Stream, state: StackState, past: Past, grid: Grid) -> Stream:
+    def propagate(self, stream: TokenStreams, state: StackState, past: Past, grid: Grid) -> TokenStreams:
         """Bring the past into the stream."""
 
 
@@ -75,7 +75,7 @@ class Stack(nn.Module, ABC):
 
     def forward(
         self, start: Tensor, slots: int, grid: Grid, depth: int, past: Callable[[int, StackState], Past], finish: bool = True
-    ) -> tuple[list[Stream], list[StackState]]:
+    ) -> tuple[list[TokenStreams], list[StackState]]:
         """Run the first layers.
 
         Args:
@@ -89,8 +89,8 @@ class Stack(nn.Module, ABC):
         Returns:
             The stream after each layer that was run to its end, and the state of each layer.
         """
-        stream: Stream = (start,)
-        streams: list[Stream] = []
+        stream: TokenStreams = (start,)
+        streams: list[TokenStreams] = []
         states: list[StackState] = []
         for index in range(depth):
             block = self.block(index)
@@ -107,7 +107,7 @@ class Stack(nn.Module, ABC):
         return streams, states
 
     @abstractmethod
-    def normalize(self, streams: Sequence[Stream], grid: Grid) -> tuple[Tensor, ...]:
+    def normalize(self, streams: Sequence[TokenStreams], grid: Grid) -> tuple[Tensor, ...]:
         """Return the outputs [S,N,C] of the layers as the decoder wants them."""
 
 

@@ -26,7 +26,7 @@ from vosformer.serve.answers import first_problem, read_frame, read_labels, read
 from vosformer.serve.requests import Remove, Reset, Said, SentFrame
 from vosformer.serve.store import Held, Limits, RefusedError, Store
 from vosformer.serve.wire import MaskFormat
-from vosformer.web.guard import Guard, Rules
+from vosformer.web.guard import Guard, GuardRules
 
 _OPEN_PATHS = ("/health", "/openapi.json")
 _SWEEP_SECONDS = 2.0
@@ -112,7 +112,7 @@ def create_app(
     app.include_router(_states(service), prefix="/v1/sessions")
     app.include_router(_stream(service), prefix="/v1")
     most = {True: limits.state_bytes, False: limits.message_bytes}
-    rules = Rules(
+    rules = GuardRules(
         hosts, lambda path: most[path.endswith("/state")], token, _OPEN_PATHS, programs=True, patience=limits.idle_seconds
     )
     return app, Guard(app, rules)

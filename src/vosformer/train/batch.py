@@ -96,7 +96,7 @@ class _Order(Sampler[list[int]]):
                 yield self._shares.indices(step, part)
 
 
-Item = tuple[Tensor, Tensor, int, int]
+ClipItem = tuple[Tensor, Tensor, int, int]
 """Images, labels, count and number of a clip."""
 
 
@@ -106,7 +106,7 @@ class _Numbered:
     def __init__(self, clips: Clips, seed: int, max_objects: int) -> None:
         self._clips, self._seed, self._max = clips, seed, max_objects
 
-    def __getitem__(self, index: int) -> Item | VOSError:
+    def __getitem__(self, index: int) -> ClipItem | VOSError:
         # Errors travel as values: what a worker raises arrives with the worker's traceback for a message.
         try:
             clip = self._clips[index]
@@ -127,12 +127,12 @@ def limit_objects(labels: Tensor, count: int, most: int, random: np.random.Gener
     return torch.from_numpy(new_ids([int(i) for i in order[:most]]))[labels.long()]
 
 
-def collate(items: Sequence[Item | VOSError]) -> Batch | VOSError:
+def collate(items: Sequence[ClipItem | VOSError]) -> Batch | VOSError:
     """Clips of equal size -> one batch; or the first error among them."""
     error = next((item for item in items if isinstance(item, VOSError)), None)
     if error is not None:
         return error
-    images, labels, counts, indices = zip(*cast(Sequence[Item], items), strict=True)
+    images, labels, counts, indices = zip(*cast(Sequence[ClipItem], items), strict=True)
     return Batch(torch.stack(images), torch.stack(labels), torch.tensor(counts), torch.tensor(indices))
 
 

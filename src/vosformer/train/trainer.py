@@ -37,7 +37,7 @@ _SAME = ("name", "model.variant", "run.seed", "run.batch", "optim.algorithm")
 _DTYPES = {"fp32": torch.bfloat16, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-class Result(NamedTuple):
+class TrainingResult(NamedTuple):
     """How a run ended.
 
     Attributes:
@@ -52,7 +52,7 @@ class Result(NamedTuple):
 
 
 @dataclass
-class Timing:
+class StepTiming:
     """Seconds since the last line of the log."""
 
     begun: float = 0.0
@@ -134,7 +134,7 @@ class Trainer:
         self.step = found.step
         return True
 
-    def run(self, minutes: float | None = None) -> Result:
+    def run(self, minutes: float | None = None) -> TrainingResult:
         """Train until the recipe's last step, a signal to stop, or `minutes` have passed; then checkpoint.
 
         Raises:
@@ -159,7 +159,7 @@ class Trainer:
             journal.note(event="finished" if weights else "stopped", step=self.step)
             journal.say(f"finished: {weights}" if weights else f"stopped at step {self.step}; run the same command to go on")
         self.processes.wait()
-        return Result(self.step, self.step >= total, weights)
+        return TrainingResult(self.step, self.step >= total, weights)
 
     def stop(self) -> None:
         """Ask for a checkpoint and an end after the step under way."""
@@ -167,7 +167,7 @@ class Trainer:
 
     def _loop(self, journal: TrainingLog, batches: Iterator[Batch], total: int, end: float | None) -> None:
         run = self.recipe.run
-        timing = Timing()
+        timing = StepTiming()
         timing.restart()
         while self.step < total:
             picture = run.picture_every > 0 and self.step % run.picture_every == 0
@@ -207,7 +207,9 @@ class Trainer:
         finally:
             del prepared  # and with it its workers, even if an error's traceback keeps this frame
 
-    def _one(self, batches: Iterator[Batch], timing: Timing, picture: bool) -> tuple[dict[str, float], Batch, Tensor | None]:
+    def _one(
+        self, batches: Iterator[Batch], timing: StepTiming, picture: bool
+    ) -> tuple[dict[str, float], Batch, Tensor | None]:
         """One optimizer step; returns what is to be logged, the last batch and its predictions."""
         run, optim, device = self.recipe.run, self.recipe.optim, self.processes.device
         self._enter_phase()
@@ -272,7 +274,7 @@ class Trainer:
         frozen = set(freeze(self.model, settings.freeze_own_masks, strict=False))
         self._resting = [p for name, p in self.model.named_parameters() if name in frozen]
 
-    def _report(self, values: dict[str, float], timing: Timing) -> dict[str, float]:
+    def _report(self, values: dict[str, float], timing: StepTiming) -> dict[str, float]:
         seconds = max(1e-9, time.perf_counter() - timing.begun)
         report = {name: value for name, value in values.items() if name != "stop"}
         report["seconds"] = seconds / timing.steps

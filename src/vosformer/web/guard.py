@@ -27,7 +27,7 @@ class _TooLargeError(Exception):
 
 
 @dataclass(frozen=True)
-class Rules:
+class GuardRules:
     """Who is let in, and with how much.
 
     Attributes:
@@ -56,7 +56,7 @@ class Guard:
         rules: see there.
     """
 
-    def __init__(self, app: App, rules: Rules) -> None:
+    def __init__(self, app: App, rules: GuardRules) -> None:
         self._app, self._rules = app, rules
         self._hosts = None if rules.hosts is None else {host.encode() for host in rules.hosts}
 

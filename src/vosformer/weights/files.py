@@ -16,7 +16,7 @@ from torch import Tensor
 
 from vosformer.errors import WeightsError
 
-Format = Literal["safetensors", "torch"]
+FileFormat = Literal["safetensors", "torch"]
 
 SUFFIXES = (".safetensors", ".pth", ".pt")
 """Of weights files: ours, and official checkpoints."""
@@ -59,7 +59,7 @@ class WeightsFile:
     """
 
     path: Path
-    format: Format
+    format: FileFormat
     tensors: dict[str, Tensor]
     metadata: dict[str, str]
 

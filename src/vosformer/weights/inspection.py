@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vosformer.errors import VOSError
-from vosformer.weights.files import Format, WeightsFile, read_weights
+from vosformer.weights.files import FileFormat, WeightsFile, read_weights
 from vosformer.weights.loading import build
 from vosformer.weights.matching import fitting_variants, startable_variants
 
@@ -33,7 +33,7 @@ class WeightsInfo:
     """
 
     path: Path
-    format: Format
+    format: FileFormat
     bytes: int
     sha256: str
     tensors: int
