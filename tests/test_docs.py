@@ -7,6 +7,7 @@ import io
 import re
 import shlex
 from functools import cache
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
@@ -77,3 +78,14 @@ def test_wrapping_keeps_tables_code_and_links() -> None:
     assert made.splitlines()[1].startswith("  word")
     assert len(too_long(text)) == 1
     assert not too_long(made)
+
+
+def test_the_picture_of_the_layers_is_what_the_linter_checks() -> None:
+    page = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    block = page.split("## Layers")[1].split("```")[1]
+    modules = {path.stem for path in (ROOT / "src/vosformer").iterdir()}
+    rows = [list(takewhile(modules.__contains__, line.split())) for line in block.splitlines() if line[:1] == " " != line[1:2]]
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    layers = re.search(r'name = "data flows one way".*?layers = \[(.*?)\]', text, re.DOTALL)
+    assert layers is not None
+    assert rows == [re.split(r" \| ", layer) for layer in re.findall(r'"([^"]+)"', layers[1])]
