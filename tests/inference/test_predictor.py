@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from dummy_models import ColorModel, PerObjectColorModel, flat_clip
+from PIL import Image
 from pycocotools import mask as coco
 
 from vosformer.errors import InputError
@@ -141,8 +142,6 @@ def test_what_does_not_fit_is_told():
         video.add_new_mask(state, 0, 1, np.ones((3, 3)))
     with pytest.raises(InputError, match=r"no frame 3: .* frames 0 to 2"):
         video.add_new_mask(state, 3, 1, labels[0])
-    with pytest.raises(InputError, match="id 0"):
-        video.add_new_mask(state, 0, 0, labels[0])
     with pytest.raises(InputError, match="no known number of frames"):
         video.init_state(iter(images))
 
@@ -178,3 +177,59 @@ def test_supervision():
     assert isinstance(found, supervision.Detections)
     assert found.tracker_id.tolist() == [3, 5]
     assert np.array_equal(found.mask[1], labels[0] == 5)
+
+
+@pytest.mark.parametrize("model", [ColorModel, PerObjectColorModel])
+def test_an_object_may_have_the_id_zero_as_in_programs_that_count_from_it(model):
+    images, labels = flat_clip((1, 2), 5)
+    video = predictor(model())
+    state = video.init_state(np.stack(images))
+    for i in (0, 1):
+        _, ids, logits = video.add_new_mask(inference_state=state, frame_idx=0, obj_id=i, mask=labels[0] == i + 1)
+    assert ids == [0, 1]
+    assert [(logits[n, 0] > 0).sum() for n in (0, 1)] == [(labels[0] == n + 1).sum() for n in (0, 1)]
+    wanted = tracked(images, {0: labels[0]}, "forward", model())
+    for number, ids, logits in video.propagate_in_video(state):
+        assert ids == [0, 1]
+        assert np.array_equal((logits[0, 0] > 0).numpy(), wanted[number] == 1)
+        assert np.array_equal((logits[1, 0] > 0).numpy(), wanted[number] == 2)
+    assert video.remove_object(state, 0)[0] == [1]
+
+
+def test_the_calls_of_transformers_examples():
+    """Pictures of Pillow's, one call for two objects, masks of a frame, post-processing, a reset, a refining click."""
+    images, labels = flat_clip((2, 3), 4)
+    model = processor = predictor().to("cpu", dtype=torch.float32).eval()
+    session = processor.init_video_session(
+        video=[Image.fromarray(image) for image in images], inference_device="cpu", dtype=torch.float32
+    )
+    places = [[int(v) for v in np.argwhere(labels[0] == i).mean(0)[::-1]] for i in (2, 3)]
+    processor.add_inputs_to_inference_session(
+        inference_session=session,
+        frame_idx=0,
+        obj_ids=[2, 3],
+        input_points=[[[places[0]], [places[1]]]],
+        input_labels=[[[1], [1]]],
+    )
+    size = [[session.video_height, session.video_width]]
+    outputs = model(inference_session=session, frame_idx=0)
+    shown = processor.post_process_masks([outputs.pred_masks], original_sizes=size, binarize=False)[0]
+    assert tuple(shown.shape) == (2, 1, 129, 193)
+    assert all(shown[n, 0, y, x] > 0 for n, (x, y) in enumerate(places))
+    given = sum(
+        i * processor.post_process_masks([outputs.pred_masks], size)[0][n, 0].int() for n, i in enumerate((2, 3))
+    ).numpy()
+    wanted = tracked(images, {0: given}, "forward")
+    for output in model.propagate_in_video_iterator(session):
+        masks = processor.post_process_masks([output.pred_masks], original_sizes=size)[0]
+        assert np.array_equal(
+            sum(i * masks[n, 0].int() for n, i in enumerate(session.obj_ids)).numpy(), wanted[output.frame_idx]
+        )
+    processor.add_inputs_to_inference_session(session, 2, 2, input_points=[[[places[0]]]], input_labels=[[[1]]])
+    assert len(list(model.propagate_in_video_iterator(session))) == 4
+    session.reset_inference_session()
+    assert session.obj_ids == []
+    with pytest.raises(InputError, match="nothing is marked on frame 0"):
+        model(inference_session=session, frame_idx=0)
+    with pytest.raises(InputError, match="they have the video's size already"):
+        processor.post_process_masks([outputs.pred_masks], original_sizes=[[10, 10]])

@@ -7,7 +7,7 @@ video of any length, and a backward pass really goes backward. What is one label
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
@@ -24,6 +24,9 @@ from vosformer.inference.session import Session
 from vosformer.io import Source, open_source
 from vosformer.prompts import mark
 from vosformer.weights import from_pretrained, packaged, save_pretrained
+
+_ZERO = -(2**31)
+"""What an object of id 0 is called inside, where 0 is the background; like 0 it comes before all positive ids."""
 
 _ABSENT = -1024.0
 """The logit of an object on frames where nothing is known of it yet, as in SAM 2."""
@@ -71,8 +74,27 @@ class PredictorState:
         """Return what was given on a frame as one label map; where masks overlap, the one that was given last wins."""
         labels = np.zeros((self.source.height, self.source.width), np.int32)
         for i, said in self.marked[number].items():
-            labels[said.mask] = i
+            labels[said.mask] = _inner(i)
         return labels
+
+    @property
+    def video_height(self) -> int:
+        """Pixels."""
+        return self.source.height
+
+    @property
+    def video_width(self) -> int:
+        """Pixels."""
+        return self.source.width
+
+    def reset_inference_session(self) -> None:
+        """Forget all objects; the video stays open (Transformers' name for `VideoPredictor.reset_state`)."""
+        self.ids.clear()
+        self.marked.clear()
+
+
+def _inner(i: int) -> int:
+    return i or _ZERO
 
 
 class VideoPredictor:
@@ -150,7 +172,7 @@ class VideoPredictor:
         Args:
             inference_state: of `init_state`.
             frame_idx: number of the frame, the first is 0.
-            obj_id: any integer but 0.
+            obj_id: any integer.
             mask: bool or 0 and 1 [H,W] at the video's size; all zero = the object is absent there.
 
         Returns:
@@ -184,7 +206,7 @@ class VideoPredictor:
         Args:
             inference_state: of `init_state`.
             frame_idx: number of the frame, the first is 0.
-            obj_id: any integer but 0.
+            obj_id: any integer.
             points: [n,2] of (x, y).
             labels: [n], 1 = the object, 0 = not the object.
             clear_old_points: forget the points and the box of this object on this frame that were given before.
@@ -286,14 +308,53 @@ class VideoPredictor:
 
     def reset_state(self, inference_state: PredictorState) -> None:
         """Forget all objects; the video stays open."""
-        inference_state.ids.clear()
-        inference_state.marked.clear()
+        inference_state.reset_inference_session()
 
     # The names of Hugging Face Transformers, for the same things.
 
     def init_video_session(self, video: Any, **_: Any) -> PredictorState:
-        """Open a video, as `init_state` does."""
-        return self.init_state(video)
+        """Open a video, as `init_state` does; pictures of Pillow's are taken, too. Devices and dtypes are those of the predictor."""
+        pictures = isinstance(video, list | tuple) and video and hasattr(video[0], "convert")
+        return self.init_state([np.asarray(picture.convert("RGB")) for picture in video] if pictures else video)
+
+    def __call__(self, inference_session: PredictorState, frame_idx: int) -> PropagatedFrame:
+        """Return the masks of a frame on which objects were marked, before anything is propagated.
+
+        Raises:
+            InputError: nothing is marked on that frame.
+        """
+        if not inference_session.marked.get(frame_idx):
+            raise InputError(
+                f"nothing is marked on frame {frame_idx}: propagate_in_video_iterator gives the masks of all frames"
+            )
+        return PropagatedFrame(*self._given(inference_session, frame_idx))
+
+    def post_process_masks(
+        self, masks: Sequence[Tensor], original_sizes: Any = None, mask_threshold: float = 0.0, binarize: bool = True, **_: Any
+    ) -> list[Tensor]:
+        """Return masks [n,1,H,W] as bool, or as logits if not `binarize`; they have the video's size already.
+
+        Raises:
+            InputError: another size is wanted.
+        """
+        for mask, size in zip(masks, original_sizes or [], strict=False):
+            if tuple(int(side) for side in size) != tuple(mask.shape[-2:]):
+                raise InputError(
+                    f"masks of {tuple(mask.shape[-2:])} are to become {tuple(size)}: they have the video's size already"
+                )
+        return [mask > mask_threshold if binarize else mask for mask in masks]
+
+    def to(self, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> VideoPredictor:
+        """Return this predictor on another device, or in another number format.
+
+        Raises:
+            DeviceError: this machine does not have it.
+        """
+        return VideoPredictor(self._session.moved(device, dtype))
+
+    def eval(self) -> VideoPredictor:
+        """Return this predictor, which never trains."""
+        return self
 
     def add_inputs_to_inference_session(
         self,
@@ -353,8 +414,6 @@ class VideoPredictor:
 
     def _mark(self, state: PredictorState, number: int, i: int, said: _Marked) -> None:
         frame = state.marked.setdefault(self._number(state, number), {})
-        if i == 0:
-            raise InputError("an object has the id 0, which is the background's: choose another integer")
         frame.pop(i, None)  # what is given last lies on top
         frame[i] = said
         if i not in state.ids:
@@ -365,7 +424,7 @@ class VideoPredictor:
         logits = torch.full((len(state.ids), 1, state.source.height, state.source.width), _ABSENT)
         for n, i in enumerate(state.ids):
             if labels is not None and i in marked:
-                logits[n, 0] = torch.where(torch.from_numpy(labels == i), 10.0, -10.0)
+                logits[n, 0] = torch.where(torch.from_numpy(labels == _inner(i)), 10.0, -10.0)
         return number, list(state.ids), logits
 
     def _walk(self, state: PredictorState, begin: int, end: int | None, step: int) -> Iterator[tuple[int, Prediction | None]]:
@@ -376,7 +435,7 @@ class VideoPredictor:
         for frame in state.source.frames(begin, end, step):
             marked = state.marked.get(frame.number, {})
             labels = state.labels(frame.number) if marked else None
-            ids = [i for i in marked if i in known or (labels is not None and (labels == i).any())]
+            ids = [i for i in map(_inner, marked) if i in known or (labels is not None and (labels == i).any())]
             if frame.image is not None:
                 prediction = self._session.step(frame.image, labels if ids else None, ids=ids or None)
                 known |= set(ids)
@@ -396,6 +455,6 @@ def _logits(state: PredictorState, prediction: Prediction | None) -> Tensor:
     if prediction is not None:
         margins: Mapping[int, NDArray[np.float32]] = dict(zip(prediction.ids, prediction.margins(), strict=True))
         for n, i in enumerate(state.ids):
-            if i in margins:
-                logits[n, 0] = torch.from_numpy(margins[i])
+            if _inner(i) in margins:
+                logits[n, 0] = torch.from_numpy(margins[_inner(i)])
     return logits

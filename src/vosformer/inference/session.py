@@ -242,6 +242,21 @@ class Session:
         twin._state = self._state.clone()
         return twin
 
+    def moved(self, device: str | torch.device | None = None, dtype: str | torch.dtype | None = None) -> Session:
+        """Return a session of the same model and settings on another device or in another number format, that has seen nothing.
+
+        Raises:
+            DeviceError: this machine does not have it.
+        """
+        on = self._setup.device if device is None else choose_device(device)
+        number_format = self._setup.dtype if dtype is None else choose_dtype(dtype, on)
+        twin = copy.copy(self)
+        twin._model = for_inference(_given(self._model, None, on, number_format))
+        twin._setup = replace(self._setup, model=twin._model, device=on, dtype=number_format)
+        twin._origin = {**self._origin, "dtype": str(number_format).removeprefix("torch.")}
+        twin.reset()
+        return twin
+
     @property
     def state(self) -> State:
         """A snapshot of all that the session knows. Set it to go back, in this session or another one of the same model on any
