@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from vosformer.formats.labeled import LabeledFrame, LabeledVideo, Mask, ObjectInfo, categories
+from vosformer.formats.labeled import LabeledFrame, LabeledVideo, Mask, ObjectInfo, categories, read_rate
 from vosformer.formats.names import parse_color
 from vosformer.formats.registry import Content, Format, ReadOptions, load_json, pick_video, reading
 from vosformer.io import Source
@@ -43,7 +42,7 @@ def read_burst(path: Path, options: ReadOptions) -> LabeledVideo:
         fps = sequence.get("fps")
         return LabeledVideo.of(
             str(sequence["seq_name"]), frames, objects, (height, width), length=len(every),
-            fps=Fraction(str(fps)).limit_denominator(1001) if fps else None,
+            fps=read_rate(fps),
         )  # fmt: skip
 
 

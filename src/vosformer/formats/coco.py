@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 from vosformer.errors import InputError
-from vosformer.formats.labeled import LabeledFrame, LabeledVideo, Mask, ObjectInfo, categories
+from vosformer.formats.labeled import LabeledFrame, LabeledVideo, Mask, ObjectInfo, categories, read_rate
 from vosformer.formats.names import color_text, parse_color
 from vosformer.formats.polygons import edge_rings, fill_edges, one_ring
 from vosformer.formats.registry import Content, Format, ReadOptions, link_by_order, load_json, pick_video, reading
@@ -82,7 +81,7 @@ def read_coco(path: Path, options: ReadOptions) -> LabeledVideo:
             frames,
             objects.values(),
             size,
-            fps=None if not fps else Fraction(str(fps)).limit_denominator(1001),
+            fps=read_rate(fps),
             length=int(video.get("length") or 0),
             numbered=numbered,
             notes=notes,

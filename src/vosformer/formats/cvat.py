@@ -17,7 +17,7 @@ from defusedxml.common import DefusedXmlException
 from defusedxml.ElementTree import ParseError, parse
 
 from vosformer.errors import InputError
-from vosformer.formats.labeled import LabeledFrame, LabeledVideo, Mask, ObjectInfo, categories
+from vosformer.formats.labeled import LabeledFrame, LabeledVideo, Mask, ObjectInfo, categories, read_rate
 from vosformer.formats.names import parse_color, shown_color
 from vosformer.formats.polygons import edge_rings, fill_edges, one_ring
 from vosformer.formats.registry import Content, Format, ReadOptions, link_by_order, reading
@@ -39,7 +39,7 @@ def read_cvat(path: Path, options: ReadOptions) -> LabeledVideo:
     file = path / "annotations.xml" if path.is_dir() else path
     try:
         root = parse(str(file)).getroot()
-    except (ParseError, DefusedXmlException, ValueError) as error:
+    except (ParseError, DefusedXmlException, ValueError, LookupError) as error:  # of encodings that there are not
         raise InputError(f"{file} is no {_KIND} that can be read: {error}") from error
     except OSError as error:
         raise InputError(f"{file} cannot be read: {error.strerror}") from error
@@ -124,7 +124,7 @@ def _about(root: Any, file: Path) -> tuple[str, Fraction | None, int]:
     """Name, frame rate and length of the video."""
     fps = root.findtext(".//vosformer_fps")
     name = root.findtext(".//task/name") or root.findtext(".//job/name") or file.stem
-    return name, None if fps is None else Fraction(fps).limit_denominator(1001), int(root.findtext(".//task/size") or 0)
+    return name, read_rate(fps), int(root.findtext(".//task/size") or 0)
 
 
 def _attributes(shape: Any) -> dict[str, str]:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco
 
+from vosformer.io.frames import frame_rate
 from vosformer.io.records import rle_counts
 
 _MOST_PIXELS = 1 << 30  # a mask above this is a header that lies
@@ -263,6 +264,18 @@ def complete(objects: Iterable[ObjectInfo], frames: Iterable[LabeledFrame]) -> d
         if not 0 < number < 1 << 31:
             raise ValueError(f"the id {number}, expected 1 to {(1 << 31) - 1}")
     return dict(sorted(known.items()))
+
+
+def read_rate(fps: Any) -> Fraction | None:
+    """Return frames per second as a file gives them, as a number or text; None for 0 and nothing.
+
+    Raises:
+        ValueError: it is no number above 0.
+    """
+    rate = Fraction(str(fps or 0))
+    if rate < 0:
+        raise ValueError(f"{fps} frames per second")
+    return frame_rate(rate) if rate else None
 
 
 def check_sides(height: int, width: int) -> tuple[int, int]:

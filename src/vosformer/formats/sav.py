@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from vosformer.formats.labeled import LabeledFrame, LabeledVideo, Mask
+from vosformer.formats.labeled import LabeledFrame, LabeledVideo, Mask, read_rate
 from vosformer.formats.registry import Content, Format, ReadOptions, load_json, reading
 from vosformer.io import Source
 
@@ -40,7 +39,7 @@ def read_sav_json(path: Path, options: ReadOptions) -> LabeledVideo:
             shown = {number: mask for number, mask in masks.items() if mask.area}
             frames.append(LabeledFrame(at * step, f"{at * step:05d}", shown))
         seconds = float(data.get("video_duration") or 0)
-        fps = Fraction(length / seconds).limit_denominator(1001) if seconds > 0 else None
+        fps = read_rate(length / seconds) if seconds > 0 else None
         return LabeledVideo.of(
             str(data.get("video_id") or path.stem), frames, size=size, fps=fps, length=length, notes=tuple(notes)
         )

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from vosformer.formats.labeled import LabeledFrame, LabeledVideo, Mask, ObjectInfo, categories
+from vosformer.formats.labeled import LabeledFrame, LabeledVideo, Mask, ObjectInfo, categories, read_rate
 from vosformer.formats.polygons import fill_edges
 from vosformer.formats.registry import Content, Format, ReadOptions, load_json, pick_video, reading
 from vosformer.io import Source
@@ -56,7 +55,7 @@ def read_ytvis(path: Path, options: ReadOptions) -> LabeledVideo:
         fps = video.get("fps")
         return LabeledVideo.of(
             _video_name(video), frames, objects, (height, width), length=length,
-            fps=Fraction(str(fps)).limit_denominator(1001) if fps else None,
+            fps=read_rate(fps),
         )  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from vosformer.errors import InputError
 from vosformer.io.endings import check_ending
+from vosformer.io.frames import frame_rate
 from vosformer.io.h264_fields import FieldPairs
 from vosformer.io.notes import Notes
 
@@ -313,4 +314,4 @@ def mean_rate(stream: Any, index: VideoIndex | None) -> Fraction | None:
     measured = (len(index.stamps) - 1) / seconds
     if rate and abs(rate / measured - 1) < 0.01:
         return Fraction(rate)
-    return measured.limit_denominator(1001)
+    return frame_rate(measured)

@@ -53,7 +53,7 @@ def frame_rate(fps: Fraction | float) -> Fraction:
     """
     if not 0 < fps < math.inf:
         raise InputError(f"fps is {fps}, expected a number above 0")
-    return Fraction(fps).limit_denominator(1001)
+    return Fraction(fps).limit_denominator(1001) or Fraction(1, 1001)  # never 0
 
 
 class Source(ABC):

@@ -17,7 +17,7 @@ from PIL import Image as Pillow
 from vosformer.errors import InputError
 from vosformer.io.container import check_pixels, open_file
 from vosformer.io.files import file_mark
-from vosformer.io.frames import Frame, Image, Source, frame_name, frame_range
+from vosformer.io.frames import Frame, Image, Source, frame_name, frame_range, frame_rate
 from vosformer.io.images import cuts_to_8_bits, open_picture, pillow_pixels, to_rgb
 from vosformer.io.levels import SAMPLES, Levels, find_levels
 
@@ -54,7 +54,7 @@ class PictureFile(Source):
             seconds = [] if self._reader.timeless(pages) else [_seconds(pages, number) for number in self._numbers]
         timed = fps is None and any(seconds)
         self._times = np.cumsum([0.0, *seconds[:-1]]) if timed else None
-        self.fps = Fraction(len(seconds) / sum(seconds)).limit_denominator(1001) if timed else fps
+        self.fps = frame_rate(len(seconds) / sum(seconds)) if timed else fps
 
     def _frames_of(self, pages: Any) -> tuple[list[int], int, int]:
         sizes = self._reader.sizes(pages)
