@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from dummy_models import flat_clip
 from train_dummy import Squares
 
 from vosformer import Session, build, registry
+from vosformer.testing import check_system
 from vosformer.train.batch import Batch
 from vosformer.train.recipes import recipe
 from vosformer.train.rollout import ClipRollout as Engine
@@ -45,3 +47,12 @@ def test_recipes_of_other_papers_train_the_example():
         model = build("stm-mobilenet", tiny=True).train()
         Engine(model, recipe(name).scaled(10))(batch, 9).loss.backward()
         assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_the_system_of_the_guide_passes_the_checks(monkeypatch):
+    page = (Path(__file__).parents[2] / "docs" / "new-system.md").read_text()
+    code = page.split("```python\n")[1].split("```")[0]
+    module = ModuleType("guide_example")
+    monkeypatch.setitem(sys.modules, "guide_example", module)  # where its dataclass looks up its types
+    exec(code, module.__dict__)
+    check_system("smallest")

@@ -25,6 +25,8 @@ from vosformer.io import BackgroundSink, Frame, MaskFolder, Notes, Prefetch, Sin
 
 Direction = Literal["forward", "backward", "both"]
 Labels = NDArray[np.int32]
+Tracked = tuple[Frame, Labels, dict[int, float], Callable[[int], NDArray[np.float32]]]
+"""A frame, its labels [H,W], presence score of each object, and the probabilities [H,W] of an object by its id."""
 
 CHECKPOINT_FRAMES = 50
 DOUBT_BELOW = 0.5
@@ -153,24 +155,15 @@ def track(
         stack.callback(sink.close, complete=False)
         sink.check_ids(ids)
         begun = False
-        for number, part in enumerate(passes):
-            if number < done.part:
-                continue
-            behind = done.frames if number == done.part else 0
-            if behind == 0:
-                walk.begin()
-            else:
-                walk.resume(done, part.start + part.step * (behind - 1))
-            tracked = stack.enter_context(closing(walk.follow(_frames(source, part, behind), source.real_time, part.step)))
-            for at, (frame, labels, scores, probability) in enumerate(tracked, behind + 1):
-                begun = begun or _take_over(run, sink, done, resume)
-                if at > part.silent:
-                    sink.write(frame, labels, scores, probability)
-                    report.frames += 1
-                if progress is not None:
-                    progress(report.frames, total)
-                if run is not None and at % CHECKPOINT_FRAMES == 0:
-                    run.save(session, walk.progress(number, at, sink.checkpoint()))
+        for number, at, tracked in stack.enter_context(closing(_tracked(walk, source, passes, done))):
+            begun = begun or _take_over(run, sink, done, resume)
+            if at > passes[number].silent:
+                sink.write(*tracked)
+                report.frames += 1
+            if progress is not None:
+                progress(report.frames, total)
+            if run is not None and at % CHECKPOINT_FRAMES == 0:
+                run.save(session, walk.progress(number, at, sink.checkpoint()))
         if not report.frames:
             raise InputError(f"{source.name} ended before frame {max(passes[0].start, start or 0)}, where the results begin")
         begun = begun or _take_over(run, sink, done, resume)
@@ -196,6 +189,21 @@ def _exact_ids(masks: Mapping[int, NDArray[Any]] | MaskFolder, given: Mapping[in
         **{number: set() for number in empty},
         **{number: {int(i) for i in np.unique(given[number])} - {0} for number in given},
     }
+
+
+def _tracked(walk: _Walk, source: Source, passes: Sequence[_Pass], done: RunProgress) -> Generator[tuple[int, int, Tracked]]:
+    """Yield what is tracked in all passes that are not done yet: number of the pass, frames of it so far, and the frame's result."""
+    for number, part in enumerate(passes):
+        if number < done.part:
+            continue
+        behind = done.frames if number == done.part else 0
+        if behind == 0:
+            walk.begin()
+        else:
+            walk.resume(done, part.start + part.step * (behind - 1))
+        with closing(walk.follow(_frames(source, part, behind), source.real_time, part.step)) as tracked:
+            for at, one in enumerate(tracked, behind + 1):
+                yield number, at, one
 
 
 def _take_over(run: RunState | None, sink: Sink, done: RunProgress, resume: bool) -> bool:
@@ -229,7 +237,7 @@ class _Walk:
         self._ended: set[int] = set()  # objects that were tracked and are absent for good
 
     def begin(self) -> None:
-        """Return a new direction begins."""
+        """Forget the direction before: a new one begins."""
         self._session.reset()
         self._labels = None
         self._open.clear()
@@ -240,9 +248,7 @@ class _Walk:
         self._labels, self._ended = done.labels, set(done.ended)
         self._open = {doubt.object: at for at, doubt in enumerate(self._report.doubts) if doubt.last == last}
 
-    def follow(
-        self, frames: Iterator[Frame], real_time: bool, step: int
-    ) -> Generator[tuple[Frame, Labels, dict[int, float], Callable[[int], NDArray[np.float32]]]]:
+    def follow(self, frames: Iterator[Frame], real_time: bool, step: int) -> Generator[Tracked]:
         """Yield (frame, labels, scores, probability) of every frame; of a `real_time` source, of those that there is time
         for.
         """
@@ -302,9 +308,7 @@ class _Walk:
             ended=sorted(self._ended),
         )
 
-    def _bridge(
-        self, frame: Frame, given: NDArray[Any] | None
-    ) -> tuple[Frame, Labels, dict[int, float], Callable[[int], NDArray[np.float32]]]:
+    def _bridge(self, frame: Frame, given: NDArray[Any] | None) -> Tracked:
         if given is not None or self._labels is None:
             raise InputError(
                 f"frame {frame.number} has a mask but does not decode ({frame.problem}): give the mask on another one"
