@@ -1,7 +1,7 @@
 """The paths that run on a GPU, without one: meta tensors know shapes and their device, and cannot tell a value to the host.
 
-A path that mixes devices, or waits for a value (`item`, `tolist`, `cpu`, `nonzero`), fails. Dynamic token selection (OneVOS-D) does wait:
-how many tokens are kept is a value; in graphs, where shapes are fixed, it does not.
+A path that mixes devices, or waits for a value (`item`, `tolist`, `cpu`, `nonzero`), fails. Dynamic token selection (OneVOS-D) does
+wait: how many tokens are kept is a value; in graphs, where shapes are fixed, it does not.
 """
 
 from __future__ import annotations
