@@ -4,7 +4,7 @@
     python benchmarks/gpu.py --device cpu --tiny --backend eager    # a rehearsal
     python benchmarks/gpu.py --variants default r50-aot-l --json gpu.json
 
-For every variant (fresh weights, except for packaged ones): a short clip in fp32, fp16 and bf16 on the device against fp32 on the CPU,
+For every variant (fresh weights, except for packaged ones): a short clip in fp32, fp16 and bf16 there against fp32 on the CPU,
 label by label; milliseconds a frame and peak memory of each. First, for one variant: `torch.compile` of encode and read, a batch of
 videos through encode, read and write against one by one, and how often `Session.step` makes the host wait. When the time is up
 (`--minutes`) what is left is named and skipped.
