@@ -162,7 +162,8 @@ def opened(closer: Closer, placement: Placement, given: Given, windows: Sequence
     waiting = sorted(small, key=areas.__getitem__)
     found: list[CloserWindow] = []
     while waiting and len(windows) + len(found) < closer.windows:
-        homes, around = [], boxes[waiting[0]]
+        homes: list[int] = []
+        around = boxes[waiting[0]]
         for i in waiting:
             if (joined := around.joined(boxes[i])).extent <= _FILLED * side:
                 homes.append(i)
