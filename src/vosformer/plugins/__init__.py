@@ -1,0 +1,1 @@
+"""vosformer inside other programs; each module is loaded by its host (`docs/plugins.md`)."""
