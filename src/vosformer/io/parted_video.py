@@ -129,7 +129,9 @@ class PartedVideo(Sink):
         parts = sorted(self._finished(), key=lambda part: part.first)
         if parts:
             with replacing(self._path) as temporary, _av_errors(self._path):
-                _join(parts, temporary, self._tick, self._fps, self._timecode, self._sound)
+                whole = _join(parts, temporary, self._tick, self._fps, self._timecode, self._sound)
+            if not whole:
+                self.notes = (*self.notes, f"the sound does not decode to its end, so {self._path} is silent from there on")
 
     def clean(self) -> None:
         """See `Sink.clean`."""
@@ -188,7 +190,8 @@ def encoder(*names: str) -> str:
 
 def _join(
     parts: list[_Part], path: Path, tick: Fraction, fps: Fraction, timecode: str | None, sound: Sound | None
-) -> None:  # fmt: skip
+) -> bool:  # fmt: skip
+    """Write the film; return whether all of its sound is in it."""
     start = min(part.tick for part in parts)
     with ExitStack() as stack:
         output = stack.enter_context(av.open(str(path), "w", options={"movflags": "+faststart"}))
@@ -223,6 +226,7 @@ def _join(
                     output.mux(packet)
         if heard is not None:
             heard.up_to(math.inf)
+        return heard is None or not heard.broken
 
 
 def _length(path: Path, tick: Fraction) -> int:

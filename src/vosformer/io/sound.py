@@ -28,6 +28,9 @@ class Sound(NamedTuple):
 class SoundTrack:
     """Copies the sound of a stretch of a video into another container, packet by packet as its time comes.
 
+    Attributes:
+        broken: the sound did not decode up to its end; the film is silent from there on.
+
     Args:
         sound: where it lies.
         output: container that is being written, with its streams not yet begun.
@@ -36,8 +39,9 @@ class SoundTrack:
     """
 
     def __init__(self, sound: Sound, output: Any, begin: float, end: float) -> None:
+        self.broken = False
         self._input = av.open(f"file:{sound.path}")
-        source: Any = self._input.streams.best("audio")
+        source: Any = heard_stream(self._input)
         self._output, self._first, self._end = output, sound.start + begin, sound.start + end
         self._packets: Iterator[tuple[float, Any]] = iter(())
         self._next: tuple[float, Any] | None = None
@@ -51,7 +55,10 @@ class SoundTrack:
     def up_to(self, time: float) -> None:
         """Write what lies before a time of the film, in seconds."""
         while True:
-            self._next = self._next or next(self._packets, None)
+            try:
+                self._next = self._next or next(self._packets, None)
+            except av.error.FFmpegError:
+                self.broken, self._packets = True, iter(())
             if self._next is None or self._next[0] > time:
                 return
             self._output.mux(self._next[1])
@@ -97,6 +104,13 @@ class SoundTrack:
     def _seek(self) -> None:
         if self._first > 1:
             self._input.seek(int((self._first - 1) * av.time_base), backward=True)
+
+
+def heard_stream(container: Any) -> Any:
+    """Return the stream of a container that is heard: the one that FFmpeg takes for the best, if it knows its codec; else None."""
+    known = [stream for stream in container.streams.audio if stream.codec_context is not None]
+    best = container.streams.best("audio")
+    return best if best in known else next(iter(known), None)
 
 
 def _layout(source: Any) -> str:

@@ -18,7 +18,7 @@ from vosformer.io.decoded import bits, look_at, pixel_aspect, stretch
 from vosformer.io.files import file_mark
 from vosformer.io.frames import Frame, Source, frame_name, frame_range
 from vosformer.io.levels import SAMPLES, Levels
-from vosformer.io.sound import Sound
+from vosformer.io.sound import Sound, heard_stream
 
 # Decoded frames (not yet RGB) that reading backwards may hold. A smaller budget decodes long groups of pictures more often.
 _BACKWARD_BYTES = 256 << 20
@@ -84,7 +84,7 @@ class VideoFile(Source):
             self.pixel_aspect = pixel_aspect(video, self._look)
             stamps = self._index.stamps
             # Where time stamps go back, it is not known which sound belongs to a frame.
-            if container.streams.audio and (stamps is not None or container.format.name == "avi"):
+            if heard_stream(container) is not None and (stamps is not None or container.format.name == "avi"):
                 self.sound = Sound(path, 0.0 if stamps is None else float(int(stamps[0]) * self._index.unit))
         if bits(head) > 8:
             stretch(self._look, self._samples())
