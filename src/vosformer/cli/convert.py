@@ -78,7 +78,7 @@ def formats() -> None:
     for name, form in FORMATS.items():
         words = {"overlap": "overlap", "ids": "ids", "names": "names", "categories": "categories", "colors": "colors"}
         missing = ", ".join(word for key, word in words.items() if key not in form.holds)
-        table.add_row(
-            name, form.summary, "yes" if form.read else "no", "yes" if form.write else "no", missing or "-", form.checked or "-"
-        )
+        written = form.write is not None or is_sink(name)
+        said = (form.summary, "yes" if form.read else "no", "yes" if written else "no", missing or "-", form.checked or "-")
+        table.add_row(name, *said)
     show_table(table)

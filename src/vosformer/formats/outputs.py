@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from vosformer.errors import InputError, OutputError
 from vosformer.formats import FORMATS, FormatSink, LabeledFrame, LabeledVideo, Mask, ObjectInfo, palette_of
+from vosformer.formats.registry import losses
 from vosformer.io import (
     CutOuts,
     CutOutVideo,
@@ -223,7 +224,7 @@ def render(video: LabeledVideo, output: str, path: Path, setting: Setting, overw
             labels = LabeledFrame(frame.number, "", masks).labels(video.height, video.width)
             scores = dict.fromkeys(masks, 1.0) | (dict(labeled.scores) if labeled is not None else {})
             sink.write(frame, labels, scores, _as_probability(masks, labels.shape))
-    notes = list(sink.notes)
+    notes = [*(losses(video, FORMATS[output]) if output in FORMATS else ()), *sink.notes]
     return notes if not bare else [*notes, f"{bare} frames of {setting.source.name} have no masks and are shown as they are"]
 
 
