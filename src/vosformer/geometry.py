@@ -38,7 +38,7 @@ class Placement(NamedTuple):
     """Where a source frame lies in the network's input; all sizes are (height, width) in pixels.
 
     Attributes:
-        source: size of the frames that come in and of the masks that go out.
+        source: size of the masks that come in and go out: that of the frames, unless another one is asked for.
         inner: size of the frame inside the network's input.
         network: size of the network's input, padding included.
         top: rows of padding above.
@@ -129,7 +129,7 @@ class Geometry:
     def image(self, frame: NDArray[np.uint8], placement: Placement) -> Tensor:
         """Convert uint8 RGB [height,width,3] to float32 [1,3,H,W], normalized with ImageNet's mean and deviation."""
         values: NDArray[np.float32] = np.ascontiguousarray(frame).astype(np.float32)
-        resize = placement.inner != placement.source
+        resize = placement.inner != frame.shape[:2]
         if resize and self.resample == "opencv-cubic":
             values = np.asarray(cv2.resize(values, placement.inner[::-1], interpolation=cv2.INTER_CUBIC), np.float32)
         image = _normalize(torch.from_numpy(values))

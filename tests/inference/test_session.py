@@ -475,3 +475,29 @@ def test_threads_are_measured_and_put_back():
     before = torch.get_num_threads()
     assert 1 <= free_threads() <= before
     assert torch.get_num_threads() == before
+
+
+def test_masks_of_another_size_than_the_frames():
+    """Logits are resampled to it, not labels; memory and the frames' size in the network stay as they are."""
+    rng = np.random.default_rng(3)
+    frames = [rng.integers(0, 255, (80, 120, 3), dtype=np.uint8) for _ in range(2)]
+    first = np.zeros((80, 120), np.int32)
+    first[10:50, 20:70], first[40:75, 60:110] = 3, 5
+    session = Session("default-fast", size=80, dtype="fp32", device="cpu")
+    session.step(frames[0], first)
+    before = session.state
+    whole = session.step(frames[1])
+    session.state = before
+    size = (47, 61)
+    small = session.step(frames[1], mask_size=size)
+    (answer,) = whole._answers
+    (maps,) = answer.maps
+    logits = torch.nn.functional.interpolate(maps, size, mode="bilinear", align_corners=answer.align_corners)
+    ids = np.array([0, *(i or 0 for i in answer.ids)])
+    assert np.array_equal(small.labels, ids[logits.argmax(1)[0].numpy()])
+    assert small.probability(3).shape == size
+    again = Session("default-fast", size=80, dtype="fp32", device="cpu")
+    again.step(frames[0], first[::2, ::2], mask_size=(40, 60))
+    assert again.step(frames[1], mask_size=(40, 60)).labels.shape == (40, 60)
+    with pytest.raises(InputError, match="40 x 60"):
+        again.step(frames[1], first, mask_size=(40, 60))

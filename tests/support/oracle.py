@@ -23,7 +23,7 @@ class Oracle:
         self.clips.append([])
         self.known = set()
 
-    def step(self, frame, labels=None, **options):
+    def step(self, frame, labels=None, mask_size=None, **options):
         if self.stop_after is not None and sum(map(len, self.clips)) == self.stop_after:
             raise KeyboardInterrupt
         assert frame.dtype == np.uint8
@@ -34,6 +34,9 @@ class Oracle:
         self.clips[-1].append((int(frame[0, 0, 1]), given))
         self.options.append(options)
         truth = frame[..., 0].astype(np.int32)
+        if mask_size is not None:
+            assert labels is None or labels.shape == mask_size
+            truth = truth[:: truth.shape[0] // mask_size[0], :: truth.shape[1] // mask_size[1]]
         return SimpleNamespace(labels=np.where(np.isin(truth, list(self.known)), truth, 0).astype(np.int32))
 
 

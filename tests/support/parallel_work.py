@@ -48,3 +48,28 @@ def slow():
         time.sleep(60)
 
     return work
+
+
+def where():
+    """Items are folders: give the node of a Ray cluster that the worker runs on, once another one has begun as well."""
+    import ray
+
+    def work(item, advance):
+        node = ray.get_runtime_context().get_node_id()
+        (Path(item) / node).touch()
+        deadline = time.monotonic() + 120
+        while len(list(Path(item).iterdir())) < 2 and time.monotonic() < deadline:
+            time.sleep(0.1)
+        return node
+
+    return work
+
+
+def short():
+    """Items are (name, folder): a second's work."""
+
+    def work(item, advance):
+        time.sleep(1)
+        return item[0]
+
+    return work

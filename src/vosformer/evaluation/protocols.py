@@ -31,7 +31,7 @@ class Protocol:
         gives_later: masks of objects that enter later are given, even if the scorer does not look at these.
         zip_prefix: folder inside the zip file that its server takes.
         clips: the root may also hold a folder for each video, with its frames and masks in ``frames`` and ``masks``.
-        larger: frames are larger than the masks: given masks are made larger, results smaller.
+        larger: frames are larger than the masks; logits are resampled to the masks' size, as released code does.
         object_folders: every object has a folder of masks, and objects may overlap (SA-V).
         handin: what its server takes: the masks, or VISOR's polygons, or tracks in the JSON of BURST or YouTube-VIS. Of the last
             two the given masks lie in JSON files as well, and `rules` are those of `TRACK_RULES`; see `track_videos`.

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from vosformer.errors import DataError, InputError
-from vosformer.evaluation.videos import BenchmarkVideo, LabelMaps, ObjectLayer, resized
+from vosformer.evaluation.videos import BenchmarkVideo, LabelMaps, ObjectLayer
 from vosformer.io import BackgroundSink, Frame, ImageFiles, LabelImages, Prefetch, Sink, write_bytes
 from vosformer.io.files import make_folder
 
@@ -133,33 +133,31 @@ class VideoRunner:
                     found = np.zeros(shape, np.int32)
                 else:
                     clock.counts = self._steps >= _WARM and number > 0
-                    fitted = None if labels is None else _fitted(labels, shape, video, number)
-                    found, taken = self._step(frame.image, fitted)
+                    if labels is not None and labels.shape != shape and not video.larger:
+                        raise DataError(_other_size(labels, shape, video, number))
+                    found, taken = self._step(frame.image, labels, size if video.larger else None)
                     seconds += taken
                     clock.frames += clock.counts
                 if frame.name in video.scored:
-                    handed_in = resized(found, *size) if video.larger and size is not None else found
-                    sinks.write(frame, labels if number == 0 and labels is not None else handed_in, {}, _no_probability)
+                    sinks.write(frame, labels if number == 0 and labels is not None else found, {}, _no_probability)
                 advance(number + 1)
         return Timing(len(names), round(seconds, 6), clock.frames, round(clock.seconds, 6), len(ids))
 
-    def _step(self, image: NDArray[np.uint8], labels: NDArray[np.int32] | None) -> tuple[NDArray[np.int32], float]:
+    def _step(
+        self, image: NDArray[np.uint8], labels: NDArray[np.int32] | None, mask_size: tuple[int, ...] | None
+    ) -> tuple[NDArray[np.int32], float]:
         """Return the labels, and the seconds that they took."""
+        size = {} if mask_size is None else {"mask_size": mask_size}
         _wait()  # for what the last step left to do on a GPU
         began = time.perf_counter()
-        found = self._session.step(image, labels, **self._options).labels
+        found = self._session.step(image, labels, **size, **self._options).labels
         _wait()
         self._steps += 1
         return found, time.perf_counter() - began
 
 
-def _fitted(labels: NDArray[np.int32], size: tuple[int, ...], video: BenchmarkVideo, number: int) -> NDArray[np.int32]:
-    """Return the given labels at the frame's size."""
-    if labels.shape == size:
-        return labels
-    if video.larger:
-        return resized(labels, *size)
-    raise DataError(
+def _other_size(labels: NDArray[np.int32], size: tuple[int, ...], video: BenchmarkVideo, number: int) -> str:
+    return (
         f"the mask {video.name}/{video.images[number].stem}.png is {labels.shape[1]} x {labels.shape[0]} pixels, its frame "
         f"{video.images[number]} {size[1]} x {size[0]}"
     )

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco
@@ -105,7 +104,7 @@ class BenchmarkVideo:
         scored: names of the frames whose masks are handed in.
         passes: the masks that are given; each of them is followed on its own.
         labeled: names of the frames that have a mask on disk.
-        larger: frames are larger than masks: given ones are made larger, results smaller.
+        larger: frames are larger than masks, in whose size the model is given and answers.
     """
 
     name: str
@@ -268,11 +267,6 @@ def _mask(source: Path | Mapping[str, Any]) -> NDArray[np.bool_]:
     if isinstance(source, Path):
         return np.asarray(read_labels(source) != 0)
     return np.asarray(coco.decode(dict(source)), np.bool_)
-
-
-def resized(labels: NDArray[np.int32], height: int, width: int) -> NDArray[np.int32]:
-    """Take the label of the nearest pixel: int32 [height,width]."""
-    return np.asarray(cv2.resize(labels, (width, height), interpolation=cv2.INTER_NEAREST_EXACT), np.int32)
 
 
 def _first_given(labeled: Mapping[str, Path], folder: Path) -> tuple[str, frozenset[int]]:

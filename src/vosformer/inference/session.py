@@ -177,6 +177,7 @@ class Session:
         *,
         ids: Sequence[int] | None = None,
         prompts: Mapping[int, Prompt] | None = None,
+        mask_size: tuple[int, int] | None = None,
         **options: Any,
     ) -> Prediction:
         """Return the masks of the next frame.
@@ -190,6 +191,8 @@ class Session:
             prompts: id -> clicks, scribbles or a box that mark this object here (`vosformer.Prompt`). Of an object that is tracked,
                 clicks and scribbles repair the mask that this frame would get without them; a box or a mask marks it anew. Their
                 masks count as given; where they meet each other or `labels`, the later prompt wins, with a warning.
+            mask_size: (height, width) of `labels` and of the masks that are returned, where it is not the frame's: logits are
+                resampled to it, not labels. The same on every frame; not with prompts or closer looks.
             options: of the model, e.g. ``depth=2`` for AOST.
 
         Raises:
@@ -198,7 +201,9 @@ class Session:
         image = self._check_frame(frame)
         if labels is None and ids is not None:
             raise InputError(f"ids {list(ids)} were given without labels: give labels, all zero where the objects are absent")
-        given = None if labels is None else self._check_labels(labels, image.shape[:2], ids)
+        if mask_size is not None and (prompts or self._setup.closer is not None):
+            raise InputError("mask_size goes neither with prompts nor with closer looks, which mean pixels of the frame")
+        given = None if labels is None else self._check_labels(labels, mask_size or image.shape[:2], ids)
         if prompts:
             given = self._with_prompts(image, given, prompts, options)
         if not self.ids and given is None and self._state.frames == 0:
@@ -206,7 +211,7 @@ class Session:
         self._model.check_options(**options)
         # Only new objects can make a frame too large for the bound.
         before = self._state.clone() if self._max_memory_mb is not None and given is not None else None
-        prediction, self._state = step(self._setup, self._state, image, given, options)
+        prediction, self._state = step(self._setup, self._state, image, given, options, mask_size)
         if self._max_memory_mb is not None:
             try:
                 self._bound_memory(self._max_memory_mb)

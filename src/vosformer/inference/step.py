@@ -96,7 +96,12 @@ class _Seen(NamedTuple):
 
 @torch.inference_mode()
 def step(
-    setup: Setup, state: State, frame: NDArray[np.uint8], given: Given | None, options: dict[str, Any]
+    setup: Setup,
+    state: State,
+    frame: NDArray[np.uint8],
+    given: Given | None,
+    options: dict[str, Any],
+    mask_size: tuple[int, int] | None = None,
 ) -> tuple[Prediction, State]:
     """Follow every object one frame further.
 
@@ -106,9 +111,12 @@ def step(
         frame: uint8 RGB [height,width,3].
         given: the user's masks on this frame, if any; they win over the prediction and are pinned in memory.
         options: passed to the model's `read`.
+        mask_size: (height, width) of all masks, in and out; None = the frame's. Not together with closer looks.
     """
-    height, width = frame.shape[:2]
-    seen = [_look(setup, view, cohorts, frame, options) for view, cohorts in zip(setup.views, state.views, strict=True)]
+    height, width = mask_size or frame.shape[:2]
+    seen = [
+        _look(setup, view, cohorts, frame, options, mask_size) for view, cohorts in zip(setup.views, state.views, strict=True)
+    ]
     near = setup.near(seen[0].placement)
     looks = [_look(near, View(), window.cohorts, frame[window.place], options) for window in state.windows]
     answers = tuple(view.answer for view in seen if view.answer is not None)
@@ -134,7 +142,7 @@ def step(
     ids = tuple(sorted(all_ids(state.views[0])))
     fixed = frozenset(given.ids) if given is not None else frozenset()
     prediction = Prediction(labels.numpy(), ids, fixed, answers, closer)
-    return prediction, State(state.frames + 1, (height, width), state.views, windows)
+    return prediction, State(state.frames + 1, (frame.shape[0], frame.shape[1]), state.views, windows)
 
 
 def _spoken(window: CloserWindow, look: _Seen) -> Iterator[CloserAnswer]:
@@ -154,10 +162,18 @@ def _remember_near(near: Setup, window: CloserWindow, look: _Seen, labels: Tenso
     window.frames += 1
 
 
-def _look(setup: Setup, view: View, cohorts: list[Cohort], frame: NDArray[np.uint8], options: dict[str, Any]) -> _Seen:
+def _look(
+    setup: Setup,
+    view: View,
+    cohorts: list[Cohort],
+    frame: NDArray[np.uint8],
+    options: dict[str, Any],
+    mask_size: tuple[int, int] | None = None,
+) -> _Seen:
     """Encode the frame and ask every cohort's memory about it."""
     model = setup.model
     placement = setup.place(frame.shape[0], frame.shape[1], view)
+    placement = placement if mask_size is None else placement._replace(source=mask_size)
     image = model.geometry.image(frame, placement).to(setup.device, setup.dtype)
     if view.flip:
         image = image.flip(-1)

@@ -11,34 +11,38 @@ from typing import Any
 from vosformer.errors import InputError
 from vosformer.parallel.items import TRIES, Item, Outcome, Result, Work, lost, pack, portable
 
-_LOOK = 0.5  # seconds between two questions how far the workers are
+_LOOK = 1.0  # seconds between two questions how far the workers are
 
 
-class _Worker:
-    """Runs on a node of the cluster: makes the work once, and does items one by one; another thread says how far it is."""
+class _Board:
+    """Lives on the cluster: workers write on it how far they are."""
 
-    def __init__(self, start: bytes) -> None:
-        self._start = start
-        self._work: Any = None
-        self._done = 0
+    def __init__(self) -> None:
+        self._done: dict[int, int] = {}
 
-    def run(self, item: bytes) -> tuple[str, Any]:
-        try:
-            if self._work is None:
-                self._work = pickle.loads(self._start)()
-        except Exception as error:
-            return "start", portable(error)
-        self._done = 0
-        try:
-            return "done", self._work(pickle.loads(item), self._advance)
-        except Exception as error:
-            return "failed", portable(error)
+    def write(self, index: int, done: int) -> None:
+        self._done[index] = done
 
-    def _advance(self, done: int) -> None:
-        self._done = done
+    def read(self) -> dict[int, int]:
+        news, self._done = self._done, {}
+        return news
 
-    def done(self) -> int:
-        return self._done
+
+_work: dict[bytes, Any] = {}  # of this worker process: what made it -> the work
+
+
+def _run(start: bytes, index: int, item: bytes, board: Any) -> tuple[str, Any]:
+    """Do one item in a process of the cluster, which makes the work at its first one."""
+    try:
+        if start not in _work:
+            _work.clear()
+            _work[start] = pickle.loads(start)()
+    except Exception as error:
+        return "start", portable(error)
+    try:
+        return "done", _work[start](pickle.loads(item), lambda done: board.write.remote(index, done))
+    except Exception as error:
+        return "failed", portable(error)
 
 
 def spread_on_cluster(
@@ -50,8 +54,8 @@ def spread_on_cluster(
 ) -> Iterator[Outcome[Result]]:
     """Work on all items on the nodes of a cluster; see `run_all`.
 
-    Each worker takes a CPU, and a GPU where the cluster has any. A worker or node that dies is replaced and its item tried again. If
-    this process dies, Ray ends its workers.
+    Each worker takes a CPU, and a GPU where the cluster has any. The item of a worker or node that dies is tried again. If this
+    process dies, Ray ends its workers.
 
     Raises:
         InputError: Ray is not installed, or there is no such cluster.
@@ -59,55 +63,45 @@ def spread_on_cluster(
     packed, making = pack(items, start)
     ray = _connect(address)
     gpus = 1 if ray.cluster_resources().get("GPU") else 0
-    hire = ray.remote(num_cpus=1, num_gpus=gpus, max_concurrency=2, scheduling_strategy="SPREAD")(_Worker).remote
+    begin = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=0, scheduling_strategy="SPREAD")(_run).remote
+    board = ray.remote(num_cpus=0)(_Board).remote()
     waiting, tries = deque(range(len(items))), [0] * len(items)
-    busy: dict[Any, tuple[Any, int]] = {}  # an answer that is waited for -> the worker, and the item
-    team: list[Any] = []
-
-    def give(worker: Any) -> None:
-        index = waiting.popleft()
-        busy[worker.run.remote(packed[index])] = (worker, index)
-
+    busy: dict[Any, int] = {}  # an answer that is waited for -> the item
     try:
-        for _ in range(min(workers, len(items))):
-            team.append(hire(making))
-            give(team[-1])
-        while busy:
-            ready, _ = ray.wait(list(busy), timeout=None if advance is None else _LOOK)
+        while waiting or busy:
+            while waiting and len(busy) < workers:
+                index = waiting.popleft()
+                busy[begin(making, index, packed[index], board)] = index
+            ready, _ = ray.wait(list(busy), timeout=_LOOK)
+            if advance is not None:
+                _report(ray, board, advance)
             for answer in ready:
-                worker, index = busy.pop(answer)
-                outcome: Outcome[Result] | None
+                index = busy.pop(answer)
                 try:
                     kind, value = ray.get(answer)
-                    if kind == "start":
-                        raise value
-                    outcome = Outcome(index, value) if kind == "done" else Outcome(index, error=value)
                 except ray.exceptions.RayError:  # the worker or its node is gone
                     tries[index] += 1
-                    team[team.index(worker)] = worker = hire(making)
-                    outcome = None if tries[index] < TRIES else Outcome(index, error=lost("a worker of the cluster"))
-                    if outcome is None:
+                    if tries[index] < TRIES:
                         waiting.appendleft(index)
-                if waiting:
-                    give(worker)
-                if outcome is not None:
-                    yield outcome
-            if advance is not None:
-                _report(ray, busy, advance)
+                        continue
+                    kind, value = "failed", lost("a worker of the cluster")
+                if kind == "start":
+                    raise value
+                yield Outcome(index, value) if kind == "done" else Outcome(index, error=value)
     finally:
-        for worker in team:
-            ray.kill(worker)
+        for answer in busy:
+            ray.cancel(answer, force=True)
+        ray.kill(board)
 
 
-def _report(ray: Any, busy: dict[Any, tuple[Any, int]], advance: Callable[[int, int], None]) -> None:
-    """Ask all workers how far they are; one that does not answer at once is passed over."""
-    asked = {worker.done.remote(): index for worker, index in busy.values()}
-    answered, _ = ray.wait(list(asked), num_returns=len(asked), timeout=_LOOK) if asked else ([], [])
-    for answer in answered:
-        try:
-            advance(asked[answer], ray.get(answer))
-        except ray.exceptions.RayError:
-            continue  # it has died; that is seen when its work is waited for
+def _report(ray: Any, board: Any, advance: Callable[[int, int], None]) -> None:
+    """Pass on what the workers wrote; a board whose node is gone says nothing any more."""
+    try:
+        news = ray.get(board.read.remote(), timeout=_LOOK)
+    except ray.exceptions.RayError:
+        return
+    for index, done in news.items():
+        advance(index, done)
 
 
 def _connect(address: str) -> Any:
