@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
+import subprocess
+import sys
+import time
 import zipfile
 from functools import partial
 from types import SimpleNamespace
@@ -12,6 +16,7 @@ import numpy as np
 import pytest
 from oracle import DeadlyOracle, Oracle
 from PIL import Image
+from vosformer_on_path import environment
 
 from vosformer.cli import main
 from vosformer.errors import DataError, InputError
@@ -484,3 +489,32 @@ def test_benchmark_command(davis, tmp_path, capsys):
         main([*arguments[:-3], str(tmp_path / "other"), "--size", "64", "--model", "default-fast", "--memory", "every-3"]) == 0
     )
     assert "preset" not in capsys.readouterr().out
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="kills processes as POSIX systems do")
+@pytest.mark.parametrize("seed", [0, 1])
+def test_killing_the_command_at_a_random_moment_loses_nothing(davis, tmp_path, seed):
+    """The parent of two workers is killed while they work, once or twice; resumed, all is as one process makes it, to the byte."""
+    (davis / "ImageSets" / "2017" / "val.txt").write_text("a\nb\nc\n")
+    _, serial = run("davis2017-val", davis, tmp_path / "one")
+    code = (
+        "import sys\nfrom functools import partial\nfrom oracle import SlowOracle\n"
+        "from vosformer.evaluation.benchmark import benchmark\n"
+        "if __name__ == '__main__':\n"
+        "    benchmark('davis2017-val', sys.argv[1], partial(SlowOracle, 0.05), sys.argv[2], workers=2, resume=True)\n"
+    )
+    (tmp_path / "main.py").write_text(code)
+    command = [sys.executable, str(tmp_path / "main.py"), str(davis), str(tmp_path / "out")]
+    random = np.random.default_rng(seed)
+    for _ in range(1 + seed):
+        with subprocess.Popen(command, env=environment()) as parent:
+            while parent.poll() is None and not list((tmp_path / "out").rglob("*.png")):
+                time.sleep(0.01)
+            time.sleep(random.uniform(0, 0.4))
+            parent.send_signal(signal.SIGKILL)
+    subprocess.run(command, env=environment(), check=True)
+    files = {p.relative_to(serial.folder): p.read_bytes() for p in serial.folder.rglob("*.png")}
+    again = {p.relative_to(tmp_path / "out" / "Annotations"): p.read_bytes() for p in (tmp_path / "out").rglob("*.png")}
+    assert again == files
+    for name in ("davis2017-val.zip", "scores.csv"):
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "one" / name).read_bytes()

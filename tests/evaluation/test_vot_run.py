@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import struct
-import time
 from functools import partial
 
 import numpy as np
 import pytest
-from oracle import DeadlyOracle, Oracle
+from oracle import DeadlyOracle, Oracle, SlowOracle
 from PIL import Image
 
 from vosformer.cli import main
@@ -105,16 +104,8 @@ def test_real_time_misses_frames():
     assert seen == [1, 4, 5, 6, 7]
 
 
-class Slow(Oracle):
-    """Needs more than two frames' time for each step."""
-
-    def step(self, frame, labels=None, **options):
-        time.sleep(0.1)
-        return super().step(frame, labels, **options)
-
-
 def test_in_real_time_the_last_answer_stands_for_missed_frames(workspace, tmp_path):
-    session = Slow()
+    session = SlowOracle(0.1)  # more than two frames' time
     report = run_vot(workspace, lambda: session, tmp_path / "out", experiment="realtime", lengths=LENGTHS)
     seen = [t for t, _ in session.clips[0]]
     assert seen[:4] == [1, 2, 3, 4]

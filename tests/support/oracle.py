@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -51,4 +52,16 @@ class DeadlyOracle(Oracle):
         if len(self.clips[-1]) == 2 and not self.mark.exists():
             self.mark.touch()
             os.kill(os.getpid(), signal.SIGKILL)
+        return super().step(frame, labels, **options)
+
+
+class SlowOracle(Oracle):
+    """Takes its time for each step."""
+
+    def __init__(self, seconds):
+        super().__init__()
+        self.seconds = seconds
+
+    def step(self, frame, labels=None, **options):
+        time.sleep(self.seconds)
         return super().step(frame, labels, **options)

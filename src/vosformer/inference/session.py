@@ -192,7 +192,7 @@ class Session:
                 clicks and scribbles repair the mask that this frame would get without them; a box or a mask marks it anew. Their
                 masks count as given; where they meet each other or `labels`, the later prompt wins, with a warning.
             mask_size: (height, width) of `labels` and of the masks that are returned, where it is not the frame's: logits are
-                resampled to it, not labels. The same on every frame; not with prompts or closer looks.
+                resampled to it, not labels. The same on every frame; without prompts, and there are no closer looks then.
             options: of the model, e.g. ``depth=2`` for AOST.
 
         Raises:
@@ -201,8 +201,8 @@ class Session:
         image = self._check_frame(frame)
         if labels is None and ids is not None:
             raise InputError(f"ids {list(ids)} were given without labels: give labels, all zero where the objects are absent")
-        if mask_size is not None and (prompts or self._setup.closer is not None):
-            raise InputError("mask_size goes neither with prompts nor with closer looks, which mean pixels of the frame")
+        if mask_size is not None and prompts:
+            raise InputError("mask_size does not go with prompts, which mean pixels of the frame")
         given = None if labels is None else self._check_labels(labels, mask_size or image.shape[:2], ids)
         if prompts:
             given = self._with_prompts(image, given, prompts, options)

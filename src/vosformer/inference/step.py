@@ -111,9 +111,10 @@ def step(
         frame: uint8 RGB [height,width,3].
         given: the user's masks on this frame, if any; they win over the prediction and are pinned in memory.
         options: passed to the model's `read`.
-        mask_size: (height, width) of all masks, in and out; None = the frame's. Not together with closer looks.
+        mask_size: (height, width) of all masks, in and out; None = the frame's. No closer looks then, which are windows of the frame.
     """
     height, width = mask_size or frame.shape[:2]
+    setup = setup if mask_size is None else replace(setup, closer=None)
     seen = [
         _look(setup, view, cohorts, frame, options, mask_size) for view, cohorts in zip(setup.views, state.views, strict=True)
     ]
