@@ -47,12 +47,14 @@ class Clip(NamedTuple):
     truth: list[Labels]
 
 
-def read_clips(root: Path, split: str, most: int, every: int, height: int) -> Iterator[Clip]:
+def read_clips(root: Path, split: str, most: int, every: int, height: int, only: list[str] | None) -> Iterator[Clip]:
     """So many frames of every clip of a split, `every` apart; what is not known (255) counts as background."""
     pictures = next((root / "JPEGImages").iterdir()).name
     year, _, name = split.rpartition("/")
     listed = (root / "ImageSets" / year / f"{name}.txt").read_text().split()
     for clip in dict.fromkeys(Path(line).parent.name if "/" in line else line for line in listed):
+        if only is not None and clip not in only:
+            continue
         paths = sorted((root / "JPEGImages" / pictures / clip).iterdir())[::every][:most]
         images, truth = [], []
         for path in paths:
@@ -145,7 +147,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, nargs="+", required=True, help="folders as DAVIS is laid out")
     parser.add_argument("--splits", nargs="+", default=["2017/val"], help="one for each of them")
     parser.add_argument("--every", type=int, nargs="+", default=[1], help="frames from one to the next, for each of them")
-    parser.add_argument("--clips", type=int, help="at most so many of them")
+    parser.add_argument("--clips", nargs="+", help="only these of them")
     parser.add_argument("--frames", type=int, default=24, help="of every clip")
     parser.add_argument("--height", type=int, default=240, help="of the frames, and what the model sees")
     parser.add_argument("--most", type=int, default=10, help="corrections")
@@ -158,14 +160,12 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     session = Session(args.model, size=args.height, dtype="fp32")
     sets = {
-        f"{root.name} {split}": read_clips(root, split, args.frames, every, args.height)
+        f"{root.name} {split}": read_clips(root, split, args.frames, every, args.height, args.clips)
         for root, split, every in zip(args.data, args.splits, args.every, strict=True)
     }
     results: dict[str, Any] = {}
     for name, clips in sets.items():
-        for number, clip in enumerate(clips):
-            if number == args.clips:
-                break
+        for clip in clips:
             runs: dict[str, Choose] = {"suggest": suggested, **({"middle": in_the_middle} if args.middle else {})}
             runs |= {f"random {seed}": at_random(seed) for seed in range(args.random)}
             for kind, choose in runs.items():

@@ -90,7 +90,12 @@ def test_two_minutes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
             look.wait_for_selector("#job", state="hidden", timeout=900_000)
             actions += 4
             after = scores(masks_of(project), truth, ids)
+            look.wait_for_selector(f"#canvas[data-frame='{frame}']")  # a repair comes back to what was corrected
             look.screenshot(path=tmp_path / "repaired.png")
+            for theme in ("light", "contrast"):
+                page.press("Shift+H")
+                assert look.locator("html").get_attribute("data-theme") == theme
+            look.screenshot(path=tmp_path / "contrast.png")
 
             look.get_by_text("Export", exact=True).click()
             with look.expect_download() as download:
