@@ -49,7 +49,7 @@ class Clip(NamedTuple):
 
 def read_clips(root: Path, split: str, most: int, every: int, height: int, only: list[str] | None) -> Iterator[Clip]:
     """So many frames of every clip of a split, `every` apart; what is not known (255) counts as background."""
-    pictures = next((root / "JPEGImages").iterdir()).name
+    pictures = max(path.name for path in (root / "Annotations").iterdir() if path.is_dir())  # e.g. 480p
     year, _, name = split.rpartition("/")
     listed = (root / "ImageSets" / year / f"{name}.txt").read_text().split()
     for clip in dict.fromkeys(Path(line).parent.name if "/" in line else line for line in listed):
