@@ -63,6 +63,8 @@ class EfficientNetLite1(nn.Module):
     """
 
     channels = (24, 40, 112, 1280)
+    scale: Tensor
+    shift: Tensor
 
     def __init__(self, freeze_at: int = 2) -> None:
         super().__init__()

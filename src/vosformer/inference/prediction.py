@@ -63,7 +63,7 @@ class Answer:
 
     def seen(self) -> set[int]:
         """Return the ids that are the most probable one somewhere, on the grid of the maps."""
-        best = self.finish(self.maps)[0].argmax(0).unique().tolist()
+        best = np.unique(self.finish(self.maps)[0].argmax(0).cpu().numpy()).tolist()
         return {i for channel in best if channel and (i := self.ids[channel - 1]) is not None}
 
 

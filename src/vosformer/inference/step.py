@@ -138,7 +138,7 @@ def step(
     if setup.closer is not None and given is not None:
         for window in opened(setup.closer, seen[0].placement, given, windows):
             look = _look(near, View(), [], frame[window.place], options)
-            _remember_near(near, window, look, labels, Given(labels, tuple(labels.unique().tolist())))
+            _remember_near(near, window, look, labels, Given(labels, tuple(np.unique(labels.numpy()).tolist())))
             windows.append(window)
     ids = tuple(sorted(all_ids(state.views[0])))
     fixed = frozenset(given.ids) if given is not None else frozenset()
@@ -156,7 +156,7 @@ def _remember_near(near: Setup, window: CloserWindow, look: _Seen, labels: Tenso
     """Write the frame to a window's memory, with the masks that lie in it."""
     if given is not None:
         inside = given.labels[window.place]
-        known = {*all_ids(window.cohorts), *inside.unique().tolist()}
+        known = {*all_ids(window.cohorts), *np.unique(inside.numpy()).tolist()}
         ids = tuple(i for i in given.ids if i in known and i != 0)
         given = Given(inside, ids) if ids else None
     _remember(near, View(), window.cohorts, look, labels[window.place], given, window.frames)
