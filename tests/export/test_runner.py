@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from export_clip import SIZE, agreement, clip, eager_runner
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vosformer.export import runner
@@ -36,6 +36,7 @@ POLICIES: tuple[Policy, ...] = (
 )
 
 
+@settings(deadline=None)
 @given(st.sampled_from(GEOMETRIES), st.integers(1, 3000), st.integers(1, 3000), st.sampled_from([480, 97, "own", None]))
 def test_frames_lie_where_a_session_puts_them(geometry: Geometry, height: int, width: int, size: int | str | None) -> None:
     expected = geometry.place(height, width, size)  # type: ignore[arg-type]
@@ -53,6 +54,7 @@ def test_pictures_are_those_of_a_session(geometry: Geometry, size: tuple[int, in
     torch.testing.assert_close(normalized, geometry.image(frame, placement), atol=1e-4, rtol=0)
 
 
+@settings(deadline=None)
 @given(
     st.sampled_from(POLICIES),
     st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=40),
@@ -72,6 +74,7 @@ def test_policies_decide_alike(policy: Policy, frames: list[tuple[bool, bool]]) 
         last = new if expected.replace_last else last
 
 
+@settings(deadline=None)
 @given(st.integers(0, 1 << 30))
 def test_small_objects_grow_alike(seed: int) -> None:
     rng = np.random.default_rng(seed)

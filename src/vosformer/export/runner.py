@@ -40,8 +40,10 @@ class RunnerError(ValueError):
 class Graph(Protocol):
     """A graph that a runtime has loaded."""
 
-    shapes: Mapping[str, Sequence[int | str | None]]
-    """name -> shape of each input; what is no number may be any."""
+    @property
+    def shapes(self) -> Mapping[str, Sequence[int | str | None]]:
+        """Name -> shape of each input; what is no number may be any."""
+        ...
 
     def __call__(self, values: Values) -> Values:
         """Return the named outputs of the named inputs (among others that are not looked at)."""
@@ -58,7 +60,7 @@ class OnnxGraph:
         if threads is not None:
             options.intra_op_num_threads = threads
         self._session = onnxruntime.InferenceSession(str(path), options, providers=list(providers))
-        self.shapes = {each.name: each.shape for each in self._session.get_inputs()}
+        self.shapes: dict[str, Sequence[int | str | None]] = {each.name: each.shape for each in self._session.get_inputs()}
         self._kinds = {each.name: _KINDS[each.type] for each in self._session.get_inputs()}
         self._outputs = [each.name for each in self._session.get_outputs()]
 
@@ -312,8 +314,8 @@ class TokenBank:
         self._sections = [[0, 0, 0] for _ in quota]
 
     def _limit(self, layer: int, tokens: int) -> int:
-        # Python rounds as vosformer does.
-        return round(self._quota[layer] * tokens * self._policy["capacity"])
+        most: float = self._quota[layer] * tokens * self._policy["capacity"]
+        return round(most)  # to even, as vosformer does
 
     def full(self, last: Values, tokens: int) -> bool:
         """Tell whether any layer will have to choose when the last frame enters."""
@@ -500,9 +502,9 @@ class Session:
             raise RunnerError(f"{where} holds no export of vosformer: model.json cannot be read ({error})") from None
         if self._about.get("format") != 1:
             raise RunnerError(f"{where / 'model.json'} is of format {self._about.get('format')}, expected 1")
-        make = load or (lambda path: OnnxGraph(path, threads, providers))
+        make: Callable[[Path], Graph] = load or (lambda path: OnnxGraph(path, threads, providers))
         self._graphs: dict[str, Graph] = {name: make(where / each["file"]) for name, each in self._about["graphs"].items()}
-        self._fixed: Size | None = tuple(self._about["size"]) if self._about["size"] else None  # type: ignore[assignment]
+        self._fixed: Size | None = tuple(self._about["size"]) if self._about["size"] else None
         self._size = size
         self._state = State()
 
@@ -533,7 +535,7 @@ class Session:
             raise RunnerError(
                 f"a frame of shape {frame.shape} and {frame.dtype} was given, expected uint8 [height,width,3] in RGB"
             )
-        source: Size = frame.shape[:2]  # type: ignore[assignment]
+        source: Size = frame.shape[:2]
         if state.source not in (None, source):
             raise RunnerError(f"a frame of {source} pixels came after frames of {state.source}; call reset() for another video")
         given, spoken = (None, ()) if labels is None else self._checked(labels, source, ids)
@@ -642,7 +644,7 @@ class Session:
     def _tokens(self, features: Values) -> int:
         """Return the tokens of a frame at stride 16."""
         height, width = features["image"].shape[2:]
-        return (height // 16 + height % 2) * (width // 16 + width % 2)
+        return int((height // 16 + height % 2) * (width // 16 + width % 2))
 
     def _empty(self, features: Values, graph: Graph) -> Values:
         """Return zeros for the parts of a memory that is empty as yet."""

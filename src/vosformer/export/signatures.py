@@ -135,8 +135,7 @@ def make_graphs(
     encode = Graph(model, partial(_encode, model, dtype), {"frame": torch.full((1, 3, *size), 100.0)})
     features = encode.outputs
     masks = {"own": _stripes(model.slot_size, *size).to(dtype), "others": torch.zeros(1, 1, *size, dtype=dtype)}
-    whole = isinstance(model, SimVOS) and model.config.prototypes is not None
-    if whole:
+    if isinstance(model, SimVOS) and model.config.prototypes is not None:
         made.cohort = cohort
         masks["own"] = _stripes(cohort, *size).to(dtype)
         masks["index"] = torch.zeros(1, dtype=torch.int64)

@@ -122,8 +122,8 @@ def received_attention(q: Tensor, k: Tensor, heads: int, gate: Tensor | None = N
     bias = None if gate is None else torch.log(gate.float() + 1e-30).transpose(1, 2)[:, None]
     total = torch.zeros(k.shape[0], k.shape[1], device=k.device)
     # In a graph head by head: there the number of chunks may not depend on the size of the map.
-    parts = queries.split(chunk, 2) if not making_graph() else queries.split(1, 1)
-    heads_of = [keys] * len(parts) if not making_graph() else keys.split(1, 1)
+    parts = torch.split(queries, 1, 1) if making_graph() else torch.split(queries, chunk, 2)
+    heads_of = torch.split(keys, 1, 1) if making_graph() else [keys] * len(parts)
     for part, own in zip(parts, heads_of, strict=True):
         scores = (part @ own).float()
         total += (scores if bias is None else scores + bias).softmax(3).sum((1, 2))
