@@ -221,7 +221,7 @@ def test_what_windows_say_is_put_in_place():
     answers = [Answer((whole,), lambda maps: maps[0], (5, 6, 7), place, True, {})]
     window = Placement((2, 3), (2, 3), (2, 3), 0, 0)
     near = [CloserAnswer(1, 2, (6,), Answer((inner,), lambda maps: maps[0], (6, 7), window, True, {}))]
-    ((_, found),) = prediction._chances(answers, near)
+    ((_, found),) = prediction._probabilities(answers, near)
     p, q = whole[0].softmax(0).numpy(), np.zeros((4, 5))
     q[1:3, 2:5] = inner[0].softmax(0)[1].numpy()
     expected = p * (1 - q) / (1 - p[2])

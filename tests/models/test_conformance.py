@@ -9,8 +9,8 @@ from vosformer.testing import CHECKS, check_system, every_layer_is_called
 
 NAMES = [entry.name for entry in variants()]
 
-# Weights that are used without a call of their layer: the other depths' entrances of AOST, and a projection that JointFormer
-# multiplies into values that it meets with one token only (`nn.joint.sigmoid_attention`).
+# Weights that are used without a call of their layer: the first convolutions of the other depths of AOST, and a projection that
+# JointFormer multiplies into values that it meets with one token only (`nn.joint.sigmoid_attention`).
 NOT_CALLED = (r"decoder\.conv_in\.[01]\.", r"enhance_blocks\.\d+\.attn\.proj$")
 
 

@@ -670,9 +670,9 @@ class Session:
                 live = [k for k, i in enumerate(places) if i is not None or self._about["merging"]["free_channels_compete"]]
                 slots.append(reading["logits"][0, [0, *(k + 1 for k in live)]])
                 ids += [places[k] for k in live]
-        chances = _softmax(self._merge(slots))[1:].reshape(len(ids), -1)
-        cells = min(_PRESENCE_CELLS, chances.shape[1])
-        means = np.partition(chances, chances.shape[1] - cells, 1)[:, chances.shape[1] - cells :].mean(1)
+        probabilities = _softmax(self._merge(slots))[1:].reshape(len(ids), -1)
+        cells = min(_PRESENCE_CELLS, probabilities.shape[1])
+        means = np.partition(probabilities, probabilities.shape[1] - cells, 1)[:, probabilities.shape[1] - cells :].mean(1)
         scores = {i: self._chance(float(mean)) for i, mean in zip(ids, means, strict=True) if i is not None}
         aligned = self._about["geometry"]["align_corners"]
         if self._about["feedback"] == "hard":
@@ -696,9 +696,11 @@ class Session:
         merging = self._about["merging"]
         if len(slots) == 1 and not merging["lone_slot"]:
             return slots[0]
-        chances = [_softmax(logits) for logits in slots]
-        background = np.prod([each[:1] for each in chances], 0)
-        joined = np.concatenate([background, *(each[1:] for each in chances)]).clip(merging["clamp"], 1 - merging["clamp"])
+        probabilities = [_softmax(logits) for logits in slots]
+        background = np.prod([each[:1] for each in probabilities], 0)
+        joined = np.concatenate([background, *(each[1:] for each in probabilities)]).clip(
+            merging["clamp"], 1 - merging["clamp"]
+        )
         return np.asarray(np.log(joined / (1 - joined)))
 
     def _remember(

@@ -135,8 +135,8 @@ def merge_slots(slots: Sequence[Tensor], merging: Merging) -> Tensor:
     """
     if len(slots) == 1 and not merging.lone_slot:
         return slots[0]
-    chances = [logits.softmax(1) for logits in slots]
-    background = chances[0][:, :1]
-    for other in chances[1:]:
+    probabilities = [logits.softmax(1) for logits in slots]
+    background = probabilities[0][:, :1]
+    for other in probabilities[1:]:
         background = background * other[:, :1]
-    return torch.logit(torch.cat([background, *(p[:, 1:] for p in chances)], 1).clamp(merging.clamp, 1 - merging.clamp))
+    return torch.logit(torch.cat([background, *(p[:, 1:] for p in probabilities)], 1).clamp(merging.clamp, 1 - merging.clamp))

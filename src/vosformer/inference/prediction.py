@@ -82,7 +82,7 @@ class CloserAnswer(NamedTuple):
     ids: tuple[int, ...]
     answer: Answer
 
-    def chances(self, rows: slice) -> tuple[slice, slice, Tensor] | None:
+    def probabilities(self, rows: slice) -> tuple[slice, slice, Tensor] | None:
         """Return where the window meets some rows of the source: (rows, columns, probabilities [1+n,...] there); None if nowhere."""
         height, width = self.answer.placement.source
         first, end = max(rows.start, self.top), min(rows.stop, self.top + height)
@@ -137,9 +137,9 @@ def _logarithm(maps: Sequence[Tensor]) -> Tensor:
 
 def presence(logits: Tensor, ids: Sequence[int | None], calibration: Presence) -> dict[int, float]:
     """Per id the chance that it is in the frame, out of the mean of its largest probabilities; see `Prediction.score`."""
-    chances = logits.softmax(1)[0, 1:].flatten(1)
-    cells = min(_PRESENCE_CELLS, chances.shape[1])
-    means = chances.topk(cells, 1).values.mean(1).tolist()
+    probabilities = logits.softmax(1)[0, 1:].flatten(1)
+    cells = min(_PRESENCE_CELLS, probabilities.shape[1])
+    means = probabilities.topk(cells, 1).values.mean(1).tolist()
     return {i: calibration.chance(mean) for i, mean in zip(ids, means, strict=True) if i is not None}
 
 
@@ -189,8 +189,8 @@ class Prediction:
         if i in self.given:
             return np.asarray(self.labels == i, np.float32)
         found: NDArray[np.float32] = np.zeros(self.labels.shape, np.float32)
-        for rows, chances in _chances(self._answers, self._closer):
-            found[rows] = chances[1 + self._answers[0].ids.index(i)].cpu().numpy()
+        for rows, probabilities in _probabilities(self._answers, self._closer):
+            found[rows] = probabilities[1 + self._answers[0].ids.index(i)].cpu().numpy()
         return found
 
     def margins(self) -> NDArray[np.float32]:
@@ -201,10 +201,10 @@ class Prediction:
             all other objects, within +-20. Above 0 exactly where `labels` is the object's id; +-10 for masks that the user gave.
         """
         margins = np.full((len(self.ids), *self.labels.shape), -_GIVEN_MARGIN, np.float32)
-        for rows, chances in self._own_chances():
+        for rows, probabilities in self._own_probabilities():
             for n in range(len(self.ids)):
-                others = chances[[c for c in range(len(chances)) if c != n + 1]]
-                margins[n, rows] = (chances[n + 1].log() - others.amax(0).log()).clamp(-20, 20).cpu().numpy()
+                others = probabilities[[c for c in range(len(probabilities)) if c != n + 1]]
+                margins[n, rows] = (probabilities[n + 1].log() - others.amax(0).log()).clamp(-20, 20).cpu().numpy()
         for n, i in enumerate(self.ids):
             own = self.labels == i
             if i in self.given:
@@ -265,13 +265,13 @@ class Prediction:
             )
         return found
 
-    def _own_chances(self) -> Iterator[tuple[slice, Tensor]]:
+    def _own_probabilities(self) -> Iterator[tuple[slice, Tensor]]:
         """Rows, and the probabilities [1+n,rows,width] there: background (with the free channels), then the objects as in `ids`."""
-        for rows, chances in _chances(self._answers, self._closer):
+        for rows, probabilities in _probabilities(self._answers, self._closer):
             known = self._answers[0].ids
             free = [0, *(1 + c for c, i in enumerate(known) if i is None)]
-            own = [chances[1 + known.index(i)] if i in known else torch.zeros_like(chances[0]) for i in self.ids]
-            yield rows, torch.stack([chances[free].amax(0), *own])
+            own = [probabilities[1 + known.index(i)] if i in known else torch.zeros_like(probabilities[0]) for i in self.ids]
+            yield rows, torch.stack([probabilities[free].amax(0), *own])
 
     def _check(self, i: int) -> None:
         if i not in self.ids:
@@ -283,12 +283,12 @@ def labels_of(answers: Sequence[Answer], closer: Sequence[CloserAnswer] = ()) ->
     height, width = answers[0].placement.source
     labels = torch.zeros(height, width, dtype=torch.int32, device="cpu")
     lone = len(answers) == 1 and not closer
-    for rows, values in answers[0].strips() if lone else _chances(answers, closer):
+    for rows, values in answers[0].strips() if lone else _probabilities(answers, closer):
         labels[rows] = _winners(values, answers[0].ids)
     return labels
 
 
-def _chances(answers: Sequence[Answer], closer: Sequence[CloserAnswer]) -> Iterator[tuple[slice, Tensor]]:
+def _probabilities(answers: Sequence[Answer], closer: Sequence[CloserAnswer]) -> Iterator[tuple[slice, Tensor]]:
     """Yield rows and the probabilities [1+n,rows,width] there, in the order of the first answer's ids."""
     # Channel orders may differ between views only if their ids do, and they never do: every view holds the same objects.
     for parts in zip(*(answer.strips() for answer in answers), strict=True):
@@ -296,20 +296,20 @@ def _chances(answers: Sequence[Answer], closer: Sequence[CloserAnswer]) -> Itera
         yield parts[0][0], _refined(mean, parts[0][0], answers[0].ids, closer) if closer else mean
 
 
-def _refined(chances: Tensor, rows: slice, ids: Sequence[int | None], closer: Sequence[CloserAnswer]) -> Tensor:
+def _refined(probabilities: Tensor, rows: slice, ids: Sequence[int | None], closer: Sequence[CloserAnswer]) -> Tensor:
     """Put what the windows say of the objects that they speak for in place of what was seen in the whole frame.
 
     Outside its window such an object is not. All others, and the background, share what is left as they did before.
     """
-    spoken = {i: torch.zeros_like(chances[0]) for window in closer for i in window.ids}
+    spoken = {i: torch.zeros_like(probabilities[0]) for window in closer for i in window.ids}
     for window in closer:
-        if (met := window.chances(rows)) is not None:
+        if (met := window.probabilities(rows)) is not None:
             for i in window.ids:
                 spoken[i][met[0], met[1]] = met[2][1 + window.answer.ids.index(i)]
     near = torch.stack(tuple(spoken.values()))
     near = near / near.sum(0).clamp(min=1)  # windows know nothing of each other, and may overlap
     channels = [1 + ids.index(i) for i in spoken]
-    refined = chances.clone()
+    refined = probabilities.clone()
     refined[channels] = 0
     left = 1 - near.sum(0)
     refined *= left / refined.sum(0).clamp(min=_TINY)

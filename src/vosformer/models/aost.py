@@ -80,7 +80,7 @@ class AOST(IdentitySystem):
         super().__init__(
             encoder=build_encoder(c.encoder, c.freeze_at),
             propagation=LSTT(blocks, c.layers, bool(c.shared), c.channels, own_identity=c.shared == "blocks"),
-            entrances=[c.channels * (1 if c.shared else depth + 1) for depth in range(1, c.layers + 1)],
+            decoder_inputs=[c.channels * (1 if c.shared else depth + 1) for depth in range(1, c.layers + 1)],
             channels=c.channels,
             identities=c.identities,
             norm_identity=True,

@@ -68,7 +68,7 @@ class AOT(IdentitySystem):
         super().__init__(
             encoder=build_encoder(c.encoder, c.freeze_at),
             propagation=LSTT(blocks, c.layers, c.shared, c.channels),
-            entrances=c.channels * (1 if c.shared else c.layers + 1),
+            decoder_inputs=c.channels * (1 if c.shared else c.layers + 1),
             channels=c.channels,
             identities=c.identities,
             norm_identity=False,

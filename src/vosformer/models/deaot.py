@@ -26,8 +26,8 @@ class DeAOTConfig:
         gap: remember a frame every `gap` frames; None (T, S, B): only frames with given masks.
         align_corners: False with Swin.
         channels: C of each stream.
-        matching: C_k, channels of queries and keys.
-        expansion: C_v of each stream.
+        key_dim: C_k, channels of queries and keys.
+        value_dim: C_v of each stream.
         heads: of every attention (Table 3b).
         identities: K.
         window: side of the local window, odd; 0 = no short-term propagation.
@@ -46,8 +46,8 @@ class DeAOTConfig:
     gap: int | None = 5
     align_corners: bool = True
     channels: int = 256
-    matching: int = 128
-    expansion: int = 512
+    key_dim: int = 128
+    value_dim: int = 512
     heads: int = 1
     identities: int = 10
     window: int = 15
@@ -61,7 +61,7 @@ class DeAOTConfig:
     freeze_at: int = 2
 
 
-TINY = {"encoder": "tiny", "channels": 32, "matching": 16, "expansion": 24, "window": 3}
+TINY = {"encoder": "tiny", "channels": 32, "key_dim": 16, "value_dim": 24, "window": 3}
 """Overrides that make a model of a few thousand parameters with every part of the real one."""
 
 
@@ -70,9 +70,9 @@ class DeAOT(IdentitySystem):
 
     def __init__(self, config: DeAOTConfig) -> None:
         c = config
-        check_sizes(c.window, c.kernel, c.heads, c.matching, layers=c.layers, identities=c.identities)
+        check_sizes(c.window, c.kernel, c.heads, c.key_dim, layers=c.layers, identities=c.identities)
         window = c.window if c.local_frames else 0
-        shape = (c.channels, c.matching, c.expansion, c.heads, window, c.kernel, c.drop_path, c.dropout)
+        shape = (c.channels, c.key_dim, c.value_dim, c.heads, window, c.kernel, c.drop_path, c.dropout)
         blocks: list[Block] = [
             GPM(i == 0, *shape, c.past_maps, c.self_maps) if c.decoupled else CoupledGPM(*shape) for i in range(c.layers)
         ]
@@ -80,7 +80,7 @@ class DeAOT(IdentitySystem):
         super().__init__(
             encoder=build_encoder(c.encoder, c.freeze_at),
             propagation=GPMStack(blocks, streams, c.channels),
-            entrances=streams * c.channels,
+            decoder_inputs=streams * c.channels,
             channels=c.channels,
             identities=c.identities,
             norm_identity=True,

@@ -103,7 +103,7 @@ class IdentitySystem(VOSModel):
     Args:
         encoder: from images to maps at strides 4, 8, 16 and 16, with their `channels`.
         propagation: the stack of blocks.
-        entrances: channels that the decoder gets, see `FPN`.
+        decoder_inputs: channels that the decoder gets, see `FPN`.
         channels: C of the tokens.
         identities: K.
         norm_identity: layer norm on the ID embedding (AOST, DeAOT).
@@ -116,7 +116,7 @@ class IdentitySystem(VOSModel):
         self,
         encoder: nn.Module,
         propagation: Stack,
-        entrances: int | Sequence[int],
+        decoder_inputs: int | Sequence[int],
         channels: int,
         identities: int,
         norm_identity: bool,
@@ -134,7 +134,7 @@ class IdentitySystem(VOSModel):
         self.encoder_projector = Conv2d(shortcuts[3], channels, 1)
         nn.init.xavier_uniform_(self.encoder_projector.weight)
         self.LSTT = propagation
-        self.decoder = FPN(entrances, identities + 1, channels, shortcuts, align_corners)
+        self.decoder = FPN(decoder_inputs, identities + 1, channels, shortcuts, align_corners)
         self.patch_wise_id_bank = IdentityBank(identities, channels, align_corners)
         self.id_norm = nn.LayerNorm(channels) if norm_identity else None
 

@@ -28,7 +28,7 @@ class FPN(nn.Module):
     """Feature pyramid decoder.
 
     Args:
-        inputs: channels of the propagated features; several numbers give one entrance each (AOST: one for each depth).
+        inputs: channels of the propagated features; several numbers give a first convolution each (AOST: one for each depth).
         outputs: channels of the logits, the background included.
         channels: C at stride 16; half of it is used at strides 8 and 4.
         shortcuts: channels of the encoder's maps at strides 4, 8 and 16.
@@ -57,20 +57,20 @@ class FPN(nn.Module):
             if parameter.dim() > 1:
                 nn.init.xavier_uniform_(parameter)
 
-    def forward(self, x: Tensor, pyramid: Sequence[Tensor], entrance: int = 0) -> Tensor:
+    def forward(self, x: Tensor, pyramid: Sequence[Tensor], index: int = 0) -> Tensor:
         """Decode.
 
         Args:
             x: [S,inputs,h,w] at stride 16.
             pyramid: the encoder's maps [B,C,h,w] at strides 4, 8, 16 (more are not looked at).
-            entrance: which `conv_in` to use where there are several.
+            index: which `conv_in` to use where there are several.
 
         Returns:
             [S,outputs,h,w] logits at stride 4.
         """
         slots = x.shape[0]
         f4, f8, f16 = pyramid[:3]
-        conv_in = self.conv_in[entrance] if isinstance(self.conv_in, nn.ModuleList) else self.conv_in
+        conv_in = self.conv_in[index] if isinstance(self.conv_in, nn.ModuleList) else self.conv_in
         x = conv_in(x)
         x = self.conv_16x(per_slot(self.adapter_16x(f16), slots) + x)
         x = self._upsample(x, f8).add_(per_slot(self.adapter_8x(f8), slots))

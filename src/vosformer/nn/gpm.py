@@ -38,7 +38,7 @@ class GatedPropagation(nn.Module):
     """The gated propagation function (DeAOT Eq. 5): ``F_dw(sigma(U) * Corr(Q, K) V) W_O``.
 
     Args:
-        matching: C_k, channels of queries and keys.
+        key_dim: C_k, channels of queries and keys.
         values: channels of V and of the gate, all streams together.
         outputs: channels of the result, all streams together.
         streams: 2 (visual and ID), or 1 without decoupling.
@@ -49,14 +49,14 @@ class GatedPropagation(nn.Module):
     """
 
     def __init__(
-        self, matching: int, values: int, outputs: int, streams: int, heads: int, kernel: int, dropout: float, window: int = 0
+        self, key_dim: int, values: int, outputs: int, streams: int, heads: int, kernel: int, dropout: float, window: int = 0
     ) -> None:
         super().__init__()
         self.heads = heads
         self.streams = streams
         self.window = window
         if window:
-            self.relative_emb_k = RelativeBias(matching, heads, window)
+            self.relative_emb_k = RelativeBias(key_dim, heads, window)
         self.dw_conv = DepthwiseConv(values, kernel, dropout) if kernel else None
         self.projection = TokenLinear(values, outputs)
 
@@ -100,8 +100,8 @@ class SelfPropagation(GatedPropagation):
 
     Args:
         channels: C of a stream.
-        matching: C_k.
-        expansion: C_v, of one stream.
+        key_dim: C_k.
+        value_dim: C_v, of one stream.
         streams: 2, or 1 without decoupling.
         maps: which embeddings build the attention map.
         heads: of the attention.
@@ -110,16 +110,16 @@ class SelfPropagation(GatedPropagation):
     """
 
     def __init__(
-        self, channels: int, matching: int, expansion: int, streams: int, maps: Maps, heads: int, kernel: int, dropout: float
+        self, channels: int, key_dim: int, value_dim: int, streams: int, maps: Maps, heads: int, kernel: int, dropout: float
     ) -> None:
-        super().__init__(matching, streams * expansion, streams * channels, streams, heads, kernel, dropout)
+        super().__init__(key_dim, streams * value_dim, streams * channels, streams, heads, kernel, dropout)
         self.maps = maps
-        self.linear_QK = TokenLinear(channels * (streams if maps == "both" else 1), matching)
-        self.linear_V1 = TokenLinear(channels, expansion)
-        self.linear_U1 = TokenLinear(channels, expansion)
+        self.linear_QK = TokenLinear(channels * (streams if maps == "both" else 1), key_dim)
+        self.linear_V1 = TokenLinear(channels, value_dim)
+        self.linear_U1 = TokenLinear(channels, value_dim)
         if streams == 2:
-            self.linear_V2 = TokenLinear(channels, expansion)
-            self.linear_U2 = TokenLinear(channels, expansion)
+            self.linear_V2 = TokenLinear(channels, value_dim)
+            self.linear_U2 = TokenLinear(channels, value_dim)
 
     def among(self, normed: TokenStreams, grid: Grid) -> Tensor:
         """Return the normed streams [S,N,C] -> [S,N,streams*C]."""
@@ -138,8 +138,8 @@ class GPM(Block):
     Args:
         first: the first layer: it has no ID stream to begin with.
         channels: C of each stream.
-        matching: C_k.
-        expansion: C_v of each stream.
+        key_dim: C_k.
+        value_dim: C_v of each stream.
         heads: of all attentions.
         window: of short-term propagation; 0 = no short-term propagation.
         kernel: side of the depth-wise convolutions; 0 = none.
@@ -153,8 +153,8 @@ class GPM(Block):
         self,
         first: bool,
         channels: int = 256,
-        matching: int = 128,
-        expansion: int = 512,
+        key_dim: int = 128,
+        value_dim: int = 512,
         heads: int = 1,
         window: int = 15,
         kernel: int = 5,
@@ -165,32 +165,32 @@ class GPM(Block):
     ) -> None:
         super().__init__()
         self.first = first
-        self.matching = matching
+        self.key_dim = key_dim
         self.norm1 = nn.LayerNorm(channels)
-        self.linear_QV = TokenLinear(channels, matching + expansion)
-        self.linear_U = TokenLinear(channels, expansion)
+        self.linear_QV = TokenLinear(channels, key_dim + value_dim)
+        self.linear_U = TokenLinear(channels, value_dim)
         self.linear_ID_QK = None
         if first:
-            self.linear_ID_V = TokenLinear(channels, expansion)
+            self.linear_ID_V = TokenLinear(channels, value_dim)
         else:
             self.id_norm1 = nn.LayerNorm(channels)
-            self.linear_ID_V = TokenLinear(2 * channels, expansion)
-            self.linear_ID_U = TokenLinear(channels, expansion)
+            self.linear_ID_V = TokenLinear(2 * channels, value_dim)
+            self.linear_ID_U = TokenLinear(channels, value_dim)
             if past_maps == "both":
-                self.linear_ID_QK = TokenLinear(channels, matching)
-        shape = (matching, 2 * expansion, 2 * channels, 2, heads, kernel, dropout)
+                self.linear_ID_QK = TokenLinear(channels, key_dim)
+        shape = (key_dim, 2 * value_dim, 2 * channels, 2, heads, kernel, dropout)
         self.long_term_attn = GatedPropagation(*shape)
         self.short_term_attn = GatedPropagation(*shape, window) if window else None
         self.norm2 = nn.LayerNorm(channels)
         self.id_norm2 = nn.LayerNorm(channels)
-        self.self_attn = SelfPropagation(channels, matching, expansion, 2, self_maps, heads, kernel, dropout)
+        self.self_attn = SelfPropagation(channels, key_dim, value_dim, 2, self_maps, heads, kernel, dropout)
         self.drop_path = DropPath(drop_path)
         initialize(self)
 
     def prepare(self, stream: TokenStreams, grid: Grid) -> tuple[TokenStreams, StackState]:
         y = self.norm1(stream[0])
-        q = self.linear_QV(y, "none", slice(0, self.matching))
-        state = {"k": q, "v": self.linear_QV(y, "silu", slice(self.matching, None)), "gate": self.linear_U(y, "silu")}
+        q = self.linear_QV(y, "none", slice(0, self.key_dim))
+        state = {"k": q, "v": self.linear_QV(y, "silu", slice(self.key_dim, None)), "gate": self.linear_U(y, "silu")}
         if self.first:
             return stream, state
         z = self.id_norm1(stream[1])
@@ -224,8 +224,8 @@ class CoupledGPM(Block):
     def __init__(
         self,
         channels: int = 256,
-        matching: int = 128,
-        expansion: int = 512,
+        key_dim: int = 128,
+        value_dim: int = 512,
         heads: int = 1,
         window: int = 15,
         kernel: int = 5,
@@ -234,14 +234,14 @@ class CoupledGPM(Block):
     ) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(channels)
-        self.linear_Q = TokenLinear(channels, matching)
-        self.linear_V = TokenLinear(channels, expansion)
-        self.linear_U = TokenLinear(channels, expansion)
-        shape = (matching, expansion, channels, 1, heads, kernel, dropout)
+        self.linear_Q = TokenLinear(channels, key_dim)
+        self.linear_V = TokenLinear(channels, value_dim)
+        self.linear_U = TokenLinear(channels, value_dim)
+        shape = (key_dim, value_dim, channels, 1, heads, kernel, dropout)
         self.long_term_attn = GatedPropagation(*shape)
         self.short_term_attn = GatedPropagation(*shape, window) if window else None
         self.norm2 = nn.LayerNorm(channels)
-        self.self_attn = SelfPropagation(channels, matching, expansion, 1, "visual", heads, kernel, dropout)
+        self.self_attn = SelfPropagation(channels, key_dim, value_dim, 1, "visual", heads, kernel, dropout)
         self.drop_path = DropPath(drop_path)
         initialize(self)
 
