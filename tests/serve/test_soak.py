@@ -53,7 +53,7 @@ def opened(url: str) -> Client:
     """Connect, however full the server is for the moment (a session that was killed may just be computing a last frame)."""
     for attempt in count():
         try:
-            return Client(url, TOKEN)
+            return Client(url, TOKEN, timeout=600)
         except ServerError:
             if attempt > 200:
                 raise

@@ -42,6 +42,9 @@ COMMANDS = {
     "formats": _Command("vosformer.cli.convert", "formats", "list the annotation formats, and what each can hold"),
     "demo": _Command("vosformer.cli.demo", "demo", "make a clip with exact masks, track it, score it"),
     "serve": _Command("vosformer.cli.serve", "serve", "follow objects for other programs, over HTTP and WebSocket"),
+    "label-studio": _Command(
+        "vosformer.cli.label_studio", "label_studio", "a backend for Label Studio: boxes on a frame become boxes on all"
+    ),
     "evaluate": _Command("vosformer.cli.evaluate", "evaluate", "score result masks against true ones: J, F, J&F"),
     "benchmark": _Command("vosformer.cli.benchmark", "benchmark", "run a model over a data set by its protocol, and score it"),
     "trax": _Command("vosformer.cli.trax", "trax", "a tracker that VOT's toolkit drives"),

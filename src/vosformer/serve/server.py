@@ -113,7 +113,12 @@ def create_app(
     app.include_router(_stream(service), prefix="/v1")
     most = {True: limits.state_bytes, False: limits.message_bytes}
     rules = GuardRules(
-        hosts, lambda path: most[path.endswith("/state")], token, _OPEN_PATHS, programs=True, patience=limits.idle_seconds
+        hosts,
+        lambda path: most[path.endswith("/state")],
+        None if token is None else f"Bearer {token}",
+        _OPEN_PATHS,
+        programs=True,
+        patience=limits.idle_seconds,
     )
     return app, Guard(app, rules)
 

@@ -33,15 +33,15 @@ class GuardRules:
     Attributes:
         hosts: values of `Host` that are this server; None: any (behind a proxy that has its own rules).
         most: path -> the most bytes that a body may have.
-        token: what programs must send as `Authorization: Bearer ...`; None: none is asked for (it is in the path).
-        open_paths: what may be asked for without the token.
+        authorization: what programs must send as the header `Authorization`; None: nothing is asked for (a token is in the path).
+        open_paths: what may be asked for without it.
         programs: WebSockets of programs, which send no `Origin`, are let in, too.
         patience: seconds to wait for the next piece of a body; None: for ever.
     """
 
     hosts: Collection[str] | None
     most: Callable[[str], int]
-    token: str | None = None
+    authorization: str | None = None
     open_paths: Collection[str] = ()
     programs: bool = False
     patience: float | None = None
@@ -70,7 +70,7 @@ class Guard:
             await _refuse(scope, send, 403, "this server is not known under this address, or the page is of another one")
             return
         if not self._may_enter(scope["path"], headers.get(b"authorization", b"")):
-            await _refuse(scope, send, 401, "the token is missing or wrong: Authorization: Bearer TOKEN")
+            await _refuse(scope, send, 401, "the token is missing or wrong (the header Authorization)")
             return
         if scope["type"] == "websocket":
             await self._app(scope, receive, send)
@@ -89,12 +89,12 @@ class Guard:
         if origin is None:
             return websocket and not self._rules.programs
         # Where a token is asked for, the server may be behind a proxy that speaks https.
-        schemes = (b"http://",) if self._rules.token is None else (b"http://", b"https://")
+        schemes = (b"http://",) if self._rules.authorization is None else (b"http://", b"https://")
         return origin not in {scheme + name for name in self._hosts or {host} for scheme in schemes}
 
     def _may_enter(self, path: str, authorization: bytes) -> bool:
-        token = self._rules.token
-        return token is None or path in self._rules.open_paths or hmac.compare_digest(authorization, f"Bearer {token}".encode())
+        wanted = self._rules.authorization
+        return wanted is None or path in self._rules.open_paths or hmac.compare_digest(authorization, wanted.encode())
 
     async def _bounded(self, scope: Scope, receive: Receive, send: Send, most: int) -> None:
         """Count what comes, since a length need not be announced, or be true."""
