@@ -44,6 +44,12 @@ def true_box(labels: np.ndarray, i: int) -> list[float]:
     return [100 * float(v) for v in sides]
 
 
+def drawn_box(labels: np.ndarray, i: int) -> list[float]:
+    """As a person draws it, a little larger."""
+    x, y, width, height = true_box(labels, i)
+    return [max(x - 1.5, 0), max(y - 1.5, 0), width + 3.5, height + 3.5]
+
+
 def region(name: str, frame: int, box: list[float]) -> dict:
     entry = {"frame": frame, "enabled": True, "rotation": 0, **dict(zip(("x", "y", "width", "height"), box, strict=True))}
     value = {"sequence": [entry], "labels": ["Square"]}
@@ -62,7 +68,7 @@ def ask(client: TestClient, regions: list[dict], film: str = "/data/local-files/
 
 def test_boxes_are_followed_in_one_pass_and_end_where_the_object_leaves(client: TestClient) -> None:
     labels = flat_clip((1, 2), FRAMES, gone={2: 6})[1]
-    drawn = [region("one", 1, true_box(labels[0], 1)), region("two", 3, true_box(labels[2], 2))]
+    drawn = [region("one", 1, drawn_box(labels[0], 1)), region("two", 3, drawn_box(labels[2], 2))]
     answer = ask(client, drawn).raise_for_status().json()["results"][0]
     found = {each["id"]: each for each in answer["result"]}
     assert {(each["type"], each["from_name"], each["to_name"]) for each in found.values()} == {
