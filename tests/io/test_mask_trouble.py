@@ -231,3 +231,12 @@ def test_a_legend_without_one_of_the_colors_is_refused(tmp_path: Path) -> None:
     save(tmp_path / "m.png", COLORS[LABELS])
     with pytest.raises(InputError, match=r"30, 160, 220.*which are not in .*l\.json"):
         read_masks(tmp_path / "m.png", open_source(np.zeros((1, *LABELS.shape, 3), np.uint8)), legend=tmp_path / "l.json")
+
+
+def test_colors_on_a_transparent_ground_say_what_the_alpha_was_taken_for(tmp_path: Path) -> None:
+    """Case 14: two flat colors, all else transparent, may be a label map or a cut-out."""
+    alpha = np.where(LABELS > 0, 255, 0).astype(np.uint8)
+    path = save(tmp_path / "m.png", np.dstack([COLORS[LABELS], alpha]))
+    masks = read_masks(path, open_source(np.zeros((1, *LABELS.shape, 3), np.uint8)))
+    assert np.array_equal(masks[0].labels, LABELS)
+    assert "transparent (alpha 0) is background" in "".join(masks.notes)

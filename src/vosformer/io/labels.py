@@ -249,7 +249,11 @@ def _from_colors(path: Path, pixels: NDArray[np.uint8], colors: ColorIds) -> Lab
         return _without_void(path, LabelMap(ids))
     if colors.number == "none" or len(used) > _LABEL_COLORS:
         _refuse(path, "colors", packed, f"and {missing} of them are not in the DAVIS palette")
-    return _numbered(path, seen, packed, colors)
+    found = _numbered(path, seen, packed, colors)
+    if not (alpha == 0).any() or not found.notes:
+        return found
+    said = f"{found.notes[0]}; what is transparent (alpha 0) is background. A cut-out of one object needs its alpha as a mask"
+    return LabelMap(found.labels, None, (said,))
 
 
 def _by_legend(path: Path, packed: NDArray[np.int32], legend: Path) -> NDArray[np.int32]:
