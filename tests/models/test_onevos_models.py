@@ -7,7 +7,7 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
-from onevos_small import SMALL, N, images, masks, roll, small
+from onevos_small import HEIGHT, SMALL, WIDTH, N, images, masks, roll, small
 from torch.utils.flop_counter import FlopCounterMode
 
 from vosformer.convert import onevos as adapter
@@ -417,3 +417,15 @@ def test_the_training_log_gets_the_share_that_each_layer_selects() -> None:
     model.blocks[1].selector.ratio.fill_(0.25)
     assert model.training_report()["selected_1"] == 0.25
     assert VARIANTS["onevos-tiny"].build().training_report() == {}
+
+
+def test_memory_of_references_that_are_run_when_read_stays_within_its_bound():
+    """What a frame takes is only known when the next one was read; the bound holds all the same."""
+    frames = np.random.default_rng(0).integers(0, 255, (8, HEIGHT, WIDTH, 3), np.uint8)
+    labels = np.zeros((HEIGHT, WIDTH), np.int32)
+    labels[10:40, 10:40] = 1
+    session = Session(small(decouple_current=False), device="cpu", dtype="fp32", size=64, memory="every-1", max_memory_mb=0.06)
+    session.step(frames[0], labels)
+    for frame in frames[1:]:
+        session.step(frame)
+        assert 0 < session.memory_bytes <= 60_000
