@@ -120,3 +120,15 @@ def test_the_command_draws_maps(tmp_path):
     assert (tmp_path / "out/maps_00002.png").stat().st_size > 1000
     with np.load(tmp_path / "out/maps.npz") as numbers:
         assert any("compressed memory" in name for name in numbers.files)
+
+
+@pytest.mark.parametrize(("mode", "sees"), [("a", {0, 1, 2}), ("b", {0, 1}), ("c", {1, 2})])
+def test_a_reference_region_is_looked_from_in_every_mode(mode, sees):
+    """JointFormer's Fig. 8: references see all frames (a), each other (b), or themselves and the current frame (c)."""
+    _, views = looked("jointformer-tiny", (40, 30), mode=mode)
+    maps = [one for one in views[-1].maps if one.name.endswith("as reference")]
+    assert maps
+    for name in {one.name for one in maps}:
+        layer = [one for one in maps if one.name == name]
+        assert {one.frame for one in layer} == sees
+        assert sum(float(one.weights.sum()) for one in layer) == pytest.approx(1, abs=1e-4)

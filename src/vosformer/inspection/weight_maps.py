@@ -2,7 +2,7 @@
 
 - SimVOS: the assignment of positions to prototypes, mean over the prototypes (paper Fig. 6).
 - JointFormer: where a token of the current frame looks, layer by layer (Fig. 7), where a token of the newest reference frame looks
-  (Fig. 8), and what each object's compressed memory answers (Fig. 9).
+  (Fig. 8, in every mode), and what each object's compressed memory answers (Fig. 9).
 - AOT, AOST, DeAOT: the long- and short-term attention of a token.
 
 Weights are computed a second time from what goes into the model's own parts; a session that is not inspected does none of this.
@@ -27,10 +27,11 @@ from vosformer.models.identity_system import IdentitySystem
 from vosformer.models.jointformer import JointFormer
 from vosformer.models.simvos import SimVOS
 from vosformer.nn.gpm import GatedPropagation
-from vosformer.nn.joint import sigmoid_weights
+from vosformer.nn.joint import MovingReferences, sigmoid_weights
 from vosformer.nn.lstt import LongTermAttention, ShortTermAttention
 from vosformer.nn.maps import Grid
 from vosformer.nn.topk import kth_largest
+from vosformer.nn.vit_blocks import Projected
 
 Floats = NDArray[np.float32]
 Point = tuple[int, int]
@@ -147,14 +148,14 @@ def _hooks(model: nn.Module, frames: list[int], seen: _Seen) -> Iterator[None]:
 
         def instead(owner: Any, name: str, see: Callable[..., None]) -> None:
             """Call `see` with the arguments of a method, then the method."""
-            method = getattr(owner, name)
+            method, own = getattr(owner, name), name in vars(owner)
 
             def both(*inputs: Any, **options: Any) -> Any:
                 see(*inputs, **options)
                 return method(*inputs, **options)
 
             setattr(owner, name, both)
-            stack.callback(delattr, owner, name)
+            stack.callback(*((setattr, owner, name, method) if own else (delattr, owner, name)))
 
         if isinstance(model, SimVOS):
             _watch_prototypes(model, before, seen)
@@ -208,8 +209,20 @@ def _watch_joint(model: JointFormer, instead: Callable[..., None], frames: list[
             seen.looks.append(_Look(f"layer {i}: as reference", q[0], [(-1, k[0])], heads))
             tokens = block(tokens)
 
+    def moving(references: MovingReferences, current: Projected, tokens: int) -> None:
+        # In modes a to c references move on while a frame is read: to themselves (b), and to that frame (a, c).
+        name = f"layer {references.next}: as reference"
+        if any(look.name == name for look in seen.looks):
+            return  # the objects may be read in several parts
+        q, k = (torch.split(y[0], tokens) for y in references.projected[:2])
+        own = list(zip(frames, k, strict=False))
+        own = own[-1:] if model.config.mode == "c" else own
+        now = [] if model.config.mode == "b" else [(-1, current.k[0])]
+        seen.looks.append(_Look(name, q[len(frames) - 1], [*own, *now], heads))
+
     instead(model, "_attend", attention)
     instead(model, "_remember", reference)
+    instead(MovingReferences, "attend", moving)
     if len(model.enhance_blocks):
         instead(model, "enhance", enhancement)
 

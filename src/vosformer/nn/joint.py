@@ -101,29 +101,34 @@ class MovingReferences:
         joint: indices of the joint blocks, ascending.
         mode: "a", "b" or "c" of Eq. 2.
         past: the references: tokens "x" before the first joint block, and their "q", "k", "v" in it.
+
+    Attributes:
+        next: index of the block that comes next.
+        projected: queries, keys and values [S,M,C] of the references in it, frame after frame.
     """
 
     def __init__(self, blocks: nn.ModuleList, joint: Sequence[int], mode: str, past: Sequence[Layer]) -> None:
         self._blocks = [cast(ViTBlock, block) for block in blocks]
         self._joint = joint
         self._mode = mode
-        self._next = joint[0]
+        self.next = joint[0]
         self._x = join_layers(past, "x")
-        self._projected = Projected(*(join_layers(past, name) for name in "qkv"))
+        self.projected = Projected(*(join_layers(past, name) for name in "qkv"))
 
     def layer(self, index: int, current: Projected) -> list[Layer]:
         """Keys and values of joint block `index`; then the references move on as far as that block lets them."""
         tokens = current.q.shape[1]
-        while self._next < index:
+        while self.next < index:
             # Blocks between joint ones: every frame for itself.
-            self._move(self._each(self._projected, None, tokens))
-        k, v = self._projected.k, self._projected.v
+            self._move(self._each(self.projected, None, tokens))
+        k, v = self.projected.k, self.projected.v
         if index < self._joint[-1]:
-            self._move(self._attend(current, tokens))
+            self._move(self.attend(current, tokens))
         return [{"k": k, "v": v}]
 
-    def _attend(self, current: Projected, tokens: int) -> Tensor:
-        mode, own = self._mode, self._projected
+    def attend(self, current: Projected, tokens: int) -> Tensor:
+        """Return what the references, of so many tokens a frame, take in by their mode: [S,M,C]."""
+        mode, own = self._mode, self.projected
         if mode == "c":
             return self._each(own, current, tokens)
         if mode == "a":
@@ -140,9 +145,9 @@ class MovingReferences:
         return torch.unflatten(attended, 0, (slots, -1)).flatten(1, 2)
 
     def _move(self, attended: Tensor) -> None:
-        self._x = self._blocks[self._next].finish(self._x, attended)
-        self._next += 1
-        self._projected = self._blocks[self._next].project(self._x)
+        self._x = self._blocks[self.next].finish(self._x, attended)
+        self.next += 1
+        self.projected = self._blocks[self.next].project(self._x)
 
 
 def join_layers(layers: Sequence[Layer], name: str) -> Tensor:
