@@ -41,7 +41,7 @@ def need_onnx() -> None:
 def write_onnx(
     graphs: Mapping[str, Graph],
     folder: Path,
-    wanted: Mapping[str, Collection[str]],
+    needed: Mapping[str, Collection[str]],
     notes: Mapping[str, str],
     dynamic: bool,
     say: Callable[[str], None],
@@ -51,10 +51,10 @@ def write_onnx(
     Args:
         graphs: name -> graph.
         folder: there, and empty.
-        wanted: for each graph the outputs that somebody needs, by prefix; all others are left out.
+        needed: for each graph the outputs that are needed, by prefix; all others are left out.
         notes: key -> value, metadata of every file.
         dynamic: height, width and what follows from them may be any.
-        say: is told what is being done.
+        say: is called with what is being done.
 
     Returns:
         name -> "inputs" and "outputs", the names that the graph has in the end.
@@ -68,7 +68,7 @@ def write_onnx(
         for name, graph in graphs.items():
             say(f"exporting {name}")
             model = _export(graph, dynamic)
-            kept = [out for out in model.graph.outputs if _begins(out.name or "", wanted.get(name))]
+            kept = [out for out in model.graph.outputs if _begins(out.name or "", needed.get(name))]
             model.graph.outputs[:] = kept
             RemoveUnusedNodesPass()(model)
             model.graph.inputs[:] = [value for value in model.graph.inputs if value.uses() or value.is_graph_output()]

@@ -29,7 +29,7 @@ def trace(graph: Graph, dynamic: bool) -> torch.export.ExportedProgram:
 def write_programs(
     graphs: Mapping[str, Graph], folder: Path, notes: Mapping[str, str], dynamic: bool, say: Callable[[str], None]
 ) -> dict[str, dict[str, list[str]]]:
-    """Write `NAME.pt2` for each graph: functions of tensors by position, whose names are told in model.json.
+    """Write `NAME.pt2` for each graph: functions of tensors by position, whose names are in model.json.
 
     Returns:
         name -> "inputs" and "outputs", in the order in which the program takes and gives them.

@@ -110,11 +110,11 @@ class LatencyBudget:
 
     def describe(self) -> str:
         """Say in a sentence what came of it, for people."""
-        told = self.summary
-        ages = ", ".join(f"{name} {age}" for name, age in told["age_ms"].items())
+        summary = self.summary
+        ages = ", ".join(f"{name} {age}" for name, age in summary["age_ms"].items())
         return (
-            f"{told['dropped']} frames were passed over; of {told['results']} results {told['over_budget']} were older than "
-            f"{told['budget_ms']:g} ms (age in ms: {ages or 'none'})"
+            f"{summary['dropped']} frames were passed over; of {summary['results']} results {summary['over_budget']} were older than "
+            f"{summary['budget_ms']:g} ms (age in ms: {ages or 'none'})"
         )
 
     def close(self) -> None:

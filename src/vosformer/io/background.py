@@ -31,7 +31,7 @@ class Prefetch:
         latest: drop the oldest waiting frame if the consumer is slow, instead of making the source wait. For cameras: the frames
             that come out then have gaps in their numbers, and are never old.
         keep: numbers of frames that are not dropped.
-        dropped: is told of each frame that is, from the thread that decodes.
+        dropped: is called with each frame that is, from the thread that decodes.
     """
 
     def __init__(

@@ -58,8 +58,8 @@ class BagFile(Source):
 
     def __init__(self, address: str, levels: Levels | None = None) -> None:
         place, _, query = address.removeprefix(SCHEME).partition("?")
-        wanted = parse_qs(query)
-        if set(wanted) - {"topic"}:
+        options = parse_qs(query)
+        if set(options) - {"topic"}:
             raise InputError(f"{address}: expected bag:PATH?topic=/TOPIC")
         self.name, self._path, self._levels = address, Path(place), levels
         if not self._path.exists():
@@ -67,7 +67,7 @@ class BagFile(Source):
         if not self._path.is_dir() and self._path.suffix not in _SUFFIXES:
             raise InputError(f"{place} is no bag: expected a file {', '.join(_SUFFIXES)}, or a folder that ROS 2 recorded")
         with self._open() as reader:
-            self.topic = _topic(reader, self.name, wanted.get("topic", [""])[0])
+            self.topic = _topic(reader, self.name, options.get("topic", [""])[0])
             self.ros2 = bool(reader.is2)
             self._index = self._survey(reader)
         if not self.count:
@@ -205,14 +205,14 @@ def _decode(reader: Any, data: bytes, kind: str) -> NDArray[np.generic] | str:
         return f"{error or type(error).__name__}"
 
 
-def _topic(reader: Any, name: str, wanted: str) -> str:
+def _topic(reader: Any, name: str, topic: str) -> str:
     images: list[str] = sorted({each.topic for each in reader.connections if each.msgtype in KINDS})
-    if wanted:
-        if wanted in images:
-            return wanted
-        kinds = {each.msgtype for each in reader.connections if each.topic == wanted}
+    if topic:
+        if topic in images:
+            return topic
+        kinds = {each.msgtype for each in reader.connections if each.topic == topic}
         found = f"holds {kinds.pop()}" if kinds else "is not in it"
-        raise InputError(f"{name}: the topic {wanted} {found}; image topics are {', '.join(images) or 'none'}")
+        raise InputError(f"{name}: the topic {topic} {found}; image topics are {', '.join(images) or 'none'}")
     if len(images) == 1:
         return images[0]
     path = name.partition("?")[0]

@@ -93,8 +93,8 @@ class Guard:
         return origin not in {scheme + name for name in self._hosts or {host} for scheme in schemes}
 
     def _may_enter(self, path: str, authorization: bytes) -> bool:
-        wanted = self._rules.authorization
-        return wanted is None or path in self._rules.open_paths or hmac.compare_digest(authorization, wanted.encode())
+        expected = self._rules.authorization
+        return expected is None or path in self._rules.open_paths or hmac.compare_digest(authorization, expected.encode())
 
     async def _bounded(self, scope: Scope, receive: Receive, send: Send, most: int) -> None:
         """Count what comes, since a length need not be announced, or be true."""
