@@ -37,7 +37,7 @@ def read_label_folder(path: Path, options: ReadOptions) -> LabeledVideo:
         raise InputError(f"{path} has no masks in it: expected label maps, e.g. 00000.png")
     numbers, numbered = frame_numbers([file.stem for file in files])
     frames, palette, size = [], None, None
-    colors, notes = color_ids(files, options.legend), []
+    colors, notes = color_ids(files, options.legend), list[str]()
     with reading(path, "folder of label maps"):
         for number, file in zip(numbers, files, strict=True):
             found = read_labels(file, allow_empty=True, colors=colors)

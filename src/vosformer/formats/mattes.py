@@ -157,7 +157,7 @@ def _picked(file: Path, ids: dict[str, int]) -> tuple[dict[int, Mask], tuple[int
 
 def _pairs(pixels: dict[str, Any], layer: str) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
     """Return (ids, coverage) of every rank; OpenEXR gives channels R, G, B, A of a layer as one array."""
-    found = []
+    found: list[tuple[Any, Any]] = []
     for rank in range(32):
         whole = pixels.get(f"{layer}{rank:02d}")
         parts = [pixels.get(f"{layer}{rank:02d}.{letter}") for letter in "RGBA"]

@@ -83,7 +83,8 @@ def write_sav_json(video: LabeledVideo, path: Path, pictures: Source | None = No
 
 def mask_area(rle: dict[str, Any]) -> int:
     """Return the number of pixels of a run-length object."""
-    return Mask(*rle["size"], rle["counts"]).area
+    height, width = rle["size"]
+    return Mask(height, width, rle["counts"]).area
 
 
 def _empty_counts(pixels: int) -> str:
