@@ -76,3 +76,10 @@ def test_the_fit_finds_the_odds_that_made_the_data():
     assert bias == pytest.approx(-0.7, abs=0.06)
     again = benchmark.fit(np.array([Presence(scale, bias).chance(score) for score in scores]), present)
     assert again == pytest.approx((1, 0), abs=0.01)
+
+
+def test_the_default_weights_are_calibrated():
+    model = vosformer.build("default")
+    assert model.presence.scale > 0
+    assert model.presence != Presence()
+    assert model.presence.chance(0.5) < 0.5, "unsure masks are mostly of absent objects"
