@@ -152,7 +152,7 @@ def main() -> None:
     parser.add_argument("--height", type=int, default=240, help="of the frames, and what the model sees")
     parser.add_argument("--most", type=int, default=10, help="corrections")
     parser.add_argument("--random", type=int, default=2, help="so many random orders")
-    parser.add_argument("--middle", action="store_true", help="also the middle of the longest stretch")
+    parser.add_argument("--choose", nargs="+", default=["suggest", "random"], choices=["suggest", "random", "middle"])
     parser.add_argument("--model", default="default")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", type=Path)
@@ -166,8 +166,9 @@ def main() -> None:
     results: dict[str, Any] = {}
     for name, clips in sets.items():
         for clip in clips:
-            runs: dict[str, Choose] = {"suggest": suggested, **({"middle": in_the_middle} if args.middle else {})}
-            runs |= {f"random {seed}": at_random(seed) for seed in range(args.random)}
+            every_way: dict[str, Choose] = {"suggest": suggested, "middle": in_the_middle}
+            every_way |= {f"random {seed}": at_random(seed) for seed in range(args.random)}
+            runs = {kind: choose for kind, choose in every_way.items() if kind.partition(" ")[0] in args.choose}
             for kind, choose in runs.items():
                 curve, chosen = run(clip, session, choose, args.most)
                 results.setdefault(name, {}).setdefault(clip.name, {})[kind] = {"curve": curve, "frames": chosen}
