@@ -48,3 +48,10 @@ def test_banks_that_overflow_agree(name: str, memory: str, tmp_path: Path) -> No
 def test_a_top_k_filter_agrees(tmp_path: Path) -> None:
     # Which of two nearly equal scores is the fifth is a matter of rounding; probabilities are compared, too.
     _agrees("jointformer-tiny", tmp_path, least=0.998, topk=5)
+
+
+def test_a_smaller_depth_agrees(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = new_model("aost", tiny=True).eval()
+    session = Session(model, device="cpu", dtype="fp32", size=SIZE, memory="every-2", closer="off")
+    assert agreement(session, eager_runner(model, tmp_path, "every-2", depth=2), 8, depth=2) > 0.999

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -74,26 +74,25 @@ class EagerGraph:
         return {name: tensor.numpy() for name, tensor in zip(self._graph.outputs, found, strict=True)}
 
 
-def eager_runner(model: VOSModel, folder: Path, memory: str = "default") -> Runner:
+def eager_runner(model: VOSModel, folder: Path, memory: str = "default", **options: Any) -> Runner:
     """Return a runner over graphs that were not exported."""
     network = model.geometry.place(HEIGHT, WIDTH, SIZE).network
     policy = bounded_policy(model, memory, None)
-    graphs = make_graphs(for_inference(model), network, policy.capacity or 8, torch.float32, 4, {})
-    about = describe(model, graphs, policy, "tiny", torch.float32, network, SIZE, {})
+    graphs = make_graphs(for_inference(model), network, policy.capacity or 8, torch.float32, 4, options)
+    about = describe(model, graphs, policy, "tiny", torch.float32, network, SIZE, options)
     about["graphs"] = {name: {"file": name} for name in graphs.graphs}
     (folder / "model.json").write_text(json.dumps(about))
     return Runner(folder, size=SIZE, load=lambda path: EagerGraph(graphs.graphs[path.name]))
 
 
-def agreement(session: Session, runner: Any, frames: int, at: Callable[[int], None] = lambda t: None) -> float:
+def agreement(session: Session, runner: Any, frames: int, **options: Any) -> float:
     """Run both over the clip; return the share of the pixels with the same label."""
     same = total = 0
-    for t, step in enumerate(clip(frames)):
-        at(t)
+    for step in clip(frames):
         for i in step.gone:
             session.remove(i)
             runner.remove(i)
-        expected = session.step(step.frame, step.labels, ids=step.ids)
+        expected = session.step(step.frame, step.labels, ids=step.ids, **options)
         found = runner.step(step.frame, step.labels, ids=step.ids)
         assert found.ids == expected.ids
         assert found.given == expected.given

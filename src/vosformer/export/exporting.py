@@ -219,8 +219,16 @@ def describe(
         "quota": list(graphs.quota),
         "memory": memory,
         "tokens_per_frame": tokens if graphs.cohort else None,
-        "least_tokens": max(1, *(int((getattr(model, "config", None) and getattr(model.config, "topk", 0)) or 0), 1)),
+        "least_tokens": max(2, 1 + _kept(model, options)),
     }
+
+
+def _kept(model: VOSModel, options: Mapping[str, Any]) -> int:
+    """Return k of JointFormer's top-k filter: a bank of any size must have more tokens than that."""
+    if not isinstance(model, JointFormer):
+        return 0
+    chosen: int | None = options.get("topk", model.config.topk)
+    return chosen or 0
 
 
 def _hash(model: VOSModel) -> str:

@@ -297,7 +297,9 @@ class FrameBank:
         """Return the inputs of `read`: as much of the arrays as its shapes want, and which places hold a token."""
         values: Values = {}
         for name, array in self._store.items():
-            wanted = shapes.get(f"bank/{name}", (1, None, 1))[1]
+            if f"bank/{name}" not in shapes:
+                continue
+            wanted = shapes[f"bank/{name}"][1]
             held = len(self._where) * self._length[name]
             count = wanted if isinstance(wanted, int) else max(held, min(least, array.shape[1]))
             values[f"bank/{name}"] = array[:, :count]

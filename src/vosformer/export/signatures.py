@@ -6,7 +6,7 @@ graph handles one slot, so that objects that come or go never change a shape; th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -39,16 +39,19 @@ class GraphMemory:
     def __init__(self, values: Mapping[str, Tensor], ranks: bool = False) -> None:
         self._values = values
         self._ranks = ranks
+        self.asked: set[str] = set()  # layers that were looked at
 
     @property
     def token(self) -> Tensor | None:
         return self._values.get("token")
 
     def bank(self, layer: int) -> Layer:
+        self.asked.add(str(layer))
         found = named(self._values, f"bank/{layer}/")
         return {**found, "gate": self._values.get(f"valid/{layer}", self._values["valid"])} if found else {}
 
     def last(self, layer: int) -> Layer:
+        self.asked.add(str(layer))
         return named(self._values, f"last/{layer}/")
 
     def references(self, layer: int) -> Sequence[Layer]:
@@ -139,22 +142,27 @@ def make_graphs(
         made.cohort = cohort
         masks["own"] = _stripes(cohort, *size).to(dtype)
         masks["index"] = torch.zeros(1, dtype=torch.int64)
-        write: Callable[[Tensors], Tensors] = partial(_write_prototypes, model)
+        write: Callable[..., Tensors] = partial(_write_prototypes, model)
     else:
         write = partial(_write, model, True, None)
-    first = Graph(model, write, {**features, **masks})
-    memory = _example_memory(first.outputs, capacity, model)
+    memory = _example_memory(write({**features, **masks}, None), capacity, model)
+    with as_graph():
+        view = GraphMemory(memory)
+        carry = model.read(_features(features), view, **options).carry
+    # AOST at a smaller depth leaves the deeper layers alone.
+    memory = {name: tensor for name, tensor in memory.items() if "/" not in name or name.split("/")[1] in view.asked}
+    first = Graph(model, partial(write, layers=view.asked), {**features, **masks})
     ranked = isinstance(model.policy, DynamicTokens)
     read = Graph(model, partial(_read, model, False, options), {**features, **memory})
     made.graphs = {"encode": encode, "read": read, "write": first}
     if ranked:
         made.graphs["rank"] = Graph(model, partial(_read, model, True, options), {**features, **memory})
         made.quota = _shares(model, features, masks)
-    carry = named(read.outputs, "carry/")
-    if carry and not ranked:
-        structure = _structure(model, {**features, **memory}, options)
-        with_carry = {**features, **masks, **{f"carry/{name}": tensor for name, tensor in carry.items()}}
-        made.graphs["write"] = Graph(model, partial(_write, model, False, structure), with_carry)
+    kept = named(read.outputs, "carry/")
+    if kept and not ranked:
+        with_carry = {**features, **masks, **{f"carry/{name}": tensor for name, tensor in kept.items()}}
+        later = partial(_write, model, False, pytree.tree_structure(carry), layers=view.asked)
+        made.graphs["write"] = Graph(model, later, with_carry)
         made.graphs["begin"] = first
         made.begins = "unread" if "token" in first.outputs else "given"
     return made
@@ -208,21 +216,18 @@ def _read(model: VOSModel, ranks: bool, options: Mapping[str, Any], values: Tens
     return found
 
 
-def _structure(model: VOSModel, values: Tensors, options: Mapping[str, Any]) -> pytree.TreeSpec:
-    with as_graph():
-        return pytree.tree_structure(model.read(_features(values), GraphMemory(values), **options).carry)
-
-
-def _write(model: VOSModel, given: bool, structure: pytree.TreeSpec | None, values: Tensors) -> Tensors:
+def _write(
+    model: VOSModel, given: bool, structure: pytree.TreeSpec | None, values: Tensors, layers: Collection[str] | None
+) -> Tensors:
     reading = None
     if structure is not None:
         carry = pytree.tree_unflatten(list(named(values, "carry/").values()), structure)
         reading = Reading(values["own"], carry)  # nothing but the carry is looked at
     entry = model.write(_features(values), ObjectMasks(values["own"], values["others"], given), reading, None)
-    return _of_entry(entry)
+    return _of_entry(entry, layers)
 
 
-def _write_prototypes(model: SimVOS, values: Tensors) -> Tensors:
+def _write_prototypes(model: SimVOS, values: Tensors, layers: Collection[str] | None) -> Tensors:
     """SimVOS with token refinement: its masks at stride 16 depend on all objects of the cohort."""
     features, index = _features(values), values["index"]
     embedded = to_tokens(features.pyramid[0])
@@ -230,12 +235,16 @@ def _write_prototypes(model: SimVOS, values: Tensors) -> Tensors:
     planes = values["own"].transpose(0, 1)  # every object is a slot
     others = values["others"].expand(planes.shape[0], -1, -1, -1)
     phi = [mask.index_select(0, index) for mask in token_masks(ObjectMasks(planes, others, True), grid, 1)]
-    return _of_entry(Entry((model.remember(embedded, planes.index_select(0, index), phi, grid),)))
+    return _of_entry(Entry((model.remember(embedded, planes.index_select(0, index), phi, grid),)), layers)
 
 
-def _of_entry(entry: Entry) -> Tensors:
-    found = {f"layers/{i}/{name}": tensor for i, layer in enumerate(entry.layers) for name, tensor in layer.items()}
-    found |= {f"recent/{i}/{name}": tensor for i, layer in enumerate(entry.recent) for name, tensor in layer.items()}
+def _of_entry(entry: Entry, layers: Collection[str] | None) -> Tensors:
+    """Return what a frame leaves, by name, of these layers (None: of all)."""
+    found: Tensors = {}
+    for kind, parts in (("layers", entry.layers), ("recent", entry.recent)):
+        for i, layer in enumerate(parts):
+            if layers is None or str(i) in layers:
+                found |= {f"{kind}/{i}/{name}": tensor for name, tensor in layer.items()}
     return found if entry.token is None else {**found, "token": entry.token}
 
 
