@@ -8,7 +8,6 @@ video of any length, and a backward pass really goes backward. What is one label
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,81 +19,17 @@ from torch import Tensor
 
 from vosformer.errors import InputError
 from vosformer.inference.prediction import Prediction
+from vosformer.inference.predictor_state import Marked, PredictorState, inner_id
 from vosformer.inference.session import Session
-from vosformer.io import Source, open_source
+from vosformer.io import open_source
 from vosformer.prompts import mark
 from vosformer.weights import from_pretrained, packaged, save_pretrained
-
-_ZERO = -(2**31)
-"""What an object of id 0 is called inside, where 0 is the background; like 0 it comes before all positive ids."""
 
 _ABSENT = -1024.0
 """The logit of an object on frames where nothing is known of it yet, as in SAM 2."""
 
 Result = tuple[int, list[int], Tensor]
 """(frame number, ids of all objects, logits float32 [n,1,H,W] at the video's size; above 0 = the object)."""
-
-
-@dataclass
-class _Marked:
-    """What was said about one object on one frame."""
-
-    mask: NDArray[np.bool_]
-    points: list[tuple[float, float]] = field(default_factory=list)
-    labels: list[int] = field(default_factory=list)
-    box: list[float] | None = None
-    repairs: NDArray[np.bool_] | None = None
-
-
-@dataclass
-class PredictorState:
-    """A video and all that was said about it. `state["num_frames"]` and the like read it as SAM 2's dictionary is read."""
-
-    source: Source
-    ids: list[int] = field(default_factory=list)
-    marked: dict[int, dict[int, _Marked]] = field(default_factory=dict)
-
-    def __getitem__(self, name: str) -> Any:
-        values = {
-            "num_frames": self.source.count,
-            "video_height": self.source.height,
-            "video_width": self.source.width,
-            "obj_ids": list(self.ids),
-        }
-        if name not in values:
-            raise KeyError(f"{name!r} is not kept here; there are {', '.join(values)}")
-        return values[name]
-
-    @property
-    def obj_ids(self) -> list[int]:
-        """The objects, in the order in which they were added."""
-        return list(self.ids)
-
-    def labels(self, number: int) -> NDArray[np.int32]:
-        """Return what was given on a frame as one label map; where masks overlap, the one that was given last wins."""
-        labels = np.zeros((self.source.height, self.source.width), np.int32)
-        for i, said in self.marked[number].items():
-            labels[said.mask] = _inner(i)
-        return labels
-
-    @property
-    def video_height(self) -> int:
-        """Pixels."""
-        return self.source.height
-
-    @property
-    def video_width(self) -> int:
-        """Pixels."""
-        return self.source.width
-
-    def reset_inference_session(self) -> None:
-        """Forget all objects; the video stays open (Transformers' name for `VideoPredictor.reset_state`)."""
-        self.ids.clear()
-        self.marked.clear()
-
-
-def _inner(i: int) -> int:
-    return i or _ZERO
 
 
 class VideoPredictor:
@@ -187,7 +122,7 @@ class VideoPredictor:
             raise InputError(
                 f"a mask of shape {array.shape} was given, expected {(source.height, source.width)} like {source.name}"
             )
-        self._mark(inference_state, frame_idx, obj_id, _Marked(array > 0))
+        self._mark(inference_state, frame_idx, obj_id, Marked(array > 0))
         return self._given(inference_state, frame_idx)
 
     def add_new_points_or_box(
@@ -237,7 +172,7 @@ class VideoPredictor:
         if frame.image is None:
             raise InputError(f"frame {frame_idx} of {source.name} does not decode ({frame.problem}): mark another one")
         mask = mark(frame.image, points=new, labels=values or None, box=corners, mask=repairs)
-        self._mark(inference_state, frame_idx, obj_id, _Marked(mask, new, values, corners, repairs))
+        self._mark(inference_state, frame_idx, obj_id, Marked(mask, new, values, corners, repairs))
         return self._given(inference_state, frame_idx)
 
     def propagate_in_video(
@@ -412,7 +347,7 @@ class VideoPredictor:
             )
         return number
 
-    def _mark(self, state: PredictorState, number: int, i: int, said: _Marked) -> None:
+    def _mark(self, state: PredictorState, number: int, i: int, said: Marked) -> None:
         frame = state.marked.setdefault(self._number(state, number), {})
         frame.pop(i, None)  # what is given last lies on top
         frame[i] = said
@@ -424,7 +359,7 @@ class VideoPredictor:
         logits = torch.full((len(state.ids), 1, state.source.height, state.source.width), _ABSENT)
         for n, i in enumerate(state.ids):
             if labels is not None and i in marked:
-                logits[n, 0] = torch.where(torch.from_numpy(labels == _inner(i)), 10.0, -10.0)
+                logits[n, 0] = torch.where(torch.from_numpy(labels == inner_id(i)), 10.0, -10.0)
         return number, list(state.ids), logits
 
     def _walk(self, state: PredictorState, begin: int, end: int | None, step: int) -> Iterator[tuple[int, Prediction | None]]:
@@ -435,7 +370,7 @@ class VideoPredictor:
         for frame in state.source.frames(begin, end, step):
             marked = state.marked.get(frame.number, {})
             labels = state.labels(frame.number) if marked else None
-            ids = [i for i in map(_inner, marked) if i in known or (labels is not None and (labels == i).any())]
+            ids = [i for i in map(inner_id, marked) if i in known or (labels is not None and (labels == i).any())]
             if frame.image is not None:
                 prediction = self._session.step(frame.image, labels if ids else None, ids=ids or None)
                 known |= set(ids)
@@ -455,6 +390,6 @@ def _logits(state: PredictorState, prediction: Prediction | None) -> Tensor:
     if prediction is not None:
         margins: Mapping[int, NDArray[np.float32]] = dict(zip(prediction.ids, prediction.margins(), strict=True))
         for n, i in enumerate(state.ids):
-            if _inner(i) in margins:
-                logits[n, 0] = torch.from_numpy(margins[_inner(i)])
+            if inner_id(i) in margins:
+                logits[n, 0] = torch.from_numpy(margins[inner_id(i)])
     return logits

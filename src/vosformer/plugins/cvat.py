@@ -10,7 +10,7 @@ from cvat_sdk.auto_annotation import TrackableShape, TrackingFunctionSpec
 from cvat_sdk.masks import decode_mask, encode_mask
 
 from vosformer.errors import InputError
-from vosformer.formats.polygons import Mask as Encoded
+from vosformer.formats.labeled import Mask as Encoded
 from vosformer.formats.polygons import edge_rings, fill_edges, one_ring
 from vosformer.inference.session import Session
 from vosformer.plugins.shapes import Group, Groups, Mask, Picture, points_of_box

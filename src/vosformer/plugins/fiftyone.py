@@ -10,7 +10,8 @@ import fiftyone.core.models as fom
 import numpy as np
 
 from vosformer.errors import InputError
-from vosformer.inference.predictor import PredictorState, VideoPredictor
+from vosformer.inference.predictor import VideoPredictor
+from vosformer.inference.predictor_state import PredictorState
 
 _UNNUMBERED = 1_000_000
 

@@ -1,0 +1,77 @@
+"""What was said about a video: the state that `VideoPredictor`'s methods share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vosformer.io import Source
+
+_ZERO = -(2**31)
+"""What an object of id 0 is called inside, where 0 is the background; like 0 it comes before all positive ids."""
+
+
+@dataclass
+class Marked:
+    """What was said about one object on one frame."""
+
+    mask: NDArray[np.bool_]
+    points: list[tuple[float, float]] = field(default_factory=list)
+    labels: list[int] = field(default_factory=list)
+    box: list[float] | None = None
+    repairs: NDArray[np.bool_] | None = None
+
+
+@dataclass
+class PredictorState:
+    """A video and all that was said about it. `state["num_frames"]` and the like read it as SAM 2's dictionary is read."""
+
+    source: Source
+    ids: list[int] = field(default_factory=list)
+    marked: dict[int, dict[int, Marked]] = field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> Any:
+        values = {
+            "num_frames": self.source.count,
+            "video_height": self.source.height,
+            "video_width": self.source.width,
+            "obj_ids": list(self.ids),
+        }
+        if name not in values:
+            raise KeyError(f"{name!r} is not kept here; there are {', '.join(values)}")
+        return values[name]
+
+    @property
+    def obj_ids(self) -> list[int]:
+        """The objects, in the order in which they were added."""
+        return list(self.ids)
+
+    def labels(self, number: int) -> NDArray[np.int32]:
+        """Return what was given on a frame as one label map; where masks overlap, the one that was given last wins."""
+        labels = np.zeros((self.source.height, self.source.width), np.int32)
+        for i, said in self.marked[number].items():
+            labels[said.mask] = inner_id(i)
+        return labels
+
+    @property
+    def video_height(self) -> int:
+        """Pixels."""
+        return self.source.height
+
+    @property
+    def video_width(self) -> int:
+        """Pixels."""
+        return self.source.width
+
+    def reset_inference_session(self) -> None:
+        """Forget all objects; the video stays open (Transformers' name for `VideoPredictor.reset_state`)."""
+        self.ids.clear()
+        self.marked.clear()
+
+
+def inner_id(i: int) -> int:
+    """Return what an object is called inside, where 0 is the background."""
+    return i or _ZERO
