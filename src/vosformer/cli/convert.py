@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
@@ -52,7 +52,8 @@ def convert(
     """
     console = Console(stderr=True, soft_wrap=True, highlight=False)
     objects = None if names is None else read_names(names)
-    with nullcontext() if frames is None else reading.open(frames) as opened:
+    with ExitStack() as stack:
+        opened = None if frames is None else stack.enter_context(reading.open(frames))
         if is_sink(to) or edges:
             found = read_along(source, format=format, video=video, names=objects, frames=opened, legend=legend)
             shown = BlankFrames(found) if opened is None else opened

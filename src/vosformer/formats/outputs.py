@@ -234,12 +234,11 @@ def _as_probability(masks: Mapping[int, Mask], shape: tuple[int, ...]) -> Probab
 
 def _frames_with_labels(video: LabeledVideo, source: Source, whole: bool) -> Iterator[tuple[Frame, LabeledFrame | None]]:
     """Yield (frame, its annotation) of the annotated frames, or of the whole source."""
-    found = {source.find(labeled.name): labeled for labeled in video.frames}
+    found: dict[int | None, LabeledFrame] = {source.find(labeled.name): labeled for labeled in video.frames}
     if None in found or len(found) < len(video.frames):
         found = {labeled.number: labeled for labeled in video.frames}
     numbers = sorted(number for number in found if number is not None)
-    first, last = (0, None) if whole else (numbers[0], numbers[-1] + 1)
-    for frame in source.frames(first, last):
+    for frame in source.frames() if whole else source.frames(numbers[0], numbers[-1] + 1):
         if whole or frame.number in found:
             yield frame, found.get(frame.number)
 
