@@ -97,3 +97,11 @@ def test_a_range_of_linear_light_is_chosen_in_values_of_the_file(tmp_path: Path)
         image = source.read(0).image
     wanted = hdr.srgb((scene(1, 5000) / 0.5).clip(0, 1)) * 255
     assert np.abs(image - wanted).max() < 3
+
+
+def test_a_folder_of_videos_says_what_follows_many(tmp_path: Path) -> None:
+    """Case 19."""
+    for name in ("a.mp4", "b.mp4"):
+        (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(InputError, match=r"one is read at a time.*vosformer batch"):
+        open_source(tmp_path)

@@ -19,6 +19,7 @@ from vosformer.io.stills import ImageFiles
 # Files that systems and synchronization leave in folders; they are left out without a note.
 _SYSTEM_FILES = {"thumbs.db", "desktop.ini"}
 _SHOWN = 3
+_VIDEOS = {".mp4", ".mov", ".mkv", ".webm", ".avi", ".ts", ".mts", ".m2ts", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".mxf"}
 
 
 def image_folder(folder: Path, fps: Fraction | None = None, levels: Levels | None = None) -> ImageFiles:
@@ -39,6 +40,11 @@ def image_folder(folder: Path, fps: Fraction | None = None, levels: Levels | Non
     images = [path for path in files if path.suffix.lower() in SUFFIXES or _is_picture(path)]
     if not images:
         found = ", ".join(path.name for path in entries[:_SHOWN]) + (", ..." if len(entries) > _SHOWN else "")
+        if any(path.suffix.lower() in _VIDEOS for path in files):
+            raise InputError(
+                f"{folder} holds videos (found: {found}), and one is read at a time: give one of them, or follow all with "
+                f"vosformer batch {folder} -o OUT"
+            )
         raise InputError(
             f"{folder} has no images (found: {found or 'no files'}): expected files of the kinds {' '.join(sorted(SUFFIXES))}"
         )
