@@ -42,7 +42,7 @@ def server() -> Iterator[Running]:
 
 @pytest.fixture
 def http(server: Running) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=server.url, headers=HEAD) as client:
+    with httpx.Client(base_url=server.url, headers=HEAD, timeout=120) as client:
         yield client
 
 
