@@ -191,7 +191,9 @@ def test_sessions_by_plain_http(server: Running, http: httpx.Client) -> None:
     out = here.step(images[1])
     assert np.array_equal(np.asarray(Image.open(io.BytesIO(second.content))), out.labels)
     assert json.loads(second.headers["x-result"])["scores"] == {str(i): out.score(i) for i in out.ids}
-    said = {"said": json.dumps({"prompts": {"3": {"box": [2, 2, 30, 30]}}})}
+    corner = np.zeros((129, 193), bool)
+    corner[:9, :9] = True
+    said = {"said": json.dumps({"prompts": {"3": {"mask": wire.rle_counts(corner)}}})}
     http.post(f"{path}/step", files={"frame": as_png(images[2])}, data=said).raise_for_status()
     assert http.get(path).json()["ids"] == [1, 2, 3]
     http.delete(f"{path}/objects/3").raise_for_status()
