@@ -241,9 +241,9 @@ def test_the_cache_of_shift_masks_is_bounded_and_serves_training_after_inference
     with torch.inference_mode():
         model(torch.randn(1, 3, 64, 64))
     model(torch.randn(1, 3, 64, 64))[2].sum().backward()
-    for width in range(16, 16 + 16 * 20, 16):
-        with torch.inference_mode():
-            model(torch.randn(1, 3, 16, width))
-    info = swin_module._shift_mask.cache_info()
-    assert info.maxsize is not None
-    assert info.currsize <= info.maxsize <= 32
+    sizes = [(8, 8 * n, 4, 2, torch.device("cpu"), torch.float32) for n in range(1, 34)]
+    first = swin_module._shift_mask(*sizes[0])
+    assert swin_module._shift_mask(*sizes[0]) is first
+    for size in sizes[1:]:
+        swin_module._shift_mask(*size)
+    assert swin_module._shift_mask(*sizes[0]) is not first

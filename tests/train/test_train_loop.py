@@ -286,7 +286,7 @@ def test_a_full_disk_at_the_end_is_an_error(tmp_path, monkeypatch):
 
     run = trainer(tmp_path, 3)
     monkeypatch.setattr(checkpoints, "save_file", full)
-    with pytest.raises(OutputError, match="No space left"):
+    with pytest.raises(OutputError, match="cannot be written: the disk is full"):
         run.run()
 
 

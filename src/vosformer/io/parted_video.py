@@ -232,8 +232,10 @@ def _join(
 def _length(path: Path, tick: Fraction) -> int:
     """Return the ticks from the first to the end of the last frame of a part."""
     with av.open(str(path)) as piece:
-        ends = [(packet.pts + packet.duration) * packet.time_base for packet in piece.demux(video=0) if packet.size]
-        return round(max(ends) / tick)
+        packets: Iterator[Any] = piece.demux(video=0)  # what we wrote: every packet has a time and a duration
+        ends = [(packet.pts + packet.duration) * packet.time_base for packet in packets if packet.size]
+        last: Fraction = max(ends)
+        return round(last / tick)
 
 
 @contextmanager

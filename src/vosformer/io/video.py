@@ -108,7 +108,8 @@ class VideoFile(Source):
         """Decode the first frames and compare their times with those of the packets."""
         decoded = [frame.pts for frame in islice(self._decode_file(), _COMPARED_FRAMES) if frame is not None]
         first = int(np.searchsorted(stamps, decoded[0])) if decoded and decoded[0] is not None else 0
-        return decoded == stamps[first : first + len(decoded)].tolist()
+        expected: list[int] = stamps[first : first + len(decoded)].tolist()
+        return decoded == expected
 
     def _first(self) -> Any:
         """Return the first frame that can be shown, which becomes number 0."""
