@@ -67,7 +67,7 @@ def export(
         options: of the model's `read`, fixed in the graphs, e.g. {"depth": 2} for AOST.
         name: of the variant or weights, for model.json.
         overwrite: replace a folder that is there.
-        say: is told what is being done.
+        say: called with a sentence about each step.
 
     Returns:
         The folder.
@@ -97,7 +97,7 @@ def export(
         try:
             notes = {key: value if isinstance(value, str) else json.dumps(value) for key, value in about.items()}
             if to == "onnx":
-                files = write_onnx(graphs.graphs, work, _wanted(graphs), notes, size is None, say)
+                files = write_onnx(graphs.graphs, work, _outputs_taken(graphs), notes, size is None, say)
                 shutil.copy(runner.__file__, work / "runner.py")
             else:
                 files = write_programs(graphs.graphs, work, notes, size is None, say)
@@ -150,7 +150,7 @@ def bounded_policy(model: VOSModel, memory: str | Policy, capacity: int | None) 
     """
     policy = named_policy(memory, model.policy) if isinstance(memory, str) else memory
     if capacity is not None:
-        # More than the default's bound may be wanted.
+        # The exported bank may hold more than the session's default bound.
         policy = (model.policy if memory == "default" else policy).limited(capacity)
     elif policy.capacity is None:
         policy = policy.limited(_BOUND)
@@ -166,18 +166,18 @@ def _example_size(model: VOSModel, size: tuple[int, int] | None, frame_size: Fra
     return network[0], network[1]
 
 
-def _wanted(graphs: Graphs) -> dict[str, list[str]]:
+def _outputs_taken(graphs: Graphs) -> dict[str, list[str]]:
     """Return the outputs of each graph that another one, or the runner, takes."""
     taken = {name for graph in graphs.graphs.values() for name in graph.inputs}
     layers = {name.split("/")[1] for name in graphs.graphs["read"].inputs if name.startswith("last/")}
-    wanted = {"encode": [name for name in graphs.graphs["encode"].outputs if name in taken]}
+    outputs = {"encode": [name for name in graphs.graphs["encode"].outputs if name in taken]}
     carried = [name for name in graphs.graphs["write"].inputs if name.startswith("carry/")]
     for name in {"read", "rank"} & graphs.graphs.keys():
         usage = [each for each in graphs.graphs[name].outputs if each.endswith("_usage")]
-        wanted[name] = ["logits", *carried, *usage]
+        outputs[name] = ["logits", *carried, *usage]
     for name in ("write", "begin"):
-        wanted[name] = ["token", *(f"{kind}/{layer}/" for kind in ("layers", "recent") for layer in layers)]
-    return wanted
+        outputs[name] = ["token", *(f"{kind}/{layer}/" for kind in ("layers", "recent") for layer in layers)]
+    return outputs
 
 
 def describe(

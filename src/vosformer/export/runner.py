@@ -299,9 +299,9 @@ class FrameBank:
         for name, array in self._store.items():
             if f"bank/{name}" not in shapes:
                 continue
-            wanted = shapes[f"bank/{name}"][1]
+            fixed = shapes[f"bank/{name}"][1]
             held = len(self._where) * self._length[name]
-            count = wanted if isinstance(wanted, int) else max(held, min(least, array.shape[1]))
+            count = fixed if isinstance(fixed, int) else max(held, min(least, array.shape[1]))
             values[f"bank/{name}"] = array[:, :count]
             values["valid"] = (np.arange(count) < held).astype(np.float32)[None, :, None]
         return values
@@ -350,9 +350,9 @@ class TokenBank:
         kept = {name: array[:, : first + given] for name, array in held.items()}
         rest = {name: array[:, first + given : first + given + others] for name, array in held.items()}
         if others > left:
-            wanted = min(self._policy["keep"], left)
-            rest = _best(rest, wanted, None if old is None else old[0, first + given : first + given + others])
-            others = min(others, max(wanted, 0))
+            keep = min(self._policy["keep"], left)
+            rest = _best(rest, keep, None if old is None else old[0, first + given : first + given + others])
+            others = min(others, max(keep, 0))
         order = (kept, fresh, rest) if pinned else (kept, rest, fresh)
         self._layers[i] = {n: np.concatenate([part[n] for part in order if part], 1) for n in fresh}
         self._sections[i] = [count, 0, 0] if begins else [first, count, others] if pinned else [first, given, others + count]
@@ -362,8 +362,8 @@ class TokenBank:
         values: Values = {}
         for i, layer in enumerate(self._layers):
             for name, array in layer.items():
-                wanted = shapes[f"bank/{i}/{name}"][1] if f"bank/{i}/{name}" in shapes else None
-                count = wanted if isinstance(wanted, int) else max(array.shape[1], least)
+                fixed = shapes[f"bank/{i}/{name}"][1] if f"bank/{i}/{name}" in shapes else None
+                count = fixed if isinstance(fixed, int) else max(array.shape[1], least)
                 values[f"bank/{i}/{name}"] = np.pad(array, ((0, 0), (0, count - array.shape[1]), (0, 0)))
                 values[f"valid/{i}"] = (np.arange(count) < array.shape[1]).astype(np.float32)[None, :, None]
         return values

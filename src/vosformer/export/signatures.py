@@ -30,7 +30,7 @@ class GraphMemory:
 
     Args:
         values: name -> tensor, see `Graphs`.
-        ranks: the attention that remembered tokens receive is wanted.
+        ranks: the graph also returns the attention that remembered tokens receive.
     """
 
     frames: Sequence[RememberedFrame] = (RememberedFrame(0, True),)

@@ -270,7 +270,7 @@ class VideoPredictor:
         """Return masks [n,1,H,W] as bool, or as logits if not `binarize`; they have the video's size already.
 
         Raises:
-            InputError: another size is wanted.
+            InputError: another size is asked for.
         """
         for mask, size in zip(masks, original_sizes or [], strict=False):
             if tuple(int(side) for side in size) != tuple(mask.shape[-2:]):

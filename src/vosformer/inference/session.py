@@ -426,7 +426,7 @@ def _given(model: nn.Module, weights: str | Path | None, device: torch.device, d
         raise InputError(
             f"a {type(model).__name__} is no model for video object segmentation: expected a vosformer.protocol.VOSModel"
         )
-    as_wanted = all(x.device == device and x.dtype == dtype for x in model.parameters())
-    if as_wanted and not any(module.training for module in model.modules()):
+    as_asked = all(x.device == device and x.dtype == dtype for x in model.parameters())
+    if as_asked and not any(module.training for module in model.modules()):
         return model
     return copy.deepcopy(model).eval().to(device=device, dtype=dtype)
