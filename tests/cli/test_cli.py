@@ -208,6 +208,15 @@ def test_missing_and_broken_videos(clip, weights, capsys, content, message):
     assert message in fails(capsys, *words, "--model", "aot-t")
 
 
+def test_files_of_a_pattern_that_the_shell_expanded(clip, capsys):
+    frames = sorted(map(str, (clip / "frames").iterdir()))[:3]
+    for words in (("track", *frames, "--mask", "m.png"), ("track", "--mask", "m.png", *frames), ("frame", *frames, "-n", "0")):
+        said = fails(capsys, *words)
+        assert "3 files were given" in said
+        assert f"their folder ({clip / 'frames'})" in said
+        assert "*.png'" in said
+
+
 def test_bad_masks(clip, weights, capsys):
     def refused(array: np.ndarray) -> str:
         Image.fromarray(array).save(clip / "mask.png")

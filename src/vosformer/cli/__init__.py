@@ -9,6 +9,7 @@ from importlib import import_module
 from importlib.metadata import version
 from inspect import signature
 from itertools import chain
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import tyro
@@ -16,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from vosformer.cli.command_line import WORDS
-from vosformer.errors import VOSError
+from vosformer.errors import InputError, VOSError
 
 
 class _Command(NamedTuple):
@@ -62,6 +63,8 @@ COMMANDS = {
     "variants": _Command("vosformer.cli.variants", "variants", "list every variant, with parameters, GFLOPs and memory"),
 }
 
+_ONE_SOURCE = ("track", "annotate", "mark", "frame")
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command.
@@ -86,7 +89,10 @@ def _run(name: str, rest: list[str], debug: bool) -> int:
     try:
         command = COMMANDS[name].load()
         WORDS.set(tuple(rest))
-        result = tyro.cli(command, prog=f"vosformer {name}", args=_gathered(rest, _lists(command)))
+        lists = _lists(command)
+        if name in _ONE_SOURCE:
+            _refuse_several_sources(rest, lists)
+        result = tyro.cli(command, prog=f"vosformer {name}", args=_gathered(rest, lists))
     except VOSError as error:
         if debug:
             raise
@@ -108,6 +114,30 @@ def _lists(command: Callable[..., Any]) -> set[str]:
             annotations |= {field.name: str(field.type) for field in fields(parameter.default)}
     lists = [name for name, kind in annotations.items() if kind.removeprefix("Annotated[").startswith("tuple[")]
     return {f"--{name.rstrip('_').replace('_', '-')}" for name in lists}
+
+
+def _refuse_several_sources(words: Sequence[str], lists: Collection[str]) -> None:
+    """Refuse more files than one where one source is read: a shell turns png/*.png into a word for each.
+
+    Raises:
+        InputError: several files follow each other, and the flag before them takes no list.
+    """
+    flag = None
+    files: list[str] = []
+    for word in [*words, "-"]:
+        if not word.startswith("-"):
+            files.append(word)
+            continue
+        sources = files if flag is None else files[1:]  # the first may be the flag's value
+        if len(sources) > 1 and flag not in lists and all(Path(file).exists() for file in sources):
+            folder = Path(sources[0]).parent
+            pattern = folder / f"*{Path(sources[0]).suffix}"
+            raise InputError(
+                f"{len(sources)} files were given ({sources[0]}, {sources[1]}{', ...' if len(sources) > 2 else ''}), and one source is "
+                f"read: for the pictures of one video give their folder ({folder}) or a pattern in quotes ('{pattern}'); for several "
+                "videos there is vosformer batch"
+            )
+        flag, files = word.partition("=")[0], []
 
 
 def _gathered(words: Sequence[str], lists: Collection[str]) -> list[str]:
