@@ -132,10 +132,10 @@ def _refuse_several_sources(words: Sequence[str], lists: Collection[str]) -> Non
         if len(sources) > 1 and flag not in lists and all(Path(file).exists() for file in sources):
             folder = Path(sources[0]).parent
             pattern = folder / f"*{Path(sources[0]).suffix}"
+            named = ", ".join(sources[:2]) + (", ..." if len(sources) > 2 else "")
             raise InputError(
-                f"{len(sources)} files were given ({sources[0]}, {sources[1]}{', ...' if len(sources) > 2 else ''}), and one source is "
-                f"read: for the pictures of one video give their folder ({folder}) or a pattern in quotes ('{pattern}'); for several "
-                "videos there is vosformer batch"
+                f"{len(sources)} files were given ({named}), and one source is read: for the pictures of one video give "
+                f"their folder ({folder}) or a pattern in quotes ('{pattern}'); for several videos there is vosformer batch"
             )
         flag, files = word.partition("=")[0], []
 
