@@ -132,3 +132,26 @@ def test_a_reference_region_is_looked_from_in_every_mode(mode, sees):
         layer = [one for one in maps if one.name == name]
         assert {one.frame for one in layer} == sees
         assert sum(float(one.weights.sum()) for one in layer) == pytest.approx(1, abs=1e-4)
+
+
+def test_windows_are_not_looked_into(tmp_path, capsys):
+    """The packaged weights follow these small disks in windows; their maps are those of the whole frame all the same."""
+    images, labels = flat_clip((1, 2), 3, (96, 128))
+    (tmp_path / "frames").mkdir()
+    for number, image in enumerate(images):
+        Image.fromarray(image).save(tmp_path / "frames" / f"{number:05d}.png")
+    Image.fromarray(labels[0].astype(np.uint8)).save(tmp_path / "mask.png")
+    words = [
+        "inspect",
+        str(tmp_path / "frames"),
+        "--mask",
+        str(tmp_path / "mask.png"),
+        "-o",
+        str(tmp_path / "out"),
+        "--size",
+        "64",
+    ]
+    assert main([*words, "--model", "default-fast", "--frames", "2", "--pictures", "1"]) == 0, capsys.readouterr().err
+    assert list((tmp_path / "out").glob("*.png"))
+    with pytest.raises(InputError, match='closer="off"'):
+        inspect_maps(Session("default-fast", device="cpu", dtype="fp32"), [])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -58,7 +59,8 @@ def inspect(
     if frames < 2:
         raise InputError(f"--frames is {frames}: at least 2 are needed, the one with the mask and one that is read")
     run.prepare()
-    session = run.session()
+    # Windows would show their own small maps among those of the whole frame.
+    session = (replace(run, closer="off") if run.closer == "auto" else run).session()
     with reading.open(video) as source:
         masks = read_masks(mask, source, frame=mask_frame)
         show_notes([*source.notes, *masks.notes], console)

@@ -25,7 +25,7 @@ from vosformer.device import choose_device, choose_dtype, settle_process
 from vosformer.errors import InputError
 from vosformer.geometry import FrameSize, Placement, Size
 from vosformer.inference import objects
-from vosformer.inference.closer import Closeness, closer_of, described, without
+from vosformer.inference.closer import Closeness, Closer, closer_of, described, without
 from vosformer.inference.objects import Cohort, Given, all_ids
 from vosformer.inference.prediction import Prediction
 from vosformer.inference.state_file import load_state, save_state
@@ -139,6 +139,11 @@ class Session:
     def memory_bytes(self) -> int:
         """Bytes that the memory banks hold now."""
         return sum(cohort.memory.nbytes for cohort in self._state.cohorts)
+
+    @property
+    def closer(self) -> Closer | None:
+        """How small objects are looked at more closely; None: they are not."""
+        return self._setup.closer
 
     @property
     def notes(self) -> Sequence[str]:

@@ -90,7 +90,7 @@ def inspect_maps(
     """Follow a clip, and look at the weights of the first slot in every frame.
 
     Args:
-        session: a fresh one with one scale and without mirroring.
+        session: a fresh one with one scale, without mirroring and with closer="off".
         clip: frames uint8 RGB [H,W,3] and labels as for `Session.step`, in order.
         point: (x, y) in source pixels of the token that is looked from; None = the middle of the first object in each frame.
 
@@ -102,6 +102,8 @@ def inspect_maps(
         raise InputError(
             f"the maps of a {type(model).__name__} are not known; those of AOT, AOST, DeAOT, SimVOS and JointFormer are"
         )
+    if session.closer is not None:
+        raise InputError('weights are looked at in the whole frame: build the session with closer="off" (now: looks closer)')
     views = []
     for number, (image, labels) in enumerate(clip):
         height, width = image.shape[:2]
