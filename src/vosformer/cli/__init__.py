@@ -122,14 +122,12 @@ def _refuse_several_sources(words: Sequence[str], lists: Collection[str]) -> Non
     Raises:
         InputError: several files follow each other, and the flag before them takes no list.
     """
-    flag = None
-    files: list[str] = []
-    for word in [*words, "-"]:
-        if not word.startswith("-"):
-            files.append(word)
+    for group in _by_flag(words):
+        flagged = bool(group) and group[0].startswith("-")
+        if flagged and group[0].partition("=")[0] in lists:
             continue
-        sources = files if flag is None else files[1:]  # the first may be the flag's value
-        if len(sources) > 1 and flag not in lists and all(Path(file).exists() for file in sources):
+        sources = group[2:] if flagged else group  # the first behind a flag may be its value
+        if len(sources) > 1 and all(Path(file).exists() for file in sources):
             folder = Path(sources[0]).parent
             pattern = folder / f"*{Path(sources[0]).suffix}"
             named = ", ".join(sources[:2]) + (", ..." if len(sources) > 2 else "")
@@ -137,30 +135,35 @@ def _refuse_several_sources(words: Sequence[str], lists: Collection[str]) -> Non
                 f"{len(sources)} files were given ({named}), and one source is read: for the pictures of one video give "
                 f"their folder ({folder}) or a pattern in quotes ('{pattern}'); for several videos there is vosformer batch"
             )
-        flag, files = word.partition("=")[0], []
 
 
 def _gathered(words: Sequence[str], lists: Collection[str]) -> list[str]:
     """Return the words with all values of a repeated list flag behind its first place: of `--set a=1 --set b=2` tyro would
     drop a=1.
     """
-    groups: list[list[str]] = [[]]  # a flag and what follows it
     first: dict[str, list[str]] = {}
-    here = groups[0]
-    for word in words:
-        flag, _, value = word.partition("=")
+    kept = []
+    for group in _by_flag(words):
+        flag, _, value = group[0].partition("=") if group else ("", "", "")
         if flag in lists:
-            if flag not in first:
-                first[flag] = [flag]
-                groups.append(first[flag])
-            here = first[flag]
-            here.extend([value] if value else [])
-        elif word.startswith("-"):
-            here = [word]
-            groups.append(here)
+            values = [value, *group[1:]] if value else group[1:]
+            if flag in first:
+                first[flag] += values
+                continue
+            group = first[flag] = [flag, *values]
+        kept.append(group)
+    return list(chain.from_iterable(kept))
+
+
+def _by_flag(words: Sequence[str]) -> list[list[str]]:
+    """Return what stands before the first flag, then each flag with what follows it."""
+    groups: list[list[str]] = [[]]
+    for word in words:
+        if word.startswith("-"):
+            groups.append([word])
         else:
-            here.append(word)
-    return list(chain.from_iterable(groups))
+            groups[-1].append(word)
+    return groups
 
 
 def _plain(text: str) -> str:

@@ -213,7 +213,7 @@ def _live_slots(
 
 
 def _overlay(labels: Tensor, given: Given) -> Tensor:
-    """Return the user's masks win: ids that they speak for are exactly where they say."""
+    """Let the user's masks win: ids that they speak for are exactly where they say."""
     kept = labels
     for i in given.ids:
         kept = kept.masked_fill(kept == i, 0)
