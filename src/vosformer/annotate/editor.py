@@ -178,12 +178,12 @@ class Editor:
         return thing
 
     def here_again(self, frame: int, i: int) -> None:
-        """Return the object, which was absent, is there again from this frame on."""
+        """Let an object that was absent be there again from this frame on."""
         with self._project.lock, self._project.action("here again") as action:
             action.set_object(self._object(i).returning(frame))
 
     def absent_from(self, frame: int, i: int, on_progress: Callable[[int, int], None] | None = None) -> None:
-        """Return the object is gone from this frame on: its masks are removed, and none are tracked there."""
+        """End an object at this frame: its masks from here on are removed, and none are tracked there."""
         thing = self._object(i)
         self._relabel({i: 0}, frame, None, f"{thing.name} absent from frame {frame}", thing.leaving(frame, None), on_progress)
 

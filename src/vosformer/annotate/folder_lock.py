@@ -35,7 +35,7 @@ class FolderLock:
         self.say(f"process {os.getpid()}")
 
     def say(self, text: str) -> None:
-        """Return what the message to others says about who holds it."""
+        """Set what the message to others says about who holds it."""
         os.ftruncate(self._file, 0)
         os.pwrite(self._file, text.encode(), 0) if hasattr(os, "pwrite") else os.write(self._file, text.encode())
 

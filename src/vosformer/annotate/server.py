@@ -49,7 +49,7 @@ class Clients:
         return queue
 
     def leave(self, queue: asyncio.Queue[Event]) -> None:
-        """Return a page is gone; the others hear of it."""
+        """Forget a page that is gone, and let the others know."""
         with self._lock:
             self._queues.pop(queue, None)
         self.tell({"event": "clients", "count": len(self._queues)})

@@ -125,7 +125,7 @@ class _Bar:
 
 
 def _tell(report: TrackReport, out: Path, seconds: float, console: Console) -> None:
-    """Return what came of it, and where to look."""
+    """Print what came of it, and where to look."""
     console.print(f"{report.frames} frames in {seconds:.1f} s, written to {out}", highlight=False, markup=False)
     if report.bridged:
         numbers = ", ".join(map(str, report.bridged[:10])) + (", ..." if len(report.bridged) > 10 else "")

@@ -84,7 +84,7 @@ class RunState:
         return progress
 
     def forget(self) -> None:
-        """Return a new run begins: what a former one left must not be taken for its progress.
+        """Begin a new run: what a former one left must not be taken for its progress.
 
         Raises:
             OutputError: the files cannot be removed.

@@ -76,7 +76,7 @@ class Sink(ABC):
         """Go back to a checkpoint of this or a former process; None: to the beginning. Called before the first `write`."""
 
     def set_aside(self) -> None:  # noqa: B027 (single files are replaced as a whole)
-        """Return a new run begins: move what a former one left in the folder out of the way. Called before the first
+        """Move what a former run left in the folder out of the way of a new one. Called before the first
         `write`.
         """
 

@@ -68,12 +68,12 @@ class TrainingLog:
                 self._writer.close()
 
     def say(self, text: str) -> None:
-        """Return a line for the reader."""
+        """Print a line for the reader."""
         if self._active:
             self._console.print(text, highlight=False, markup=False)
 
     def note(self, **values: Any) -> None:
-        """Return a line of `log.jsonl` alone."""
+        """Write a line of `log.jsonl` alone."""
         if self._active:
             with self._bearing(), open(self._folder / "log.jsonl", "a") as file:
                 file.write(json.dumps({"time": round(time.time(), 1), **values}) + "\n")
@@ -97,7 +97,7 @@ class TrainingLog:
             self.say(f"step {step}/{self._steps}  {line}  ETA {_clock(seconds)}")
 
     def picture(self, step: int, batch: Batch, predicted: Tensor) -> None:
-        """Return a strip of the batch's first clip: rows frame, truth, prediction; columns time."""
+        """Write a picture of the batch's first clip: rows frame, truth, prediction; columns time."""
         if not self._active:
             return
         image = strip(batch, predicted)
