@@ -1,39 +1,48 @@
-"""`VideoPredictor`: SAM 2's video predictor, method by method, over a `Session`.
+"""`VideoPredictor`: a `Session` under the names of SAM 2's video predictor and of Hugging Face Transformers' video models.
 
-Code that was written against SAM 2's names runs with the systems of this library: the same arguments, the same order of results, the
-same threshold of 0 on the logits. What differs, to the better: frames are read when they are needed, so that memory stays flat on a
+Code that was written against them runs with the systems of this library: the same arguments, the same order of results, the same
+threshold of 0 on the logits. What differs, to the better: frames are read when they are needed, so that memory stays flat on a
 video of any length, and a backward pass really goes backward. What is one label a pixel here (objects do not overlap) stays so.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from os import PathLike
-from pathlib import Path
+import warnings
+from collections.abc import Iterator, Sequence
+from operator import index
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from vosformer.errors import InputError
-from vosformer.inference.prediction import Prediction
-from vosformer.inference.predictor_state import Marked, PredictorState, inner_id
-from vosformer.inference.session import Session
-from vosformer.io import open_source
-from vosformer.prompts import mark
-from vosformer.weights import from_pretrained, packaged, save_pretrained
-
-_ABSENT = -1024.0
-"""The logit of an object on frames where nothing is known of it yet, as in SAM 2."""
-
-Result = tuple[int, list[int], Tensor]
-"""(frame number, ids of all objects, logits float32 [n,1,H,W] at the video's size; above 0 = the object)."""
+from vosformer.inference.predictor_sam2 import SAM2Names
+from vosformer.inference.predictor_state import PredictorState, logits_of, presence_of
+from vosformer.inference.predictor_stream import StreamState, frames_of
+from vosformer.prompts import Prompt
 
 
-class VideoPredictor:
-    """Follow objects through videos, with the method names of SAM 2's `SAM2VideoPredictor`.
+class PropagatedFrame(NamedTuple):
+    """One frame of a propagation, with the field names of Transformers' `Sam2VideoSegmentationOutput`.
+
+    Attributes:
+        frame_idx: number of the frame.
+        object_ids: all objects.
+        pred_masks: logits, float32 [n,1,H,W] at the video's size; above 0 = the object.
+        object_score_logits: float32 [n]; above 0: the object is more likely there than not.
+    """
+
+    frame_idx: int
+    object_ids: list[int]
+    pred_masks: Tensor
+    object_score_logits: Tensor
+
+
+class VideoPredictor(SAM2Names):
+    """Follow objects through videos, with the method names of SAM 2's `SAM2VideoPredictor` and those of Transformers.
+
+    It is model and processor of Transformers' examples in one.
 
     Example:
         >>> predictor = VideoPredictor.from_pretrained("default")                             # doctest: +SKIP
@@ -43,241 +52,87 @@ class VideoPredictor:
         ...     masks = logits > 0
     """
 
-    def __init__(self, session: Session) -> None:
-        """Drive a session; it is reset whenever a propagation begins."""
-        self._session = session
-
-    @classmethod
-    def from_pretrained(
-        cls, name: str | PathLike[str] = "default", *, hub: bool = False, revision: str | None = None, **settings: Any
-    ) -> VideoPredictor:
-        """Build a predictor.
+    def init_video_session(self, video: Any = None, **_: Any) -> PredictorState | StreamState:
+        """Open a video, as `init_state` does, or, without one, a stream whose frames are given one by one.
 
         Args:
-            name: a folder that `save_pretrained` wrote, packaged weights, a variant (see `vosformer.variants`), or, with `hub`, a
-                repository OWNER/NAME on the Hugging Face Hub.
-            hub: look the name up on the hub; never done unless asked for.
-            revision: of the repository.
-            settings: of `Session`: weights, device, dtype, size, memory, ...
-
-        Raises:
-            InputError, WeightsError, DeviceError: as `vosformer.from_pretrained` and `Session` do.
+            video: see `init_state`; a list of Pillow's pictures is taken, too.
+            _: devices and dtypes, which are the predictor's.
         """
-        if not hub and (str(name) in packaged() or settings.get("weights") is not None):
-            return cls(Session(str(name), **settings))
-        return cls(Session(from_pretrained(name, hub=hub, revision=revision), **settings))
-
-    def save_pretrained(self, folder: str | PathLike[str]) -> Path:
-        """Write the model as a folder that `from_pretrained` reads, with the weights as they run here (bf16 rounds them).
-
-        Raises:
-            InputError: the model was not built by a variant's name.
-            OutputError: it could not be written.
-        """
-        return save_pretrained(self._session.model, folder)
-
-    def init_state(
-        self,
-        video_path: Any,
-        offload_video_to_cpu: bool = False,
-        offload_state_to_cpu: bool = False,
-        async_loading_frames: bool = False,
-    ) -> PredictorState:
-        """Open a video.
-
-        Args:
-            video_path: whatever `vosformer.io.open_source` takes: a video file, a folder of images, arrays.
-            offload_video_to_cpu: no matter here, as are the next two: frames are read one by one when they are needed.
-            offload_state_to_cpu: see above.
-            async_loading_frames: see above.
-
-        Raises:
-            InputError: it cannot be read, or frames of it cannot be asked for again (cameras).
-        """
-        source = open_source(video_path)
-        if source.live or source.count is None:
-            raise InputError(
-                f"{source.name} has no known number of frames, which this predictor needs; use Session.step for streams"
-            )
-        return PredictorState(source)
-
-    def add_new_mask(self, inference_state: PredictorState, frame_idx: int, obj_id: int, mask: ArrayLike | Tensor) -> Result:
-        """Say what an object's mask is on a frame.
-
-        Args:
-            inference_state: of `init_state`.
-            frame_idx: number of the frame, the first is 0.
-            obj_id: any integer.
-            mask: bool or 0 and 1 [H,W] at the video's size; all zero = the object is absent there.
-
-        Returns:
-            the frame's number, the ids of all objects, and their logits on it: 10 and -10, or -1024 where an object was not marked.
-
-        Raises:
-            InputError: no such frame, or a mask of another size.
-        """
-        array = np.asarray(mask.detach().cpu() if isinstance(mask, Tensor) else mask)
-        source = inference_state.source
-        if array.shape != (source.height, source.width):
-            raise InputError(
-                f"a mask of shape {array.shape} was given, expected {(source.height, source.width)} like {source.name}"
-            )
-        self._mark(inference_state, frame_idx, obj_id, Marked(array > 0))
-        return self._given(inference_state, frame_idx)
-
-    def add_new_points_or_box(
-        self,
-        inference_state: PredictorState,
-        frame_idx: int,
-        obj_id: int,
-        points: ArrayLike | Tensor | None = None,
-        labels: ArrayLike | Tensor | None = None,
-        clear_old_points: bool = True,
-        normalize_coords: bool = True,
-        box: ArrayLike | Tensor | None = None,
-    ) -> Result:
-        """Mark an object on a frame with points or a box; points on an object that has a mask there repair it.
-
-        Args:
-            inference_state: of `init_state`.
-            frame_idx: number of the frame, the first is 0.
-            obj_id: any integer.
-            points: [n,2] of (x, y).
-            labels: [n], 1 = the object, 0 = not the object.
-            clear_old_points: forget the points and the box of this object on this frame that were given before.
-            normalize_coords: True: coordinates are pixels of the video (SAM 2 normalizes them itself); False: from 0 to 1.
-            box: (x0, y0, x1, y1).
-
-        Returns:
-            see `add_new_mask`.
-
-        Raises:
-            InputError: nothing is given, or what is given does not fit the frame.
-        """
-        source = inference_state.source
-        scale = np.ones(2) if normalize_coords else np.array([source.width, source.height], float)
-        new = [] if points is None else (np.asarray(points, float).reshape(-1, 2) * scale).tolist()
-        values = [] if labels is None else np.asarray(labels, int).reshape(-1).tolist()
-        corners = None if box is None else (np.asarray(box, float).reshape(2, 2) * scale).reshape(-1).tolist()
-        before = inference_state.marked.get(frame_idx, {}).get(obj_id)
-        repairs = None
-        if before is not None:
-            # What points and boxes made is made anew; a mask that was given as such is repaired.
-            made = bool(before.points) or before.box is not None
-            repairs = before.repairs if made else before.mask
-            if not clear_old_points:
-                new, values = [*before.points, *new], [*before.labels, *values]
-                corners = before.box if corners is None else corners
-        frame = source.read(self._number(inference_state, frame_idx))
-        if frame.image is None:
-            raise InputError(f"frame {frame_idx} of {source.name} does not decode ({frame.problem}): mark another one")
-        mask = mark(frame.image, points=new, labels=values or None, box=corners, mask=repairs)
-        self._mark(inference_state, frame_idx, obj_id, Marked(mask, new, values, corners, repairs))
-        return self._given(inference_state, frame_idx)
-
-    def propagate_in_video(
-        self,
-        inference_state: PredictorState,
-        start_frame_idx: int | None = None,
-        max_frame_num_to_track: int | None = None,
-        reverse: bool = False,
-    ) -> Iterator[Result]:
-        """Follow the objects through the video; what was marked is taken into account whenever its frame is passed.
-
-        Args:
-            inference_state: of `init_state`.
-            start_frame_idx: the first frame to give (default: the earliest marked one). What was marked upstream of it is followed
-                up to it first.
-            max_frame_num_to_track: the most frames after the first (default: to the end).
-            reverse: go towards the start of the video.
-
-        Yields:
-            the frame's number, the ids of all objects, and their logits: margins to the strongest competitor, above 0 exactly where
-            `vosformer track` would label a pixel with the object; -1024 on frames before an object was first seen.
-
-        Raises:
-            InputError: nothing was marked, or nothing upstream of the start.
-        """
-        state, count = inference_state, inference_state.source.count or 0
-        marked = sorted(number for number, said in state.marked.items() if said)
-        if not marked:
-            raise InputError("nothing is marked: call add_new_mask or add_new_points_or_box first")
-        start = self._number(state, marked[0] if start_frame_idx is None else start_frame_idx)
-        most = count if max_frame_num_to_track is None else max_frame_num_to_track
-        begin = max(marked[-1], start) if reverse else min(marked[0], start)
-        if begin not in marked:
-            begin = marked[-1] if reverse else marked[0]
-        end = max(start - most, 0) - 1 if reverse else min(start + most, count - 1) + 1
-        if reverse and start_frame_idx is None and start == 0:
-            return
-        step = -1 if reverse else 1
-        for number, prediction in self._walk(state, begin, end if end >= 0 else None, step):
-            if (number - start) * step >= 0:
-                yield number, list(state.ids), _logits(state, prediction)
-
-    def remove_object(
-        self, inference_state: PredictorState, obj_id: int, strict: bool = False, need_output: bool = True
-    ) -> tuple[list[int], list[Result]]:
-        """Forget an object and all that was said about it.
-
-        Returns:
-            the ids that are left, and the frames on which it had been marked as they are now.
-
-        Raises:
-            InputError: `strict`, and there is no such object.
-        """
-        if obj_id not in inference_state.ids:
-            if strict:
-                raise InputError(f"there is no object with id {obj_id}; there are {inference_state.ids}")
-            return inference_state.obj_ids, []
-        inference_state.ids.remove(obj_id)
-        touched = [number for number, said in inference_state.marked.items() if said.pop(obj_id, None) is not None]
-        return inference_state.obj_ids, [self._given(inference_state, number) for number in touched] if need_output else []
-
-    def clear_all_prompts_in_frame(
-        self, inference_state: PredictorState, frame_idx: int, obj_id: int, need_output: bool = True
-    ) -> Result | None:
-        """Forget what was said about an object on a frame."""
-        inference_state.marked.get(frame_idx, {}).pop(obj_id, None)
-        return self._given(inference_state, frame_idx) if need_output else None
-
-    def reset_state(self, inference_state: PredictorState) -> None:
-        """Forget all objects; the video stays open."""
-        inference_state.reset_inference_session()
-
-    # The names of Hugging Face Transformers, for the same things.
-
-    def init_video_session(self, video: Any, **_: Any) -> PredictorState:
-        """Open a video, as `init_state` does; pictures of Pillow's are taken, too. Devices and dtypes are those of the predictor."""
+        if video is None:
+            return StreamState(self._session.fork())
         pictures = isinstance(video, list | tuple) and video and hasattr(video[0], "convert")
         return self.init_state([np.asarray(picture.convert("RGB")) for picture in video] if pictures else video)
 
-    def __call__(self, inference_session: PredictorState, frame_idx: int) -> PropagatedFrame:
-        """Return the masks of a frame on which objects were marked, before anything is propagated.
+    def __call__(
+        self,
+        inference_session: PredictorState | StreamState | None = None,
+        frame_idx: int | None = None,
+        frame: Any = None,
+        *,
+        images: Any = None,
+        **_: Any,
+    ) -> Any:
+        """Do what Transformers' model does with a session, or what its processor does with `images`.
+
+        Args:
+            inference_session: of `init_video_session`.
+            frame_idx: of a video, a frame on which objects were marked; of a stream, the number of `frame` if some were left out.
+            frame: of a stream, the next frame: `pixel_values[0]` of what `images` gave, or a picture.
+            images: pictures that become frames of a stream.
+            _: no matter here: reverse, run_mem_encoder; device, return_tensors.
+
+        Returns:
+            a `PropagatedFrame`: the masks of the stream's frame, or of the video's frame before anything is propagated; for `images`
+            a `FrameInputs`.
 
         Raises:
-            InputError: nothing is marked on that frame.
+            InputError: nothing is marked on that frame of the video or in the stream, or the frame cannot be used.
         """
-        if not inference_session.marked.get(frame_idx):
+        if images is not None and inference_session is None:
+            return frames_of(images)
+        if isinstance(inference_session, StreamState):
+            if frame is None:
+                raise InputError("a stream wants frame=...; its earlier frames are not kept")
+            number, ids, logits, presence = inference_session.step(frame, frame_idx)
+            return PropagatedFrame(number, ids, logits, torch.logit(presence, eps=1e-6))
+        if frame is not None or inference_session is None:
+            raise InputError("frame=... wants a session of init_video_session() without a video")
+        if frame_idx is None or not inference_session.marked.get(frame_idx):
             raise InputError(
                 f"nothing is marked on frame {frame_idx}: propagate_in_video_iterator gives the masks of all frames"
             )
-        return PropagatedFrame(*self._given(inference_session, frame_idx))
+        number, ids, logits = self._given(inference_session, frame_idx)
+        return PropagatedFrame(number, ids, logits, torch.logit((logits > 0).flatten(1).any(1).float(), eps=1e-6))
 
     def post_process_masks(
-        self, masks: Sequence[Tensor], original_sizes: Any = None, mask_threshold: float = 0.0, binarize: bool = True, **_: Any
+        self,
+        masks: Sequence[Tensor],
+        original_sizes: Any = None,
+        mask_threshold: float = 0.0,
+        binarize: bool = True,
+        max_hole_area: float = 0.0,
+        max_sprinkle_area: float = 0.0,
+        **_: Any,
     ) -> list[Tensor]:
-        """Return masks [n,1,H,W] as bool, or as logits if not `binarize`; they have the video's size already.
+        """Return masks [n,1,H,W] as bool, or as logits if not `binarize`; they have the video's size already, and do not overlap.
 
         Raises:
             InputError: another size is asked for.
         """
-        for mask, size in zip(masks, original_sizes or [], strict=False):
+        if max_hole_area or max_sprinkle_area:
+            warnings.warn("max_hole_area and max_sprinkle_area change nothing here: masks stay as they are", stacklevel=2)
+        for mask, size in zip(masks, [] if original_sizes is None else original_sizes, strict=False):
             if tuple(int(side) for side in size) != tuple(mask.shape[-2:]):
                 raise InputError(
                     f"masks of {tuple(mask.shape[-2:])} are to become {tuple(size)}: they have the video's size already"
                 )
         return [mask > mask_threshold if binarize else mask for mask in masks]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model runs."""
+        return next(self._session.model.parameters()).device
 
     def to(self, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> VideoPredictor:
         """Return this predictor on another device, or in another number format.
@@ -293,9 +148,9 @@ class VideoPredictor:
 
     def add_inputs_to_inference_session(
         self,
-        inference_session: PredictorState,
+        inference_session: PredictorState | StreamState,
         frame_idx: int,
-        obj_ids: int | list[int],
+        obj_ids: int | Sequence[int],
         input_points: Any = None,
         input_labels: Any = None,
         input_boxes: Any = None,
@@ -307,89 +162,76 @@ class VideoPredictor:
 
         Args:
             inference_session: of `init_video_session`.
-            frame_idx: number of the frame.
+            frame_idx: number of the frame; of a stream one that is still to come.
             obj_ids: one id, or a list.
             input_points: [1, objects, points, 2], pixels of the video.
             input_labels: [1, objects, points].
             input_boxes: [1, objects, 4].
             input_masks: a mask, or a list with one an object, [H,W].
-            original_size: no matter here.
+            original_size: (height, width) of a stream's frames; of a video no matter.
             clear_old_inputs: forget the points that were given before.
 
         Raises:
-            InputError: as `add_new_mask` and `add_new_points_or_box` do.
+            InputError: as `add_new_mask` and `add_new_points_or_box` do, or not one entry an object.
         """
-        ids = [obj_ids] if isinstance(obj_ids, int) else list(obj_ids)
-        if input_masks is not None:
-            masks = [input_masks] if np.ndim(input_masks[0]) == 1 else list(input_masks)
-            for i, mask in zip(ids, masks, strict=True):
-                self.add_new_mask(inference_session, frame_idx, i, np.squeeze(np.asarray(mask)))
-            return
-        for n, i in enumerate(ids):
-            points, labels, box = (None if x is None else x[0][n] for x in (input_points, input_labels, input_boxes))
-            self.add_new_points_or_box(inference_session, frame_idx, i, points, labels, clear_old_inputs, box=box)
+        stream = inference_session if isinstance(inference_session, StreamState) else None
+        if stream is not None and original_size is not None and stream.size is None:
+            stream.size = int(original_size[0]), int(original_size[1])
+        ids = [index(obj_ids)] if hasattr(obj_ids, "__index__") else [index(i) for i in obj_ids]  # type: ignore[arg-type, union-attr]
+        for i, said in zip(ids, _said(len(ids), input_points, input_labels, input_boxes, input_masks), strict=True):
+            if stream is not None:
+                stream.say(frame_idx, i, said, add=not clear_old_inputs)
+            elif said.mask is not None:
+                self.add_new_mask(inference_session, frame_idx, i, said.mask)
+            else:
+                self.add_new_points_or_box(
+                    inference_session, frame_idx, i, said.points, said.labels, clear_old_inputs, box=said.box
+                )
 
     def propagate_in_video_iterator(
         self,
-        inference_session: PredictorState,
+        inference_session: PredictorState | StreamState,
         start_frame_idx: int | None = None,
         max_frame_num_to_track: int | None = None,
         reverse: bool = False,
+        show_progress_bar: bool = False,
     ) -> Iterator[PropagatedFrame]:
-        """Follow the objects, as `propagate_in_video` does."""
-        for frame in self.propagate_in_video(inference_session, start_frame_idx, max_frame_num_to_track, reverse):
-            yield PropagatedFrame(*frame)
-
-    def _number(self, state: PredictorState, number: int) -> int:
-        if not 0 <= number < (state.source.count or 0):
-            raise InputError(
-                f"there is no frame {number}: {state.source.name} has the frames 0 to {(state.source.count or 0) - 1}"
-            )
-        return number
-
-    def _mark(self, state: PredictorState, number: int, i: int, said: Marked) -> None:
-        frame = state.marked.setdefault(self._number(state, number), {})
-        frame.pop(i, None)  # what is given last lies on top
-        frame[i] = said
-        if i not in state.ids:
-            state.ids.append(i)
-
-    def _given(self, state: PredictorState, number: int) -> Result:
-        labels, marked = state.labels(number) if number in state.marked else None, state.marked.get(number, {})
-        logits = torch.full((len(state.ids), 1, state.source.height, state.source.width), _ABSENT)
-        for n, i in enumerate(state.ids):
-            if labels is not None and i in marked:
-                logits[n, 0] = torch.where(torch.from_numpy(labels == inner_id(i)), 10.0, -10.0)
-        return number, list(state.ids), logits
-
-    def _walk(self, state: PredictorState, begin: int, end: int | None, step: int) -> Iterator[tuple[int, Prediction | None]]:
-        """Step over the frames; where one does not decode, what was there before it is repeated."""
-        self._session.reset()
-        known: set[int] = set()
-        prediction: Prediction | None = None
-        for frame in state.source.frames(begin, end, step):
-            marked = state.marked.get(frame.number, {})
-            labels = state.labels(frame.number) if marked else None
-            ids = [i for i in map(inner_id, marked) if i in known or (labels is not None and (labels == i).any())]
-            if frame.image is not None:
-                prediction = self._session.step(frame.image, labels if ids else None, ids=ids or None)
-                known |= set(ids)
-            yield frame.number, prediction
+        """Follow the objects, as `propagate_in_video` does; there is no progress bar."""
+        state = inference_session
+        if isinstance(state, StreamState):
+            raise InputError("a stream's frames are not kept: its masks come from calls with frame=...")
+        for number, prediction in self._follow(state, start_frame_idx, max_frame_num_to_track, reverse):
+            logits = logits_of(state.ids, prediction, state.source.height, state.source.width)
+            presence = torch.logit(presence_of(state.ids, prediction), eps=1e-6)
+            yield PropagatedFrame(number, list(state.ids), logits, presence)
 
 
-class PropagatedFrame(NamedTuple):
-    """One frame of a propagation, with the field names of Transformers' `Sam2VideoSegmentationOutput`."""
+def _said(objects: int, points: Any, labels: Any, boxes: Any, masks: Any) -> list[Prompt]:
+    """Return what Transformers' nested lists say about each object."""
+    if masks is not None:
+        masks = [masks] if np.ndim(masks[0]) == 1 else list(masks)
+        _count(objects, "input_masks", masks)
+        return [Prompt(mask=_array(mask) > 0) for mask in masks]
+    lists: list[Sequence[Any]] = []
+    for name, values in (("input_points", points), ("input_labels", labels), ("input_boxes", boxes)):
+        if values is not None and len(values) != 1:
+            raise InputError(f"{name} has {len(values)} entries for pictures, expected [[one entry for each object]]")
+        lists.append([None] * objects if values is None else values[0])
+        _count(objects, name, lists[-1])
+    return [
+        Prompt(
+            points=() if places is None else _array(places).reshape(-1, 2).tolist(),
+            labels=None if said is None else _array(said).reshape(-1).tolist(),
+            box=None if box is None else _array(box).reshape(-1).tolist(),
+        )
+        for places, said, box in zip(*lists, strict=True)
+    ]
 
-    frame_idx: int
-    object_ids: list[int]
-    pred_masks: Tensor
+
+def _count(objects: int, name: str, values: Sequence[Any]) -> None:
+    if len(values) != objects:
+        raise InputError(f"{name} speaks of {len(values)} objects, but obj_ids names {objects}")
 
 
-def _logits(state: PredictorState, prediction: Prediction | None) -> Tensor:
-    logits = torch.full((len(state.ids), 1, state.source.height, state.source.width), _ABSENT)
-    if prediction is not None:
-        margins: Mapping[int, NDArray[np.float32]] = dict(zip(prediction.ids, prediction.margins(), strict=True))
-        for n, i in enumerate(state.ids):
-            if inner_id(i) in margins:
-                logits[n, 0] = torch.from_numpy(margins[inner_id(i)])
-    return logits
+def _array(values: Any) -> Any:
+    return np.squeeze(np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values))

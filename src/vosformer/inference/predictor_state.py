@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
+from vosformer.inference.prediction import Prediction
 from vosformer.io import Source
+
+ABSENT = -1024.0
+"""The logit of an object on frames where nothing is known of it yet, as in SAM 2."""
 
 _ZERO = -(2**31)
 """What an object of id 0 is called inside, where 0 is the background; like 0 it comes before all positive ids."""
@@ -75,3 +82,20 @@ class PredictorState:
 def inner_id(i: int) -> int:
     """Return what an object is called inside, where 0 is the background."""
     return i or _ZERO
+
+
+def logits_of(ids: Sequence[int], prediction: Prediction | None, height: int, width: int) -> Tensor:
+    """Return the logits of objects, float32 [n,1,height,width]: margins to the strongest competitor, `ABSENT` where none is known."""
+    logits = torch.full((len(ids), 1, height, width), ABSENT)
+    if prediction is not None:
+        margins: Mapping[int, NDArray[np.float32]] = dict(zip(prediction.ids, prediction.margins(), strict=True))
+        for n, i in enumerate(ids):
+            if inner_id(i) in margins:
+                logits[n, 0] = torch.from_numpy(margins[inner_id(i)])
+    return logits
+
+
+def presence_of(ids: Sequence[int], prediction: Prediction | None) -> Tensor:
+    """Return how surely objects are in the frame, float32 [n] in [0,1]; 0 where none is known."""
+    known = () if prediction is None else prediction.ids
+    return torch.tensor([prediction.score(inner_id(i)) if prediction and inner_id(i) in known else 0.0 for i in ids])
