@@ -9,6 +9,8 @@ import torch
 from export_clip import SIZE, agreement, eager_runner
 
 from vosformer.inference.session import Session
+from vosformer.nn.maps import Grid
+from vosformer.nn.vit_blocks import resize_by_products, resize_positions
 from vosformer.registry import new_model, variants
 
 FIRST = {"aot-t", "deaot-s", "aost", "simvos-tiny", "jointformer-tiny", "onevos-tiny", "onevos-tiny-d"}
@@ -43,6 +45,14 @@ OVERFLOWING = {
 @pytest.mark.parametrize(("name", "memory"), OVERFLOWING.items())
 def test_banks_that_overflow_agree(name: str, memory: str, tmp_path: Path) -> None:
     _agrees(name, tmp_path, memory)
+
+
+@pytest.mark.parametrize("by_scale", [False, True])
+@pytest.mark.parametrize("grid", [Grid(6, 6), Grid(4, 9), Grid(5, 11), Grid(13, 1)])
+def test_positions_are_resized_by_products_alike(grid: Grid, by_scale: bool) -> None:
+    table = torch.randn(1, 36, 8, generator=torch.Generator().manual_seed(0))
+    expected = resize_positions(table, grid, by_scale)
+    torch.testing.assert_close(resize_by_products(table, grid, by_scale), expected, atol=1e-5, rtol=0)
 
 
 def test_a_top_k_filter_agrees(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ def export(
     dtype: Literal["fp32", "fp16"] = "fp32",
     memory: str = "default",
     slots: int | None = None,
+    fixed_bank: bool = False,
     objects: int = 10,
     option: tuple[str, ...] = (),
     overwrite: bool = False,
@@ -45,6 +46,8 @@ def export(
         dtype: of weights, features and memory: fp32 or fp16.
         memory: memory policy: default, paper, given-only, every-5, queue-3-every-5, ...
         slots: most frames in the memory bank (default: as the policy says, at most 8).
+        fixed_bank: the graphs always take the whole bank, its empty places included, for runtimes that want every shape fixed (with
+            --size); slower, since the empty places are computed, too.
         objects: that may begin on one frame (only SimVOS-BS looks at it).
         option: options of the system, NAME=VALUE: how it is built, or read (depth=2 for AOST); they are fixed in the graphs.
         overwrite: replace a folder that is there.
@@ -61,6 +64,7 @@ def export(
         dtype=_DTYPES[dtype],
         memory=memory,
         capacity=slots,
+        fixed_bank=fixed_bank,
         objects=objects,
         options=options.read_options,
         name=model,

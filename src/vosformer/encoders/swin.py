@@ -46,7 +46,7 @@ class WindowAttention(nn.Module):
 
         Args:
             windows: [B*nW,n,C].
-            apart: [nW,n,n] to add to the logits, or None.
+            apart: [B*nW,n,n] to add to the logits, or None.
 
         Returns:
             [B*nW,n,C].
@@ -56,7 +56,7 @@ class WindowAttention(nn.Module):
         bias = self.relative_position_bias_table[self.relative_position_index.flatten()]  # [n*n,A]
         bias = bias.view(1, n, n, self.heads).permute(0, 3, 1, 2)
         if apart is not None:
-            bias = (bias + apart[:, None]).repeat(count // len(apart), 1, 1, 1)
+            bias = bias + apart[:, None]
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype).expand(count, -1, -1, -1))
         joined: Tensor = self.proj(out.transpose(1, 2).reshape(count, n, channels))
         return joined
@@ -107,14 +107,14 @@ class SwinBlock(nn.Module):
     def _attend(self, x: Tensor) -> Tensor:
         B, h, w, C = x.shape
         side = self.window
+        rows, columns = (h + side - 1) // side, (w + side - 1) // side
         # The zeros are added after the norm and take part as keys wherever the shift mask does not part them: as released.
-        x = F.pad(x, (0, 0, 0, -w % side, 0, -h % side))
-        rows, columns = x.shape[1] // side, x.shape[2] // side
+        x = F.pad(x, (0, 0, 0, columns * side - w, 0, rows * side - h))
         apart = None
         if self.shift:
             x = x.roll((-self.shift, -self.shift), (1, 2))
-            apart = _shift_mask(rows * side, columns * side, side, self.shift, x.device, x.dtype)
-        x = x.view(B, rows, side, columns, side, C).transpose(2, 3).reshape(-1, side * side, C)
+            apart = _shift_mask(rows * side, columns * side, side, self.shift, x.device, x.dtype).repeat(B, 1, 1)
+        x = x.view(B, rows, side, columns, side, C).transpose(2, 3).reshape(B * rows * columns, side * side, C)
         x = self.attn(x, apart)
         x = x.view(B, rows, columns, side, side, C).transpose(2, 3).reshape(B, rows * side, columns * side, C)
         if self.shift:
@@ -132,8 +132,10 @@ class PatchMerging(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B,h,w,C] -> [B,ceil(h/2),ceil(w/2),2C]."""
-        x = F.pad(x, (0, 0, 0, x.shape[2] % 2, 0, x.shape[1] % 2))
-        parts = [x[:, y::2, z::2] for y, z in ((0, 0), (1, 0), (0, 1), (1, 1))]
+        B, h, w, C = x.shape
+        rows, columns = (h + 1) // 2, (w + 1) // 2
+        x = F.pad(x, (0, 0, 0, 2 * columns - w, 0, 2 * rows - h)).reshape(B, rows, 2, columns, 2, C)
+        parts = [x[:, :, y, :, z] for y, z in ((0, 0), (1, 0), (0, 1), (1, 1))]
         out: Tensor = self.reduction(self.norm(torch.cat(parts, -1)))
         return out
 
@@ -166,7 +168,8 @@ class PatchEmbed(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """[B,3,H,W] -> [B,ceil(H/4),ceil(W/4),C]; zeros fill up the last row and column."""
-        image = F.pad(image, (0, -image.shape[3] % 4, 0, -image.shape[2] % 4))
+        height, width = image.shape[-2:]
+        image = F.pad(image, (0, (width + 3) // 4 * 4 - width, 0, (height + 3) // 4 * 4 - height))
         out: Tensor = self.norm(self.proj(image).permute(0, 2, 3, 1))
         return out
 
@@ -253,14 +256,14 @@ def _shift_mask(height: int, width: int, window: int, shift: int, device: torch.
 
     Kept for the last sizes seen: a video has one size, and the two sizes of mixed data fit as well.
     """
-    row = torch.zeros(height, dtype=torch.int64)
-    row[height - window : height - shift], row[height - shift :] = 1, 2
-    column = torch.zeros(width, dtype=torch.int64)
-    column[width - window : width - shift], column[width - shift :] = 1, 2
+    row, column = (
+        (place >= length - window).int() + (place >= length - shift).int()
+        for length, place in ((height, torch.arange(height)), (width, torch.arange(width)))
+    )
     region = row[:, None] * 3 + column
     tokens = region.view(height // window, window, width // window, window).transpose(1, 2).reshape(-1, window * window)
     apart = tokens[:, :, None] != tokens[:, None]
-    return torch.zeros(apart.shape, dtype=dtype).masked_fill_(apart, _APART).to(device)
+    return (apart.to(dtype) * _APART).to(device)
 
 
 def _init(module: nn.Module) -> None:

@@ -19,6 +19,7 @@ from vosformer.errors import InputError, OutputError
 from vosformer.export import runner
 from vosformer.export.onnx_files import need_onnx, write_onnx
 from vosformer.export.programs import write_programs
+from vosformer.export.shapes import Free
 from vosformer.export.signatures import Graphs, make_graphs, named
 from vosformer.geometry import MEAN, STD, FrameSize
 from vosformer.io.files import make_folder, output_errors
@@ -45,6 +46,7 @@ def export(
     dtype: torch.dtype = torch.float32,
     memory: str | Policy = "default",
     capacity: int | None = None,
+    fixed_bank: bool = False,
     objects: int = 10,
     options: Mapping[str, Any] | None = None,
     name: str = "",
@@ -63,6 +65,8 @@ def export(
         dtype: torch.float32 or torch.float16.
         memory: a policy, or its name, as `Session` takes it.
         capacity: most frames in the bank; None = as the policy says (8 where it has no bound).
+        fixed_bank: the graphs always take the whole bank, its empty places included, so that with `size` every shape is fixed;
+            else only as much of it as is filled, which is faster.
         objects: that may begin on one frame; only SimVOS with token refinement looks at it.
         options: of the model's `read`, fixed in the graphs, e.g. {"depth": 2} for AOST.
         name: of the variant or weights, for model.json.
@@ -83,7 +87,7 @@ def export(
         need_onnx()
     if out.exists() and not overwrite:
         raise OutputError(f"{out} is there already: name another folder, or allow overwriting it")
-    _check(model, size, dtype, capacity, objects)
+    _check(model, size, dtype, capacity, fixed_bank, objects)
     model.check_options(**options)
     policy = bounded_policy(model, memory, capacity)
     network = _example_size(model, size, frame_size)
@@ -91,16 +95,17 @@ def export(
     say(f"running the model once at {network[0]} x {network[1]} pixels")
     graphs = make_graphs(ready, network, policy.capacity or _BOUND, dtype, objects, options)
     about = describe(model, graphs, policy, name, dtype, size, frame_size, options)
+    free = Free(size is None, not fixed_bank)
     make_folder(out.parent)
     with output_errors(out):
         work = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
         try:
             notes = {key: value if isinstance(value, str) else json.dumps(value) for key, value in about.items()}
             if to == "onnx":
-                files = write_onnx(graphs.graphs, work, _outputs_taken(graphs), notes, size is None, say)
+                files = write_onnx(graphs.graphs, work, _outputs_taken(graphs), notes, free, say)
                 shutil.copy(runner.__file__, work / "runner.py")
             else:
-                files = write_programs(graphs.graphs, work, notes, size is None, say)
+                files = write_programs(graphs.graphs, work, notes, free, say)
             suffix = ".onnx" if to == "onnx" else ".pt2"
             about["graphs"] = {graph: {"file": graph + suffix, **names} for graph, names in files.items()}
             (work / "model.json").write_text(json.dumps(about, indent=1) + "\n", "utf-8")
@@ -113,7 +118,9 @@ def export(
     return out
 
 
-def _check(model: VOSModel, size: tuple[int, int] | None, dtype: torch.dtype, capacity: int | None, objects: int) -> None:
+def _check(
+    model: VOSModel, size: tuple[int, int] | None, dtype: torch.dtype, capacity: int | None, fixed_bank: bool, objects: int
+) -> None:
     """Refuse what cannot be exported.
 
     Raises:
@@ -123,6 +130,10 @@ def _check(model: VOSModel, size: tuple[int, int] | None, dtype: torch.dtype, ca
         raise InputError(f"graphs are exported in fp32 or fp16, not in {str(dtype).removeprefix('torch.')}")
     if capacity is not None and capacity < 1:
         raise InputError(f"the bank's capacity is {capacity}, expected at least 1 frame")
+    if fixed_bank and size is None:
+        raise InputError(
+            "a fixed bank needs a fixed size: a frame of another size has other tokens (--size, or no --fixed-bank)"
+        )
     if objects < 1:
         raise InputError(f"--objects is {objects}, expected at least 1")
     if size is not None:

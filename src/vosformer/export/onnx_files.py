@@ -14,6 +14,7 @@ import torch
 
 from vosformer.errors import InputError
 from vosformer.export.programs import trace
+from vosformer.export.shapes import Free
 from vosformer.export.signatures import Graph
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def write_onnx(
     folder: Path,
     needed: Mapping[str, Collection[str]],
     notes: Mapping[str, str],
-    dynamic: bool,
+    free: Free,
     say: Callable[[str], None],
 ) -> dict[str, dict[str, list[str]]]:
     """Write `NAME.onnx` for each graph, and `weights.bin` for all.
@@ -53,7 +54,7 @@ def write_onnx(
         folder: there, and empty.
         needed: for each graph the outputs that are needed, by prefix; all others are left out.
         notes: key -> value, metadata of every file.
-        dynamic: height, width and what follows from them may be any.
+        free: what may vary.
         say: is called with what is being done.
 
     Returns:
@@ -67,7 +68,7 @@ def write_onnx(
         stored: dict[str, tuple[int, int]] = {}
         for name, graph in graphs.items():
             say(f"exporting {name}")
-            model = _export(graph, dynamic)
+            model = _export(graph, free)
             kept = [out for out in model.graph.outputs if _begins(out.name or "", needed.get(name))]
             model.graph.outputs[:] = kept
             RemoveUnusedNodesPass()(model)
@@ -86,10 +87,10 @@ def _begins(name: str, prefixes: Collection[str] | None) -> bool:
     return prefixes is None or name.startswith(tuple(prefixes))
 
 
-def _export(graph: Graph, dynamic: bool) -> onnx_ir.Model:
+def _export(graph: Graph, free: Free) -> onnx_ir.Model:
     with _quiet():
         program = torch.onnx.export(
-            trace(graph, dynamic),
+            trace(graph, free),
             input_names=list(graph.inputs),
             output_names=list(graph.outputs),
             opset_version=OPSET,

@@ -8,26 +8,26 @@ from pathlib import Path
 
 import torch
 
-from vosformer.export.shapes import axes
+from vosformer.export.shapes import Free, axes
 from vosformer.export.signatures import Graph
 from vosformer.nn.graphs import as_graph
 
 
-def trace(graph: Graph, dynamic: bool) -> torch.export.ExportedProgram:
-    """Trace a graph, for any height and width (`dynamic`) or for those of its example."""
-    shapes = axes(graph.inputs, dynamic)
+def trace(graph: Graph, free: Free) -> torch.export.ExportedProgram:
+    """Trace a graph; all that is not free to vary has the shape of its example."""
+    shapes = axes(graph.inputs, free)
     with torch.no_grad(), as_graph():
         return torch.export.export(
             graph,
             tuple(graph.inputs.values()),
             dynamic_shapes=None if shapes is None else (tuple(shapes.values()),),
             strict=False,
-            prefer_deferred_runtime_asserts_over_guards=dynamic,
+            prefer_deferred_runtime_asserts_over_guards=shapes is not None,
         )
 
 
 def write_programs(
-    graphs: Mapping[str, Graph], folder: Path, notes: Mapping[str, str], dynamic: bool, say: Callable[[str], None]
+    graphs: Mapping[str, Graph], folder: Path, notes: Mapping[str, str], free: Free, say: Callable[[str], None]
 ) -> dict[str, dict[str, list[str]]]:
     """Write `NAME.pt2` for each graph: functions of tensors by position, whose names are in model.json.
 
@@ -37,6 +37,6 @@ def write_programs(
     found = {}
     for name, graph in graphs.items():
         say(f"tracing {name}")
-        torch.export.save(trace(graph, dynamic), folder / f"{name}.pt2", extra_files={"notes.json": json.dumps(dict(notes))})
+        torch.export.save(trace(graph, free), folder / f"{name}.pt2", extra_files={"notes.json": json.dumps(dict(notes))})
         found[name] = {"inputs": list(graph.inputs), "outputs": list(graph.outputs)}
     return found

@@ -637,23 +637,23 @@ class Session:
             if enters and slot.bank.full(slot.last, self._tokens(features)):
                 name = "rank"
         graph = self._graphs[name]
-        values = self._empty(features, graph) | slot.bank.feed(graph.shapes, self._about["least_tokens"]) | slot.token
+        values = slot.bank.feed(graph.shapes, self._about["least_tokens"]) | slot.token
         in_bank = last is None or last in cohort.frames
         values |= {f"last/{key}": array for key, array in slot.last.items()}
         values["last_valid"] = np.full((1, 1, 1), 0 if in_bank else 1, np.float32)
-        return graph({**features, **values})
+        return graph({**features, **self._empty(features, graph, values), **values})
 
     def _tokens(self, features: Values) -> int:
         """Return the tokens of a frame at stride 16."""
         height, width = features["image"].shape[2:]
         return int((height // 16 + height % 2) * (width // 16 + width % 2))
 
-    def _empty(self, features: Values, graph: Graph) -> Values:
-        """Return zeros for the parts of a memory that is empty as yet."""
+    def _empty(self, features: Values, graph: Graph, known: Values) -> Values:
+        """Return zeros for the parts of a memory that are empty as yet."""
         values: Values = {"valid": np.zeros((1, 1, 1), np.float32)}
         for name, channels in self._about["memory"].items():
             shape = graph.shapes.get(name, ())
-            if len(shape) == 3:
+            if len(shape) == 3 and name not in known:
                 tokens = shape[1] if isinstance(shape[1], int) else max(1, self._about["least_tokens"])
                 if name.startswith("last/") and not isinstance(shape[1], int):
                     tokens = self._about["tokens_per_frame"] or self._tokens(features)
@@ -784,10 +784,11 @@ class Session:
         about = self._about
         slots = [slot.ids for slot in cohort.slots] if about["cohort"] else [cohort.slots[s].ids]
         own = np.zeros((1, about["cohort"] or about["slot_size"], *total.shape), np.float32)
-        for place_, i in enumerate(i for ids in slots for i in ids):
+        places = [i for ids in slots for i in ids]
+        for channel, i in enumerate(places):
             if i is not None:
-                own[0, place_] = masks[i]
-        rest = total - (own[0, 0] if about["cohort"] else own[0].sum(0))
+                own[0, channel] = masks[i]
+        rest = total - (own[0, 0] if about["cohort"] else own[0, : len(places)].sum(0))
         begin = (about["begins"] == "given" and given) or (about["begins"] == "unread" and reading is None)
         graph = self._graphs["begin" if begin else "write"]
         carry = reading or {}

@@ -86,10 +86,11 @@ class Graph(nn.Module):
     def __init__(self, model: VOSModel, function: Callable[[Tensors], Tensors], inputs: Tensors) -> None:
         super().__init__()
         self.model = model
-        self.inputs = inputs
+        # Contiguous, as a runtime gives them: how a map happens to lie in memory here must not become a part of the graph.
+        self.inputs = {name: tensor.contiguous() for name, tensor in inputs.items()}
         self._function = function
         with torch.no_grad(), as_graph():
-            self.outputs = function(inputs)
+            self.outputs = function(self.inputs)
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         with as_graph():

@@ -144,6 +144,8 @@ def resize_positions(table: Tensor, grid: Grid, by_scale: bool = False) -> Tenso
     """
     positions = table.shape[1]
     side = round(positions**0.5)
+    if not all(isinstance(length, int) for length in grid):
+        return resize_by_products(table, grid, by_scale)
     if grid == (side, side) or (by_scale and grid.tokens == positions):
         return table
     square = to_map(table, Grid(side, side)).to(torch.promote_types(table.dtype, torch.float32))
@@ -153,6 +155,37 @@ def resize_positions(table: Tensor, grid: Grid, by_scale: bool = False) -> Tenso
     else:
         resized = F.interpolate(square, (grid.height, grid.width), mode="bicubic", align_corners=False)
     return to_tokens(resized).to(table.dtype)
+
+
+def resize_by_products(table: Tensor, grid: Grid, by_scale: bool) -> Tensor:
+    """Do what `resize_positions` does where the sides of `grid` are symbols, in a graph that takes any size: the resampling as two
+    matrices that follow from the sides, without a look at what these are.
+    """
+    positions = table.shape[1]
+    side = round(positions**0.5)
+    extra = 0.1 if by_scale else 0.0
+    down, right = (_cubic_matrix(side, length, side / (length + extra), table.device) for length in grid)
+    square = table.view(side, side, -1).to(torch.promote_types(table.dtype, torch.float32))
+    rows = torch.tensordot(down.to(square.dtype), square, ([1], [0]))
+    resized = (right.to(square.dtype) @ rows).flatten(0, 1)[None].to(table.dtype)
+    if not by_scale:
+        return resized
+    place = torch.arange(grid.tokens, device=table.device)
+    as_it_is = table.index_select(1, place % positions)
+    return torch.where(place.amax() == positions - 1, as_it_is, resized)
+
+
+def _cubic_matrix(source: int, target: int, step: float, device: torch.device) -> Tensor:
+    """Return the bicubic resampling of `source` places to `target` ones, `step` apart, as float32 [target,source]."""
+    at = (torch.arange(target, device=device) + 0.5) * step - 0.5
+    taps = at.floor()[:, None] + torch.arange(-1, 3, device=device)
+    away = (at[:, None] - taps).abs()
+    a = -0.75  # as in `F.interpolate`
+    near = ((a + 2) * away - (a + 3)) * away**2 + 1
+    far = ((a * away - 5 * a) * away + 8 * a) * away - 4 * a
+    shares = torch.where(away <= 1, near, far)
+    hits = taps.clamp(0, source - 1)[..., None] == torch.arange(source, device=device)
+    return (shares[..., None] * hits).sum(1)
 
 
 def sine_table(side: int, width: int) -> Tensor:
