@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping
@@ -48,6 +49,7 @@ class Workspace:
         self._stop = threading.Event()
         self._job: Event | None = None
         self._starting = threading.Lock()
+        self._serials = itertools.count()
 
     def tell(self, event: Event) -> None:
         """Pass an event on to all listeners."""
@@ -55,7 +57,10 @@ class Workspace:
             listener(event)
 
     def state(self) -> dict[str, Any]:
-        """Return all that a page shows besides pictures; its size grows with objects and given frames, not with the video."""
+        """Return all that a page shows besides pictures; its size grows with objects and given frames, not with the video.
+
+        Answers may overtake each other on their way: the one with the higher `serial` is the newer one.
+        """
         project = self.project
         with project.lock:
             about = {
@@ -74,6 +79,7 @@ class Workspace:
                 "undo": project.undoable,
                 "redo": project.redoable,
                 "version": project.version,
+                "serial": next(self._serials),
                 "job": self._job,
                 "exports": export_formats(),
             }

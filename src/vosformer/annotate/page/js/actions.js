@@ -32,9 +32,9 @@ export function act(path, body) {
 }
 
 export function goTo(frame) {
-  if (!state.video) return;
+  if (!state.video || !Number.isFinite(frame)) return;
   const to = Math.max(0, Math.min(state.video.frames - 1, Math.round(frame)));
-  if (to !== state.frame) update({ frame: to });
+  if (to !== state.frame) update({ frame: to, follow: false });
 }
 
 export async function needObject() {

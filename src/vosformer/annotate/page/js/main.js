@@ -84,22 +84,24 @@ async function refresh() {
 let lastShown = 0;
 async function onEvent(event) {
   if (event.event === "changed") {
-    if (event.version !== state.version) await refresh();
+    if (event.version > state.version || event.version === -1) await refresh();
   } else if (event.event === "progress") {
     showJob(event);
-    // Live: the page follows the frames, as often as it can show them.
+    if (event.done === 0) update({ follow: true });
+    // Live: the page follows the frames, as often as it can show them, until somebody goes elsewhere.
     if (event.frame !== null && performance.now() - lastShown > 150) {
       lastShown = performance.now();
       const { frame } = event;
       if (!state.spans.some(([start, end]) => start <= frame && frame < end)) state.spans.push([frame, frame + 1]);
-      update({ frame });
-      load(true);
+      if (state.follow) update({ frame });
+      if (state.frame === frame) load(true);
       loadLanes();
     }
   } else if (event.event === "done") {
     showJob(null);
     await refresh();
-    if (/^repair/.test(event.what) && state.comeBack !== null) update({ frame: state.comeBack, comeBack: null });
+    if (/^repair/.test(event.what) && state.comeBack !== null && state.follow) update({ frame: state.comeBack });
+    update({ comeBack: null });
     load(true);
     for (const note of event.notes || []) do_.say(note);
     if (event.error) do_.say(event.error, true);
@@ -121,4 +123,5 @@ listen(async (event) => {
 }, () => {
   if (!broken) do_.say("The annotator does not answer. What you did is saved; start it again with the same command.", true);
   broken = true;
+  update({ serial: -1 });
 });

@@ -3,9 +3,9 @@
 const subscribers = new Set();
 
 export const state = {
-  video: null, objects: [], given: {}, spans: [], undo: null, redo: null, version: -2, job: null, exports: {}, folder: "",
+  video: null, objects: [], given: {}, spans: [], undo: null, redo: null, version: -2, serial: -1, job: null, exports: {}, folder: "",
   frame: 0, object: null, tool: "click", radius: 12, opacity: 0.5, outline: true, tolerance: 12,
-  theme: "dark", palette: "own", doubts: null, clients: 1, comeBack: null, connected: true,
+  theme: "dark", palette: "own", doubts: null, clients: 1, comeBack: null, follow: true, connected: true,
 };
 
 export function subscribe(call) {
@@ -19,10 +19,10 @@ export function update(changes) {
 
 // Take over what the server answered; an answer that is older than what is known is passed over.
 export function take(answer) {
-  if (!answer || !answer.video) return answer;
-  const { video, objects, given, spans, undo, redo, version, job, exports, folder } = answer;
+  if (!answer?.video || answer.serial < state.serial) return answer;
+  const { video, objects, given, spans, undo, redo, version, serial, job, exports, folder } = answer;
   const kept = objects.some((o) => o.id === state.object) ? state.object : objects.at(-1)?.id ?? null;
-  update({ video, objects, given, spans, undo, redo, version, job, exports, folder, object: kept });
+  update({ video, objects, given, spans, undo, redo, version, serial, job, exports, folder, object: kept });
   return answer;
 }
 

@@ -19,7 +19,23 @@ document.getElementById("moves").append(
   button("next", "Next frame (→)", () => goTo(state.frame + 1)),
   button("last", "Last frame (End)", () => goTo(state.video.frames - 1)),
 );
-number.onchange = () => goTo(Number(number.value));
+
+// A number that is being typed stays, whatever the server says meanwhile; Enter goes there, Escape gives it up.
+let typing = false;
+number.oninput = () => { typing = true; };
+number.onchange = goToTyped;
+number.onblur = goToTyped;
+number.onkeydown = (event) => {
+  if (event.key === "Escape") number.value = state.frame;
+  if (event.key === "Enter") goToTyped();
+  if (["Enter", "Escape"].includes(event.key)) document.getElementById("stage").focus();
+};
+
+function goToTyped() {
+  if (typing) goTo(number.valueAsNumber);
+  typing = false;
+  showHead();
+}
 
 const head = Object.assign(document.createElement("div"), { className: "head" });
 let strength = null; // {edges, lanes}
@@ -108,7 +124,7 @@ function drawLane(canvas, object) {
 
 function showHead() {
   head.style.left = `${LABEL + left(state.frame + 0.5) - 1}px`;
-  number.value = state.frame;
+  if (!typing) number.value = state.frame;
   lanes.setAttribute("aria-valuenow", state.frame);
 }
 

@@ -65,17 +65,17 @@ export function idAt([x, y]) {
 
 async function picture(frame, height) {
   const key = `${frame}/${height}`;
-  if (!pictures.has(key)) {
-    const got = fetch(`api/frames/${frame}.jpg${height ? `?h=${height}` : ""}`).then(async (r) => createImageBitmap(await r.blob()));
-    got.catch(() => pictures.delete(key));
-    pictures.set(key, got);
-    while (pictures.size > KEPT) {
-      const [old, gone] = pictures.entries().next().value;
-      pictures.delete(old);
-      gone.then((bitmap) => bitmap.close(), () => {});
-    }
+  const got = pictures.get(key) || fetch(`api/frames/${frame}.jpg${height ? `?h=${height}` : ""}`).then(async (r) => createImageBitmap(await r.blob()));
+  // The one that was asked for last goes last; what is shown must not be closed, however long ago that was.
+  pictures.delete(key);
+  pictures.set(key, got);
+  got.catch(() => pictures.delete(key));
+  while (pictures.size > KEPT) {
+    const [old, gone] = pictures.entries().next().value;
+    pictures.delete(old);
+    gone.then((bitmap) => bitmap !== view.bitmap && bitmap.close(), () => {});
   }
-  return pictures.get(key);
+  return got;
 }
 
 async function readMasks(frame, height, version) {
