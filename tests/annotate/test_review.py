@@ -12,27 +12,27 @@ from annotation import clip
 from dummy_models import ColorModel
 
 from vosformer import Session, track
-from vosformer.annotate.records import Measures
+from vosformer.annotate.records import Measures, Row
 from vosformer.annotate.review import doubts_of, measures_of_results, rank, signs_of, suggest
 from vosformer.cli import main
 from vosformer.errors import InputError
 from vosformer.io import LabelImages, ScoresFile, open_source
 
 FRAMES = 60
-CALM = {"score": 0.98, "pixels": 400, "x": 50.0, "y": 50.0, "agreement": math.nan}
+CALM = {"score": 0.98, "pixels": 400, "x": 50.0, "y": 50.0, "agreement": math.nan, "color": 0.05}
 
 
 def measures(changes: dict[int, dict[int, dict[str, float]]], ids: tuple[int, ...] = (1,)) -> Measures:
-    """A calm video, but for `changes`: object -> frame -> what is otherwise from there on (score, agreement: on that frame alone)."""
+    """A calm video, but for `changes`: object -> frame -> what is otherwise from there on, or on that frame alone (score, ...)."""
     made = Measures(FRAMES)
     now = {i: dict(CALM, x=50.0 + 30 * i) for i in ids}
     for frame in range(FRAMES):
         rows = {}
         for i in ids:
             said = changes.get(i, {}).get(frame, {})
-            now[i].update({k: v for k, v in said.items() if k not in ("score", "agreement")})
+            now[i].update({k: v for k, v in said.items() if k not in ("score", "agreement", "color")})
             row = {**now[i], **said}
-            rows[i] = (row["score"], int(row["pixels"]), row["x"] + 0.2 * frame, row["y"], row["agreement"])
+            rows[i] = Row(**{**row, "pixels": int(row["pixels"]), "x": row["x"] + 0.2 * frame})
         made.put(frame, rows)
     return made
 
@@ -44,6 +44,7 @@ def measures(changes: dict[int, dict[int, dict[str, float]]], ids: tuple[int, ..
         ("area", {"pixels": 1600}),
         ("area", {"pixels": 0, "x": math.nan, "y": math.nan}),
         ("place", {"x": 140.0}),
+        ("color", {"color": 0.22}),
         ("disagreement", {"agreement": 0.1}),
     ],
 )

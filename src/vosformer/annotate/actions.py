@@ -93,10 +93,10 @@ def rows_to_json(rows: Mapping[int, Row]) -> dict[str, list[float | None]]:
 
 
 def rows_from_json(rows: Mapping[str, list[float | None]]) -> dict[int, Row]:
-    """Undo `rows_to_json`."""
+    """Undo `rows_to_json`; journals of earlier versions lack the last number."""
 
     def row(values: list[float | None]) -> Row:
-        score, pixels, x, y, agreement = (math.nan if v is None else v for v in values)
-        return float(score), int(pixels), float(x), float(y), float(agreement)
+        score, pixels, *others = (math.nan if v is None else float(v) for v in values)
+        return Row(score, int(pixels), *others)
 
     return {int(i): row(values) for i, values in rows.items()}

@@ -242,7 +242,7 @@ class Editor:
         for i, row in rows.items():
             new = mapping.get(i, i)
             if new:
-                scores[new] = max(row[0], scores.get(new, 0.0))
+                scores[new] = max(row.score, scores.get(new, 0.0))
         if given is not None:
             ids = tuple(sorted({mapping.get(i, i) for i in given.ids} - {0}))
             kept = {i: prompt for i, prompt in given.prompts.items() if i not in mapping and i not in mapping.values()}
@@ -264,7 +264,7 @@ class Editor:
         said = {n: prompt for n, prompt in given.prompts.items() if n != i}
         if prompts is not None:
             said[i] = prompts
-        scores = {n: row[0] for n, row in project.measures.at(frame).items()}
+        scores = {n: row.score for n, row in project.measures.at(frame).items()}
         scores[i] = float(bool(mask.any()))
         with project.action(what) as action:
             self._set_given(action, frame, labels, GivenFrame(tuple(sorted({*given.ids, i})), said))

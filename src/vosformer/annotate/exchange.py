@@ -72,7 +72,7 @@ def _write_all(project: Project, sink: Sink, frames: list[int], pictures: bool, 
     for at, n in enumerate(frames, 1):
         frame = next(f for f in numbers if f.number in chosen) if numbers is not None else project.empty_frame(n)
         labels = project.labels(n)
-        scores = {i: row[0] for i, row in project.measures.at(n).items()}
+        scores = {i: row.score for i, row in project.measures.at(n).items()}
         sink.write(frame, labels, scores, lambda i, labels=labels: (labels == i).astype(np.float32))  # type: ignore[misc]
         if on_progress is not None:
             on_progress(at, len(frames))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vosformer.annotate.actions import LongAction
+from vosformer.annotate.colors import Histogram, color_distance, color_histogram
 from vosformer.annotate.project import Project
 from vosformer.annotate.records import measure
 from vosformer.errors import InputError
@@ -111,6 +112,7 @@ class _Seen(NamedTuple):
     """What a pass says about a frame."""
 
     frame: int
+    image: NDArray[np.uint8] | None
     labels: Labels
     scores: dict[int, float]
     probability: Callable[[int], NDArray[np.float32]]
@@ -134,6 +136,7 @@ class Propagation:
         self._options = dict(options or {})
         self._anchors = _anchors(project, plan)
         self._of_object: dict[int, list[int]] = {}
+        self._colors: dict[int, dict[int, Histogram]] = {}  # object -> frame on which it is given -> its colors there
         for n, ids in self._anchors.items():
             for i in ids:
                 self._of_object.setdefault(i, []).append(n)
@@ -176,14 +179,15 @@ class Propagation:
         with Prefetch(project.source.frames(numbers.start, numbers.stop, numbers.step)) as ahead:
             for frame in ahead:
                 if frame.image is None:
-                    yield _Seen(frame.number, labels, dict.fromkeys(session.ids, 0.0), _mask_of(labels))
+                    yield _Seen(frame.number, None, labels, dict.fromkeys(session.ids, 0.0), _mask_of(labels))
                     continue
                 given, ids = self._given(frame.number, numbers.step)
                 if not session.ids and not ids:
                     continue
                 out = session.step(frame.image, given, ids=ids or None, **self._options)
                 labels = out.labels
-                yield _Seen(frame.number, labels, {i: out.score(i) for i in out.ids}, _probability(out))
+                self._learn_colors(frame.number, frame.image)
+                yield _Seen(frame.number, frame.image, labels, {i: out.score(i) for i in out.ids}, _probability(out))
 
     def _given(self, frame: int, step: int) -> tuple[Labels | None, tuple[int, ...]]:
         """Return what the session gets on a frame: masks that count as given there, and objects that leave."""
@@ -223,7 +227,26 @@ class Propagation:
             labels = np.where(np.isin(old, fixed), old, labels).astype(np.int32)
             scores = {i: score for i, score in scores.items() if i in project.objects}
             scores.update({i: rows[i][0] for i in [*kept, *fixed] if i in rows})
-            action.set_mask(frame, labels, measure(labels, scores, agreement))
+            action.set_mask(frame, labels, measure(labels, scores, agreement, self._color_changes(seen.image, labels, scores)))
+
+    def _learn_colors(self, frame: int, image: NDArray[np.uint8]) -> None:
+        """Keep the colors of what counts as given on a frame."""
+        ids = self._anchors.get(frame, ())
+        labels = self._project.labels(frame) if ids else None
+        for i in ids:
+            assert labels is not None
+            colors = color_histogram(image, labels == i)
+            if colors is not None:
+                self._colors.setdefault(i, {})[frame] = colors
+
+    def _color_changes(self, image: NDArray[np.uint8] | None, labels: Labels, ids: Iterable[int]) -> dict[int, float]:
+        """Return object -> distance of its colors from the most similar given ones that a pass has met so far."""
+        changes = {}
+        for i in ids:
+            colors = None if image is None or i not in self._colors else color_histogram(image, labels == i)
+            if colors is not None:
+                changes[i] = min(color_distance(colors, known) for known in self._colors[i].values())
+        return changes
 
     def _blended(
         self, seen: _Seen, stored: dict[int, tuple[float, NDArray[np.uint8]]]

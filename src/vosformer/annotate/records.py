@@ -6,16 +6,34 @@ import colorsys
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-Row = tuple[float, int, float, float, float]
-"""(presence score, pixels, x and y of the center in pixels, agreement of both directions in [0,1]); NaN where nothing is known."""
 
-_ROW = np.dtype([("score", "f4"), ("pixels", "i4"), ("x", "f4"), ("y", "f4"), ("agreement", "f4")])
-_NOTHING = (math.nan, 0, math.nan, math.nan, math.nan)
+class Row(NamedTuple):
+    """The numbers of an object on a frame; NaN where nothing is known.
+
+    Attributes:
+        score: how surely it is there, in [0,1].
+        pixels: of its mask.
+        x: of the mask's center, in pixels.
+        y: likewise.
+        agreement: intersection over union of both directions' masks.
+        color: how far its colors are from those of its given masks, in [0,1]; see `vosformer.annotate.colors`.
+    """
+
+    score: float
+    pixels: int
+    x: float = math.nan
+    y: float = math.nan
+    agreement: float = math.nan
+    color: float = math.nan
+
+
+_ROW = np.dtype([("score", "f4"), ("pixels", "i4"), ("x", "f4"), ("y", "f4"), ("agreement", "f4"), ("color", "f4")])
+_NOTHING = Row(math.nan, 0)
 _GOLDEN = 0.618034  # steps of hue by the golden ratio: neighbors differ, and there is no limit
 
 
@@ -111,7 +129,7 @@ class GivenFrame:
 
 
 class Measures:
-    """The numbers of every tracked frame and object: 20 bytes each, whatever the length of the video.
+    """The numbers of every tracked frame and object: 24 bytes each, whatever the length of the video.
 
     Args:
         frames: of the video.
@@ -127,7 +145,7 @@ class Measures:
         return tuple(sorted(self._tables))
 
     def column(self, i: int, name: str) -> NDArray[Any]:
-        """One number of an object over all frames [frames]: score, pixels, x, y or agreement."""
+        """One number of an object over all frames [frames], by its name in `Row`."""
         table = self._tables.get(i)
         if table is None:
             return np.full(self.frames, 0 if name == "pixels" else np.nan, _ROW[name])
@@ -136,7 +154,7 @@ class Measures:
     def at(self, frame: int) -> dict[int, Row]:
         """Return the rows of a frame by object, those that are known."""
         rows = {i: table[frame] for i, table in self._tables.items() if not np.isnan(table[frame]["score"])}
-        return {i: (float(r[0]), int(r[1]), float(r[2]), float(r[3]), float(r[4])) for i, r in sorted(rows.items())}
+        return {i: Row(*row.tolist()) for i, row in sorted(rows.items())}
 
     def put(self, frame: int, rows: Mapping[int, Row]) -> None:
         """Replace what is known about a frame."""
@@ -148,7 +166,10 @@ class Measures:
 
 
 def measure(
-    labels: NDArray[np.int32], scores: Mapping[int, float], agreement: Mapping[int, float] | None = None
+    labels: NDArray[np.int32],
+    scores: Mapping[int, float],
+    agreement: Mapping[int, float] | None = None,
+    colors: Mapping[int, float] | None = None,
 ) -> dict[int, Row]:
     """Return the rows of a frame: scores of the objects known there, with areas and centers from its masks.
 
@@ -156,6 +177,7 @@ def measure(
         labels: integers [H,W].
         scores: object -> presence score, of all objects that are known on the frame, also of those without a pixel.
         agreement: object -> intersection over union of both directions' masks, where both went.
+        colors: object -> distance of its colors from the given ones.
     """
     rows: dict[int, Row] = {}
     for i, score in sorted(scores.items()):
@@ -165,5 +187,5 @@ def measure(
         if pixels:
             x = float((mask.sum(0) * np.arange(mask.shape[1])).sum() / pixels)
             y = float((mask.sum(1) * np.arange(mask.shape[0])).sum() / pixels)
-        rows[i] = (float(score), pixels, x, y, (agreement or {}).get(i, math.nan))
+        rows[i] = Row(float(score), pixels, x, y, (agreement or {}).get(i, math.nan), (colors or {}).get(i, math.nan))
     return rows

@@ -1,9 +1,10 @@
 """Doubtful frames: where a person should look first, and which frames help most if they are corrected.
 
-Five signs make a frame doubtful for an object: a low presence score, a jump of its area, a jump of its place, pixels that it and
-another object take from each other, and masks that the passes forward and backward disagree on. Each is a number in [0,1]; together
-they are 1 - (1 - a)(1 - b)..., so that any one is enough. The choice of several frames follows XMem++ (Bekuzarov et al., ICCV 2023)
-in its aim, uncertain and diverse, with places and sizes of the masks in the room of its key features.
+Six signs make a frame doubtful for an object: a low presence score, a jump of its area, a jump of its place, colors unlike those of
+its given masks, pixels that it and another object take from each other, and masks that the passes forward and backward disagree on.
+Each is a number in [0,1]; together they are 1 - (1 - a)(1 - b)..., so that any one is enough. None of them sees a mask that goes
+over to a thing of the same colors bit by bit. The choice of several frames follows XMem++ (Bekuzarov et al., ICCV 2023) in its aim,
+uncertain and diverse, with places and sizes of the masks in the room of its key features.
 """
 
 from __future__ import annotations
@@ -24,16 +25,18 @@ from vosformer.io import read_labels
 
 FrameValues = NDArray[np.float64]
 
-SIGNS = ("presence", "area", "place", "competition", "disagreement")
+SIGNS = ("presence", "area", "place", "color", "competition", "disagreement")
 _WORDS = {
     "presence": "hardly seen",
     "area": "its size jumps",
     "place": "it jumps to another place",
+    "color": "its colors change",
     "competition": "another object takes its pixels",
     "disagreement": "forward and backward disagree",
 }
 _AREA_JUMP = np.log(2.5)  # a change of area between two frames that is surely one too many
 _PLACE_JUMP = 1.0  # likewise, of the center, in sides of the object
+_COLOR_SAME, _COLOR_OTHER = 0.12, 0.25  # distances from the given colors that say nothing, and that are surely another thing's
 _APART = 4  # frames between two entries of the list for one object
 _FAR = 0.05  # of the video's length: frames so far apart tell different things
 
@@ -82,6 +85,8 @@ def signs_of(measures: Measures, i: int) -> dict[str, FrameValues]:
     placed = seen & ~np.isnan(shift)
     signs["place"] = np.clip(_beyond_usual(np.where(placed, shift, 0.0), placed) / _PLACE_JUMP, 0, 1)
     signs["competition"] = _competition(measures, i, area, last, pairs)
+    color = np.nan_to_num(measures.column(i, "color").astype(float))
+    signs["color"] = np.clip((color - _COLOR_SAME) / (_COLOR_OTHER - _COLOR_SAME), 0, 1)
     agreement = measures.column(i, "agreement").astype(float)
     signs["disagreement"] = np.where(np.isnan(agreement), 0.0, 1 - agreement)
     return signs
@@ -170,10 +175,11 @@ def measures_of_results(out: Path) -> Measures:
         number = names.get(path.stem)
         rows = measures.at(number) if number is not None else {}
         # A table of `vosformer track` has no places.
-        if number is not None and any(np.isnan(row[2]) and row[1] for row in rows.values()):
+        if number is not None and any(np.isnan(row.x) and row.pixels for row in rows.values()):
             labels = read_labels(path, allow_empty=True).labels
             measures.put(
-                number, measure(labels, {i: row[0] for i, row in rows.items()}, {i: row[4] for i, row in rows.items()})
+                number,
+                measure(labels, {i: row.score for i, row in rows.items()}, {i: row.agreement for i, row in rows.items()}),
             )
     return measures
 

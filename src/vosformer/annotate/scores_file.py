@@ -1,4 +1,4 @@
-"""`scores.csv`: the columns that `vosformer track` writes, then the center of each mask and how well both directions agree."""
+"""`scores.csv`: the columns that `vosformer track` writes, then the center of each mask, how well both directions agree, colors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vosformer.errors import InputError
 from vosformer.io import Source
 from vosformer.io.files import replacing
 
-COLUMNS = ("frame", "name", "time", "id", "score", "pixels", "x", "y", "agreement")
+COLUMNS = ("frame", "name", "time", "id", "score", "pixels", "x", "y", "agreement", "color")
 
 
 def write_scores(path: Path, source: Source, measures: Measures) -> None:
@@ -25,24 +25,13 @@ def write_scores(path: Path, source: Source, measures: Measures) -> None:
         writer.writerow(COLUMNS)
         for frame in map(int, frames):
             time = "" if source.fps is None else f"{float(frame / source.fps):.6f}"
-            for i, (score, pixels, x, y, agreement) in measures.at(frame).items():
-                writer.writerow(
-                    [
-                        frame,
-                        source.name_of(frame),
-                        time,
-                        i,
-                        _text(score, 6),
-                        pixels,
-                        _text(x, 2),
-                        _text(y, 2),
-                        _text(agreement, 4),
-                    ]
-                )
+            for i, row in measures.at(frame).items():
+                about = [frame, source.name_of(frame), time, i, _text(row.score, 6), row.pixels]
+                writer.writerow([*about, _text(row.x, 2), _text(row.y, 2), _text(row.agreement, 4), _text(row.color, 4)])
 
 
 def read_scores(path: Path, measures: Measures) -> None:
-    """Put the numbers of a `scores.csv` into `measures`; one of `vosformer track` lacks the last three columns.
+    """Put the numbers of a `scores.csv` into `measures`; one of `vosformer track` lacks the last four columns.
 
     Raises:
         InputError: the file is no such table.
@@ -58,13 +47,8 @@ def read_scores(path: Path, measures: Measures) -> None:
                         measures.put(frame, rows)
                     frame, rows = int(line["frame"]), {}
                 if 0 <= frame < measures.frames:
-                    rows[int(line["id"])] = (
-                        float(line["score"]),
-                        int(line["pixels"]),
-                        _number(line.get("x")),
-                        _number(line.get("y")),
-                        _number(line.get("agreement")),
-                    )
+                    others = (_number(line.get(name)) for name in COLUMNS[6:])
+                    rows[int(line["id"])] = Row(float(line["score"]), int(line["pixels"]), *others)
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} is no table of scores (columns {', '.join(COLUMNS[:6])}): {error}") from error
     if rows:

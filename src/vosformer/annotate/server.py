@@ -121,7 +121,7 @@ def _pictures(workspace: Workspace) -> APIRouter:
         if not 0 <= frame < project.frames:
             raise InputError(f"there is no frame {frame}; there are {project.frames}, from 0 on")
         labels = project.labels(frame)
-        scores = {str(i): round(row[0], 3) for i, row in project.measures.at(frame).items()}
+        scores = {str(i): round(row.score, 3) for i, row in project.measures.at(frame).items()}
         headers = {"cache-control": "no-store", "x-scores": json.dumps(scores)}
         return Response(labels_as_rgb_png(labels, h), media_type="image/png", headers=headers)
 

@@ -50,7 +50,7 @@ function showObjects() {
 
 function showDoubts() {
   if (!state.doubts) return doubts.replaceChildren(note("press V after propagating"));
-  if (!state.doubts.length) return doubts.replaceChildren(note("none: every frame looks sure"));
+  if (!state.doubts.length) return doubts.replaceChildren(note("nothing stands out; that proves nothing: a mask can follow a look-alike without a sign"));
   const rows = state.doubts.map((doubt) => {
     const object = state.objects.find((o) => o.id === doubt.id);
     const made = button("look", `frame ${doubt.frame}: ${doubt.reason}`, () => { choose(doubt.id); goTo(doubt.frame); });
