@@ -167,7 +167,9 @@ def main() -> None:
     parser.add_argument("--weights", type=Path)
     parser.add_argument("--size", type=int, default=480, help="short side that the model sees")
     parser.add_argument("--scale", type=float, default=1.0, help="how much closer it looks, see `track --scales`")
-    parser.add_argument("--closer", default="auto", help="how small objects are looked at, see `track --closer`")
+    parser.add_argument(
+        "--closer", default="auto", choices=("auto", "off"), help="how small objects are looked at, see `track --closer`"
+    )
     parser.add_argument("--after", type=int, nargs="+", default=[0, 1, 5, 20], help="frames after the truth")
     parser.add_argument("--references", type=int, default=1, help="frames of a clip whose truth is given")
     parser.add_argument("--clips", type=int, help="only the first so many")

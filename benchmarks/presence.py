@@ -96,7 +96,7 @@ def main() -> None:
     parser.add_argument("--model", default="default")
     parser.add_argument("--weights", type=Path)
     parser.add_argument("--size", type=int, default=480, help="short side that the model sees")
-    parser.add_argument("--closer", default="auto", help="see `track --closer`")
+    parser.add_argument("--closer", default="auto", choices=("auto", "off"), help="see `track --closer`")
     parser.add_argument("--clips", nargs="+", help="only these")
     parser.add_argument("--fit", action="store_true", help="fit scale and bias")
     parser.add_argument("--threads", type=int, default=None)

@@ -16,7 +16,7 @@ from vosformer.cli.session_options import SessionOptions
 from vosformer.errors import InputError
 from vosformer.geometry import Geometry, Placement
 from vosformer.inference import prediction
-from vosformer.inference.closer import Closer, CloserWindow, box_of, moved, opened
+from vosformer.inference.closer import Closer, CloserWindow, box_of, closer_of, moved, opened
 from vosformer.inference.objects import Given
 from vosformer.inference.prediction import Answer, CloserAnswer
 from vosformer.inference.session import Session
@@ -83,7 +83,8 @@ def test_the_window_goes_where_its_homes_go_and_others_are_left_to_the_whole_fra
     assert lefts == sorted(lefts)
     assert lefts[-1] > 120
     assert s.notes == [
-        "object 2 is small: followed in a window of 42 x 42 pixels that the model sees 4 times larger, besides the whole frame"
+        "object 2 is small or thin: followed in a window of 42 x 42 pixels that the model sees 4 times larger, "
+        "besides the whole frame"
     ]
 
 
@@ -172,6 +173,7 @@ def test_a_state_with_windows_is_branched_saved_and_bounded(model, tmp_path):
     fresh = session(model)
     fresh.load(tmp_path / "state")
     assert fresh.state.windows[0].homes == branch.windows[0].homes
+    assert fresh.state.windows[0].zoom == branch.windows[0].zoom
     restored = [fresh.step(image).probability(3) for image in images[2:6]]
     for a, b, c in zip(straight, again, restored, strict=True):
         assert np.array_equal(a, b)
@@ -230,6 +232,86 @@ def test_what_windows_say_is_put_in_place():
     assert np.allclose(found.numpy().sum(0), 1)
 
 
+def drawn(*pieces: tuple[int, slice, slice]) -> torch.Tensor:
+    """Labels of a frame of 480 x 854: rectangles, each (id, rows, columns)."""
+    labels = torch.zeros(480, 854, dtype=torch.int32)
+    for i, rows, columns in pieces:
+        labels[rows, columns] = i
+    return labels
+
+
+def windows_on(labels: torch.Tensor, closer: Closer | None = None) -> list[CloserWindow]:
+    placement = Geometry().place(*labels.shape, None)
+    return opened(closer or Closer(), placement, Given(labels, tuple(i for i in labels.unique().tolist() if i)), [])
+
+
+def test_specks_neither_move_a_window_nor_keep_it_from_opening():
+    blob, half, speck = (
+        (1, slice(200, 230), slice(300, 340)),
+        (1, slice(240, 250), slice(310, 330)),
+        (1, slice(20, 25), slice(800, 805)),
+    )
+    clean, spotted = drawn(blob, half), drawn(blob, half, speck)
+    assert box_of(clean.numpy(), 1) == box_of(spotted.numpy(), 1) == (200, 300, 250, 340)
+    assert box_of(drawn(speck).numpy(), 1) == (20, 800, 25, 805)
+    assert box_of(clean.numpy(), 2) is None
+    (window,) = windows_on(clean)
+    assert windows_on(spotted) == [window]
+    assert moved([window], spotted, None) == moved([window], clean, None) == [window]
+
+
+def test_thin_objects_get_a_window_as_large_as_they_are_whatever_their_area():
+    """The bar of `make demo` has 171 x 28 pixels, 2,822 of them its own."""
+    bar = (1, slice(100, 271), slice(300, 317))
+    (window,) = windows_on(drawn(bar))
+    assert (window.side, window.zoom) == (214, 3)
+    assert box_of(drawn(bar).numpy(), 1).inside(window, 20)
+    whole = Geometry().place(480, 854, 480)
+    assert window.size(whole) == pytest.approx(642, abs=2)
+    assert windows_on(drawn((1, slice(100, 292), slice(300, 317))))[0].size(whole) == pytest.approx(720, abs=2)
+    for other in (
+        (1, slice(100, 171), slice(300, 340)),  # as many pixels, but wide
+        (1, slice(100, 293), slice(300, 317)),  # too long for the largest window
+    ):
+        assert not windows_on(drawn(other))
+    # In half the pixels the same scene has the same window.
+    half_size = Geometry().place(240, 427, 480)
+    (half,) = opened(Closer(), half_size, Given(drawn(bar)[::2, ::2].contiguous(), (1,)), [])
+    assert (half.side, half.zoom) == (108, 3)
+    assert half.size(half_size) == pytest.approx(642, abs=8)
+    assert closer_of(2.5, False) == Closer(zoom=2.5, thin_zoom=2.5)
+
+
+def test_thin_objects_do_not_share_windows_that_look_less_closely():
+    bar, dot = (1, slice(100, 271), slice(300, 317)), (2, slice(150, 170), slice(330, 350))
+    assert [(window.homes, window.zoom) for window in windows_on(drawn(bar, dot))] == [((2,), 2), ((1,), 3)]
+    smaller = (1, slice(100, 250), slice(300, 317))  # small and thin: small ones go first
+    assert [(window.homes, window.zoom) for window in windows_on(drawn(smaller, dot))] == [((2,), 2), ((1,), 3)]
+
+
+def test_an_object_may_grow_in_its_window_until_it_fills_it():
+    (window,) = windows_on(drawn((1, slice(100, 271), slice(300, 317))))
+    for length, kept in ((203, True), (204, False)):
+        assert bool(moved([window], drawn((1, slice(100, 100 + length), slice(300, 317))), None)) is kept
+
+
+def test_homes_that_part_do_not_share_a_window_until_its_border_cuts_one_of_them():
+    def apart(by: int) -> torch.Tensor:
+        return drawn((1, slice(200, 220), slice(300, 320)), (2, slice(200, 220), slice(300 + by, 330 + by)))
+
+    (window,) = windows_on(apart(30))
+    assert window.homes == (1, 2)
+    homes = []
+    for by in range(30, 190, 4):
+        (window,) = moved([window], apart(by), None)
+        homes.append(window.homes)
+        both = box_of(apart(by).numpy(), 1).joined(box_of(apart(by).numpy(), 2))
+        assert window.homes == (1,) or both.inside(window, 1)
+    assert homes == sorted(homes, reverse=True)
+    assert homes[-1] == (1,)
+    assert box_of(apart(190).numpy(), 1).inside(window, 80)
+
+
 SQUARES = st.lists(
     st.tuples(st.integers(0, HEIGHT - 2), st.integers(0, WIDTH - 2), st.integers(1, 40), st.integers(1, 40)),
     min_size=1,
@@ -240,13 +322,13 @@ SQUARES = st.lists(
 @for_all(SQUARES, SQUARES)
 @settings(max_examples=60, deadline=None)
 def test_windows_lie_in_the_frame_around_their_homes_and_are_few(now, then):
-    def drawn(squares):
+    def scene(squares):
         labels = torch.zeros(HEIGHT, WIDTH, dtype=torch.int32)
         for i, (row, column, rows, columns) in enumerate(squares, 1):
             labels[row : row + rows, column : column + columns] = i
         return labels
 
-    closer, first, second = Closer(), drawn(now), drawn(then)
+    closer, first, second = Closer(), scene(now), scene(then)
     placement = Geometry().place(HEIGHT, WIDTH, 240)
     windows = opened(closer, placement, Given(first, tuple(i for i in first.unique().tolist() if i)), [])
     assert len(windows) <= closer.windows
@@ -256,7 +338,8 @@ def test_windows_lie_in_the_frame_around_their_homes_and_are_few(now, then):
     def fits(window: CloserWindow, labels) -> None:
         assert 0 <= window.top <= HEIGHT - window.side
         assert 0 <= window.left <= WIDTH - window.side
-        assert window.side == closer.side(placement)
+        assert window.side == closer.side(placement) or window.zoom == closer.thin_zoom
+        assert window.size(placement) <= closer.thin_reach * min(placement.inner) + 1
         seen = [box for i in window.homes if (box := box_of(labels.numpy(), i)) is not None]
         assert all(box.inside(window) for box in seen)
 
@@ -270,7 +353,9 @@ def test_windows_lie_in_the_frame_around_their_homes_and_are_few(now, then):
 def test_a_run_says_what_it_looks_closer_at():
     images, labels = clip(3, {2: (20, 20, 11)})
     report = track(Arrays(images), {0: labels[0]}, session(), [])
-    assert [note for note in report.notes if note.startswith("object 2 is small: followed in a window of 42 x 42 pixels")]
+    assert [
+        note for note in report.notes if note.startswith("object 2 is small or thin: followed in a window of 42 x 42 pixels")
+    ]
     report = track(Arrays(images), {0: labels[0]}, session(closer="off"), [])
     assert not report.notes
 

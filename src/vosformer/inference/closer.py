@@ -1,17 +1,19 @@
 """Looking closer: windows that follow small objects, which the model sees enlarged and remembers by themselves.
 
-What covers few tokens of the whole frame is lost between them. A window is a square piece of the frame around small objects; the
-model sees it some times larger and follows everything in it with a memory of its own, whose size never changes. It speaks for its
-*homes*, the small objects it was opened for; all others are followed in the whole frame as ever. This file says which windows there
-are and where they lie; `step` looks through them.
+What covers few tokens of the whole frame, or is hardly wider than one, is lost between them. A window is a square piece of the
+frame around small objects; the model sees it some times larger and follows everything in it with a memory of its own, whose size
+never changes. It speaks for its *homes*, the small objects it was opened for; all others are followed in the whole frame as ever.
+This file says which windows there are and where they lie; `step` looks through them.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -25,7 +27,9 @@ Closeness = float | Literal["auto", "off"]
 """How users say it: "auto" = where the weights are known to gain by it; a factor; or not at all."""
 
 _DRIFT = 1 / 8  # of the side: how far the homes get from the middle before a window moves; at rest, its memory fits best
-_FILLED = 0.8  # of the side: objects that are larger, or lie farther apart, do not fit
+_FILLED = 0.8  # of the side: objects that are larger, or lie farther apart, do not fit into a new window
+_OUTGROWN = 0.95  # of the side: what has become larger, or went farther apart, leaves its window before the border cuts it
+_SPECK = 0.1  # of an object's largest part: smaller parts move no window, since most of them are mistakes
 
 
 @dataclass(frozen=True)
@@ -33,24 +37,36 @@ class Closer:
     """When and how closely small objects are looked at.
 
     Attributes:
-        zoom: how many times larger a window is seen than the whole frame.
+        zoom: how many times larger a window on small objects is seen than the whole frame.
         below: area in pixels, as the model sees the whole frame, below which an object is small.
-        reach: side of the square that the model sees of a window, as a part of the short side of what it sees of the whole frame.
+        reach: side of the square that the model sees of such a window, in short sides of the whole frame.
+        thin: mean width (area by the longer side of the box) in the same pixels, below which a larger object is thin.
+        thin_zoom: how many times larger a window on a thin object is seen.
+        thin_reach: side of the largest square that it may see of it; such a window is as large as its object needs.
         windows: the most at once; the smallest objects come first.
     """
 
     zoom: float = 2.0
     below: int = 2000
     reach: float = 0.867
+    thin: float = 24.0
+    thin_zoom: float = 3.0
+    thin_reach: float = 1.5
     windows: int = 3
 
     def side(self, placement: Placement) -> int:
-        """Return the side of a window in pixels of the source."""
+        """Return the side of a window on small objects in pixels of the source."""
         return max(1, round(self.reach * min(placement.source) / self.zoom))
 
-    def size(self, placement: Placement) -> int:
-        """Return the side of the square that the model sees of it, before rounding to the stride."""
-        return max(16, round(self.reach * min(placement.inner)))
+    def wanted(self, area: int, box: Box, placement: Placement) -> Lens | None:
+        """Return the window that an object of so many pixels of the source calls for; None if it needs none, or fits into none."""
+        scale = min(placement.inner) / min(placement.source)
+        needed, side = math.ceil(box.extent / _FILLED), self.side(placement)
+        if area * scale**2 < self.below and needed <= side:
+            return Lens(side, self.zoom)
+        if area * scale < self.thin * box.extent and needed * self.thin_zoom <= self.thin_reach * min(placement.source):
+            return Lens(needed, self.thin_zoom)
+        return None
 
 
 def closer_of(closeness: object, by_itself: bool) -> Closer | None:
@@ -69,7 +85,14 @@ def closer_of(closeness: object, by_itself: bool) -> Closer | None:
         return Closer()
     if isinstance(closeness, bool) or not isinstance(closeness, int | float) or not 1 < closeness <= 8:
         raise InputError(f"closer is {closeness!r}, expected 'auto', 'off' or a factor above 1 and up to 8")
-    return Closer(zoom=float(closeness))
+    return Closer(zoom=float(closeness), thin_zoom=float(closeness))
+
+
+class Lens(NamedTuple):
+    """How large a window is, in pixels of the source, and how many times larger than the whole frame the model sees it."""
+
+    side: int
+    zoom: float
 
 
 class Box(NamedTuple):
@@ -109,6 +132,7 @@ class CloserWindow:
         top: first row, in pixels of the source.
         left: first column.
         side: rows and columns.
+        zoom: how many times larger than the whole frame the model sees it.
         homes: the objects that it speaks for, the one that decides where it goes first.
         frames: how many it has seen.
         cohorts: what it remembers.
@@ -117,9 +141,14 @@ class CloserWindow:
     top: int
     left: int
     side: int
+    zoom: float
     homes: tuple[int, ...]
     frames: int = 0
     cohorts: list[Cohort] = field(default_factory=list)
+
+    def size(self, placement: Placement) -> int:
+        """Return the side of the square that the model sees of it, before rounding to the stride, beside a frame that lies so."""
+        return max(16, round(self.zoom * self.side * min(placement.inner) / min(placement.source)))
 
     @property
     def place(self) -> tuple[slice, slice]:
@@ -136,11 +165,17 @@ class CloserWindow:
 
 
 def box_of(labels: NDArray[np.int32], i: int) -> Box | None:
-    """Return the smallest rectangle around an object's pixels; None if it has none."""
-    rows, columns = np.flatnonzero((labels == i).any(1)), np.flatnonzero((labels == i).any(0))
-    if not len(rows):
+    """Return the smallest rectangle around an object's parts, without specks; None if it has no pixels."""
+    mask = (labels == i).astype(np.uint8)
+    left, top, width, height = cv2.boundingRect(mask)
+    if not width:
         return None
-    return Box(int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1)
+    _, _, parts, _ = cv2.connectedComponentsWithStats(mask[top : top + height, left : left + width])
+    lefts, tops, widths, heights, areas = parts[1:].T
+    fair = areas >= _SPECK * areas.max()
+    low = top + tops[fair].min(), left + lefts[fair].min()
+    high = top + (tops + heights)[fair].max(), left + (lefts + widths)[fair].max()
+    return Box(*map(int, (*low, *high)))
 
 
 def opened(closer: Closer, placement: Placement, given: Given, windows: Sequence[CloserWindow]) -> list[CloserWindow]:
@@ -153,22 +188,20 @@ def opened(closer: Closer, placement: Placement, given: Given, windows: Sequence
         windows: those that there are; what is at home in one of them needs no other.
     """
     labels = given.labels.numpy()
-    side = closer.side(placement)
-    pixel = placement.inner[0] * placement.inner[1] / (labels.shape[0] * labels.shape[1])
     at_home = {i for window in windows for i in window.homes}
     boxes = {i: box for i in given.ids if i not in at_home and (box := box_of(labels, i)) is not None}
-    areas = {i: float((labels == i).sum()) * pixel for i in boxes}
-    small = [i for i in boxes if areas[i] < closer.below and boxes[i].extent <= _FILLED * side]
-    waiting = sorted(small, key=areas.__getitem__)
+    areas = {i: int((labels == i).sum()) for i in boxes}
+    lenses = {i: lens for i, box in boxes.items() if (lens := closer.wanted(areas[i], box, placement)) is not None}
+    waiting = sorted(lenses, key=areas.__getitem__)
     found: list[CloserWindow] = []
     while waiting and len(windows) + len(found) < closer.windows:
         homes: list[int] = []
-        around = boxes[waiting[0]]
+        around, (side, zoom) = boxes[waiting[0]], lenses[waiting[0]]
         for i in waiting:
-            if (joined := around.joined(boxes[i])).extent <= _FILLED * side:
+            if lenses[i].zoom <= zoom and (joined := around.joined(boxes[i])).extent <= _FILLED * side:
                 homes.append(i)
                 around = joined
-        found.append(replace(_centered(around, side, labels.shape), homes=tuple(homes)))
+        found.append(CloserWindow(*_centered(around, side, labels.shape), side, zoom, tuple(homes)))
         waiting = [i for i in waiting if i not in homes]
     return found
 
@@ -206,37 +239,35 @@ def _following(window: CloserWindow, boxes: Mapping[int, Box | None], shape: tup
     for i, box in boxes.items():
         if box is not None:
             joined = box if around is None else around.joined(box)
-            if joined.extent > (_FILLED if around is None else 1) * window.side:
+            if joined.extent > _OUTGROWN * window.side:
                 continue
             around = joined
         homes.append(i)
     after = replace(window, homes=tuple(homes))
     if around is None:
         return after
-    centered = _centered(around, window.side, shape)
-    drift = max(abs(centered.top - window.top), abs(centered.left - window.left))
+    top, left = _centered(around, window.side, shape)
+    drift = max(abs(top - window.top), abs(left - window.left))
     # What reaches the border may go on behind it.
     if drift > _DRIFT * window.side or not around.inside(window, 1):
-        after.top, after.left = centered.top, centered.left
+        after.top, after.left = top, left
     return after
 
 
-def described(windows: Sequence[CloserWindow], closer: Closer | None) -> list[str]:
+def described(windows: Sequence[CloserWindow]) -> list[str]:
     """Say in words which objects are looked at more closely, one line a window."""
-    if closer is None:
-        return []
     lines = []
     for window in windows:
         which = "object {} is" if len(window.homes) == 1 else "objects {} are"
         lines.append(
-            f"{which.format(', '.join(map(str, window.homes)))} small: followed in a window of {window.side} x {window.side} pixels "
-            f"that the model sees {closer.zoom:g} times larger, besides the whole frame"
+            f"{which.format(', '.join(map(str, window.homes)))} small or thin: followed in a window of {window.side} x {window.side} "
+            f"pixels that the model sees {window.zoom:.3g} times larger, besides the whole frame"
         )
     return lines
 
 
-def _centered(box: Box, side: int, shape: tuple[int, ...]) -> CloserWindow:
-    """Return a window around the middle of a box, inside the frame."""
+def _centered(box: Box, side: int, shape: tuple[int, ...]) -> tuple[int, int]:
+    """Return the first row and column of a window around the middle of a box, inside the frame."""
     top = min(max((box.top + box.bottom - side) // 2, 0), max(shape[0] - side, 0))
     left = min(max((box.left + box.right - side) // 2, 0), max(shape[1] - side, 0))
-    return CloserWindow(top, left, side, ())
+    return top, left

@@ -148,7 +148,7 @@ class Session:
     @property
     def notes(self) -> Sequence[str]:
         """What is done besides following objects in the whole frame: sentences about windows that look closer now."""
-        return described(self._state.windows, self._setup.closer)
+        return described(self._state.windows)
 
     @property
     def cohorts(self) -> Sequence[Cohort]:

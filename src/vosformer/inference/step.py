@@ -79,9 +79,9 @@ class Setup:
         """Return where frames of height x width lie in the network's input."""
         return self.model.geometry.place(height, width, self.size, view.scale)
 
-    def near(self, placement: Placement) -> Setup:
-        """Return the setup that windows are looked at with, where the whole frame is placed so."""
-        return self if self.closer is None else replace(self, size=self.closer.size(placement))
+    def near(self, window: CloserWindow, placement: Placement) -> Setup:
+        """Return the setup that a window is looked at with, where the whole frame is placed so."""
+        return replace(self, size=window.size(placement))
 
 
 class _Seen(NamedTuple):
@@ -118,8 +118,11 @@ def step(
     seen = [
         _look(setup, view, cohorts, frame, options, mask_size) for view, cohorts in zip(setup.views, state.views, strict=True)
     ]
-    near = setup.near(seen[0].placement)
-    looks = [_look(near, View(), window.cohorts, frame[window.place], options) for window in state.windows]
+    near = [setup.near(window, seen[0].placement) for window in state.windows]
+    looks = [
+        _look(closely, View(), window.cohorts, frame[window.place], options)
+        for closely, window in zip(near, state.windows, strict=True)
+    ]
     answers = tuple(view.answer for view in seen if view.answer is not None)
     closer = tuple(answer for window, look in zip(state.windows, looks, strict=True) for answer in _spoken(window, look))
     labels = labels_of(answers, closer) if answers else torch.zeros(height, width, dtype=torch.int32, device="cpu")
@@ -132,13 +135,14 @@ def step(
             own = labels_of([look.answer], closer)
             own = _overlay(own, given) if given is not None else own
         _remember(setup, view, cohorts, look, own, given, state.frames)
-    for window, look in zip(state.windows, looks, strict=True):
-        _remember_near(near, window, look, labels, given)
+    for closely, window, look in zip(near, state.windows, looks, strict=True):
+        _remember_near(closely, window, look, labels, given)
     windows = moved(state.windows, labels, given)
     if setup.closer is not None and given is not None:
         for window in opened(setup.closer, seen[0].placement, given, windows):
-            look = _look(near, View(), [], frame[window.place], options)
-            _remember_near(near, window, look, labels, Given(labels, tuple(np.unique(labels.numpy()).tolist())))
+            closely = setup.near(window, seen[0].placement)
+            look = _look(closely, View(), [], frame[window.place], options)
+            _remember_near(closely, window, look, labels, Given(labels, tuple(np.unique(labels.numpy()).tolist())))
             windows.append(window)
     ids = tuple(sorted(all_ids(state.views[0])))
     fixed = frozenset(given.ids) if given is not None else frozenset()
