@@ -13,32 +13,33 @@ from export_clip import HEIGHT, SIZE, WIDTH, agreement
 
 from vosformer.cli import main
 from vosformer.encoders import swin
+from vosformer.encoders.convmae import ConvViTSize
+from vosformer.encoders.vit import ViTSize
 from vosformer.errors import InputError, OutputError
 from vosformer.export import export
 from vosformer.export.runner import Session as Runner
 from vosformer.inference.session import Session
 from vosformer.registry import new_model
 
-# One variant for each way to encode, to read and to write. Tiny ones on ResNet and Swin have an encoder of five convolutions; here
-# they get their own, a Swin with 8 channels.
-FAMILIES = (
-    "deaot-s",
-    "r50-aot-l",
-    "swinb-deaot-l",
-    "convvit-aot-l",
-    "aost",
-    "aost-share",
-    "simvos-b",
-    "simvos-tiny",
-    "jointformer-tiny",
-    "jointformer-vit-b-middle",
-    "jointformer-gru",
-    "jointformer-naive",
-    "onevos-tiny",
-    "onevos-tiny-d",
-    "onevos-vit-b",
-)
-ENCODERS = {"deaot-s": "mobilenet_v2", "r50-aot-l": "resnet50", "swinb-deaot-l": "swin_base"}
+_CONV, _VIT = ConvViTSize((16, 32, 48), (1, 1, 2), (4, 4, 4), 3), ViTSize(48, 2, 3)
+FAMILIES: dict[str, dict[str, Any]] = {
+    "deaot-s": {"encoder": "mobilenet_v2"},
+    "r50-aot-l": {"encoder": "resnet50", "layers": 1},
+    "swinb-deaot-l": {"encoder": "swin_base", "layers": 1},
+    "convvit-aot-l": {"layers": 1},
+    "aost": {},
+    "aost-share": {},
+    "simvos-b": {"size": _VIT},
+    "simvos-tiny": {"size": _VIT},
+    "jointformer-tiny": {"size": _CONV},
+    "jointformer-vit-b-middle": {},
+    "jointformer-gru": {"size": _CONV},
+    "jointformer-naive": {"size": _CONV},
+    "onevos-tiny": {"size": _CONV},
+    "onevos-tiny-d": {"size": _CONV},
+    "onevos-vit-b": {"size": _VIT},
+}
+"""One variant for each way to encode, to read and to write; what makes it smaller still, or gives it the encoder of its name."""
 SYSTEMS = ("aot-t", "aost", "deaot-t", "simvos-tiny", "jointformer-tiny", "onevos-tiny", "onevos-tiny-d")
 
 
@@ -49,8 +50,7 @@ def _small_swin(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _exported(name: str, folder: Path, **options: Any) -> Session:
     torch.manual_seed(0)
-    encoder = {"encoder": ENCODERS[name]} if name in ENCODERS else {}
-    model = new_model(name, tiny=True, **encoder).eval()
+    model = new_model(name, tiny=True, **FAMILIES.get(name, {})).eval()
     if "size" not in options:
         options["size"] = model.geometry.place(HEIGHT, WIDTH, SIZE).network
     export(model, folder, name=name, frame_size=SIZE, **options)
@@ -166,6 +166,16 @@ def test_what_cannot_be_exported(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="is there already"):
         export(aot, tmp_path / "there")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_model_that_cannot_be_traced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = new_model("aot-t", tiny=True)
+    encode = model.encode
+    monkeypatch.setattr(model, "encode", lambda image: encode(image if float(image.mean()) > 0 else -image))
+    for size, message in (((97, 129), "encode of this model cannot be made a graph for frames of this size"), (None, "--size")):
+        with pytest.raises(InputError, match=message):
+            export(model, tmp_path / "out", to="torch", size=size, frame_size=SIZE)
+        assert not list(tmp_path.iterdir())
 
 
 def test_the_command_line_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

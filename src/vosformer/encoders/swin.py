@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vosformer.nn.drop import DropPath
-from vosformer.nn.graphs import kept_table
+from vosformer.nn.graphs import kept_table, making_graph
 from vosformer.nn.linear import TokenLinear
 
 # Added to the logits of token pairs that the cyclic shift brought together; -100 as in the released models, not -inf.
@@ -57,7 +57,12 @@ class WindowAttention(nn.Module):
         bias = bias.view(1, n, n, self.heads).permute(0, 3, 1, 2)
         if apart is not None:
             bias = bias + apart[:, None]
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype).expand(count, -1, -1, -1))
+        bias = bias.to(q.dtype)
+        if making_graph():
+            # The layout in which a fused kernel returns its result would become a part of the graph.
+            out = ((q * q.shape[-1] ** -0.5) @ k.transpose(2, 3) + bias).softmax(3) @ v
+        else:
+            out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.expand(count, -1, -1, -1))
         joined: Tensor = self.proj(out.transpose(1, 2).reshape(count, n, channels))
         return joined
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import torch
 
 from vosformer.errors import InputError
-from vosformer.export.programs import trace
+from vosformer.export.programs import refusals, trace
 from vosformer.export.shapes import Free
 from vosformer.export.signatures import Graph
 
@@ -59,6 +59,9 @@ def write_onnx(
 
     Returns:
         name -> "inputs" and "outputs", the names that the graph has in the end.
+
+    Raises:
+        InputError: one of them cannot be traced, or has an operation that ONNX has not.
     """
     import onnx_ir
     from onnx_ir.passes.common import RemoveUnusedNodesPass
@@ -68,7 +71,8 @@ def write_onnx(
         stored: dict[str, tuple[int, int]] = {}
         for name, graph in graphs.items():
             say(f"exporting {name}")
-            model = _export(graph, free)
+            with refusals(name, free):
+                model = _export(graph, free)
             kept = [out for out in model.graph.outputs if _begins(out.name or "", needed.get(name))]
             model.graph.outputs[:] = kept
             RemoveUnusedNodesPass()(model)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from vosformer.nn.maps import Grid
 
-_TILE = Grid(4, 18)
+_TILE = Grid(8, 9)
 _OUTSIDE = -3e4  # two of them are finite in fp16, too
 
 
@@ -64,13 +64,12 @@ class _Tiles:
     def patches(self, x: Tensor) -> Tensor:
         """Return the positions of each tile and around it; zeros beyond the map."""
         wide = self._map(x, self.reach)
-        rows = _starts(self.rows, _TILE.height, self.around.height, x.device)
-        columns = _starts(self.columns, _TILE.width, self.around.width, x.device)
-        strips = wide.index_select(1, rows).index_select(2, columns)
-        parts = strips.view(
-            x.shape[0], self.rows, self.around.height, self.columns, self.around.width, self.heads, x.shape[2] // self.heads
-        )
-        return parts.permute(0, 1, 3, 5, 2, 4, 6).reshape(-1, self.heads, self.around.tokens, x.shape[2] // self.heads)
+        rows = _strips(self.rows, _TILE.height, self.around.height, x.device)[:, None, :, None]
+        columns = _strips(self.columns, _TILE.width, self.around.width, x.device)[None, :, None]
+        # The patches overlap: one copy that puts every position where it is wanted.
+        parts = wide.flatten(1, 2).index_select(1, (rows * wide.shape[2] + columns).flatten())
+        parts = parts.view(-1, self.around.tokens, x.shape[2])
+        return parts[:, None] if self.heads == 1 else torch.unflatten(parts, 2, (self.heads, -1)).transpose(1, 2)
 
     def joined(self, x: Tensor) -> Tensor:
         """Return the map of the tiles' positions: what `inner` cut."""
@@ -107,6 +106,6 @@ class _Tiles:
         return F.pad(image, (0, 0, reach, reach + right, reach, reach + down))
 
 
-def _starts(count: int, step: int, length: int, device: torch.device) -> Tensor:
-    """Return int64 [count*length]: the rows of `count` overlapping strips, one after the other."""
-    return (torch.arange(count, device=device)[:, None] * step + torch.arange(length, device=device)).flatten()
+def _strips(count: int, step: int, length: int, device: torch.device) -> Tensor:
+    """Return int64 [count,length]: the rows of `count` overlapping strips."""
+    return torch.arange(count, device=device)[:, None] * step + torch.arange(length, device=device)

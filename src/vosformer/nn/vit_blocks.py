@@ -172,7 +172,7 @@ def resize_by_products(table: Tensor, grid: Grid, by_scale: bool) -> Tensor:
         return resized
     place = torch.arange(grid.tokens, device=table.device)
     as_it_is = table.index_select(1, place % positions)
-    return torch.where(place.amax() == positions - 1, as_it_is, resized)
+    return torch.where(place[-1] == positions - 1, as_it_is, resized)
 
 
 def _cubic_matrix(source: int, target: int, step: float, device: torch.device) -> Tensor:
