@@ -17,7 +17,7 @@ import pytest
 from dummy_models import ColorModel, flat_clip
 from PIL import Image
 from serving import TOKEN, Running, running
-from websockets.exceptions import InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from vosformer import Client, Session
@@ -110,7 +110,7 @@ def test_prompts_travel(server: Running) -> None:
             there.step(images[0], prompts={1: Prompt(points=[(1000, 3)])})
 
 
-def test_mistakes_are_told_as_a_session_tells_them_and_change_nothing(server: Running) -> None:
+def test_mistakes_are_told_as_a_session_tells_them_and_change_nothing(server: Running, tmp_path: Path) -> None:
     images, labels = flat_clip((1, 2), 4)
     here = session()
     with Client(server.url, TOKEN) as there:
@@ -121,7 +121,10 @@ def test_mistakes_are_told_as_a_session_tells_them_and_change_nothing(server: Ru
             lambda s: s.step(images[0][..., 0]),
             lambda s: s.step(images[0], np.zeros_like(labels[0])),
             lambda s: s.step(images[0], labels[0], ids=[1]),
+            lambda s: s.step(images[0], labels[0], ids=["a"]),
+            lambda s: s.step(images[0], labels[0], ids=[1.5, 2]),
             lambda s: s.step(images[0], labels[0], blur=3),
+            lambda s: s.step(images[0], prompts=[Prompt([(5, 5)])]),
             lambda s: s.remove(9),
         ):
             with pytest.raises(InputError) as one:
@@ -134,6 +137,21 @@ def test_mistakes_are_told_as_a_session_tells_them_and_change_nothing(server: Ru
             assert np.array_equal(here.step(image, given).labels, there.step(image, given).labels)
         with pytest.raises(InputError, match="call reset"):
             there.step(images[0][:64])
+        for options, told in (
+            ({"mask_size": (20_000, 20_000)}, r"\['mask_size'\] are not the model's"),
+            ({"sharpness": float("nan")}, "cannot be sent: Out of range"),
+            ({"sharpness": labels[0]}, "is a ndarray, expected a number"),
+        ):
+            with pytest.raises(InputError, match=told):
+                there.step(images[0], **options)
+        there.step(images[0], sharpness=np.float32(4))
+        with pytest.raises(InputError, match=r"id are .* expected a list of whole numbers"):
+            there.remove("x")
+        (tmp_path / "broken").write_bytes(b"no state")
+        with pytest.raises(InputError, match=r"^the state: no session can be read"):
+            there.load(tmp_path / "broken")
+    with pytest.raises(InputError, match="jpeg_quality is 0, expected a whole number from 1 to 100"):
+        Client(server.url, TOKEN, jpeg_quality=0)
 
 
 def test_limits(server: Running) -> None:
@@ -201,7 +219,9 @@ def test_sessions_by_plain_http(server: Running, http: httpx.Client) -> None:
     for fields, files, message in (
         ({"said": '{"colour": 1}'}, {"frame": b"x"}, "colour: Extra inputs are not permitted"),
         ({"said": '{"ids": [1e12]}'}, {"frame": b"x"}, "ids.0"),
-        ({}, {"frame": b"no picture"}, "does not decode"),
+        ({}, {"frame": b"no picture"}, "10 bytes does not decode: it is no JPEG, PNG or WebP"),
+        ({"width": 193}, {"frame": images[1].tobytes()}, "raw frame was sent without its height and width"),
+        ({"said": '{"options": {"ids": [1]}}'}, {"frame": as_png(images[2])}, "['ids'] are not the model's"),
         ({"height": 4, "width": 4}, {"frame": b"x"}, "expected 4 x 4 x 3 = 48"),
         ({}, {"frame": as_png(images[2]), "labels": as_png(images[2])}, "expected an indexed or gray PNG"),
         ({"said": '{"rle": {"1": "04"}}'}, {"frame": as_png(images[2])}, "mask of object"),
@@ -230,12 +250,15 @@ def test_broken_messages(server: Running) -> None:
         raw.recv()
         for message in (b"", b"\0\0\0\x09{}", b"\xff\xff\xff\xff{}", wire.pack({}), wire.pack({"do": "step"}), b"\0\0\0\x02[]",
                         wire.pack({"do": "step", "frame": {"format": "raw", "bytes": 5}}, b"12"),
-                        wire.pack({"do": "remove", "id": "x"})):  # fmt: skip
+                        wire.pack({"do": "remove", "id": "x"}), b"\0\1\x86\xa0" + b"[" * 100_000):  # fmt: skip
             raw.send(message)
             answer = wire.unpack(raw.recv())[0]
             assert answer["kind"] == "InputError", answer
         raw.send(wire.pack({"do": "reset"}))
         assert wire.unpack(raw.recv())[0] == {"ids": []}
+        raw.send("a text")
+        with pytest.raises(ConnectionClosed, match=r"1003.*bytes here, not text"):
+            raw.recv()
 
 
 def test_the_description_matches_the_routes(server: Running) -> None:

@@ -32,7 +32,7 @@ from vosformer.inference.state_file import load_state, save_state
 from vosformer.inference.step import Setup, State, View, step
 from vosformer.nn.norm import for_inference
 from vosformer.policy import Policy, named_policy
-from vosformer.prompts import Marker, Prompt, mark_objects
+from vosformer.prompts import Marker, Prompt, check_prompts, mark_objects
 from vosformer.protocol import VOSModel
 from vosformer.weights import build, packaged
 
@@ -319,10 +319,7 @@ class Session:
         if values[0] < limits.min or values[-1] > limits.max:
             raise InputError(f"labels reach from {values[0]} to {values[-1]}; ids must fit 32 bits")
         present = tuple(int(v) for v in values if v != 0)
-        try:
-            spoken = present if ids is None else tuple(dict.fromkeys(index(i) for i in ids))
-        except TypeError:
-            raise InputError(f"ids are {ids!r}, expected a list of whole numbers") from None
+        spoken = present if ids is None else tuple(dict.fromkeys(whole_numbers(ids, "ids")))
         if not set(present) <= set(spoken):
             raise InputError(f"labels hold the ids {list(present)}, which are not all among ids={list(spoken)}")
         known = set(self.ids)
@@ -338,6 +335,7 @@ class Session:
     ) -> Given:
         """Return what was given by labels, and the masks of the prompts on top."""
         self._model.check_options(**options)
+        check_prompts(prompts)
         repairs = [
             i for i, p in prompts.items() if i in self.ids and isinstance(p, Prompt) and p.box is None and p.mask is None
         ]
@@ -381,6 +379,18 @@ def as_image(frame: Any) -> NDArray[np.uint8]:
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
         raise InputError(f"a frame of shape {image.shape} and {image.dtype} was given, expected uint8 [height,width,3] in RGB")
     return image
+
+
+def whole_numbers(ids: Any, name: str) -> list[int]:
+    """Return ids as Python's integers.
+
+    Raises:
+        InputError: they are something else.
+    """
+    try:
+        return [index(i) for i in ids]
+    except TypeError:
+        raise InputError(f"{name} are {ids!r}, expected a list of whole numbers") from None
 
 
 def as_labels(labels: Any, size: tuple[int, ...]) -> NDArray[Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from vosformer.prompts.drawing import Scissors, brush, polygon, stroke
 from vosformer.prompts.marker import Marker, Method, mark
-from vosformer.prompts.objects import MarkedObjects, mark_objects
+from vosformer.prompts.objects import MarkedObjects, check_prompts, mark_objects
 from vosformer.prompts.prompt import Prompt
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "Prompt",
     "Scissors",
     "brush",
+    "check_prompts",
     "mark",
     "mark_objects",
     "polygon",

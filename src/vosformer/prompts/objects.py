@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,16 @@ class MarkedObjects(NamedTuple):
     notes: tuple[str, ...]
 
 
+def check_prompts(prompts: Any) -> None:
+    """Refuse what is no mapping of ids to prompts.
+
+    Raises:
+        InputError: it is something else, such as a list.
+    """
+    if not isinstance(prompts, Mapping):
+        raise InputError(f"prompts are a {type(prompts).__name__}, expected a dictionary: id -> vosformer.Prompt")
+
+
 def mark_objects(marker: Marker, prompts: Mapping[int, Prompt]) -> MarkedObjects:
     """Mark objects one after the other; a pixel that several claim goes to the later one.
 
@@ -35,6 +45,7 @@ def mark_objects(marker: Marker, prompts: Mapping[int, Prompt]) -> MarkedObjects
     Raises:
         InputError: an id that cannot be used, or a prompt that does not fit the frame; the message names the object.
     """
+    check_prompts(prompts)
     labels = np.zeros(marker.size, np.int32)
     notes = []
     limits = np.iinfo(np.int32)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,9 @@ from vosformer.serve import wire
 from vosformer.serve.requests import Said, SentFrame, Step
 from vosformer.serve.store import Limits
 from vosformer.serve.wire import Image, Labels, MaskFormat
+
+_STEPS_OWN = frozenset(signature(Session.step).parameters) - {"options"}
+"""What `Session.step` takes besides options of the model: `mask_size` could ask for masks of any size."""
 
 
 def read_frame(sent: SentFrame, data: memoryview, limits: Limits) -> Image:
@@ -75,6 +79,8 @@ def take_step(
     Raises:
         InputError: what is said cannot be used, or needs more objects than allowed; the session is left as it was.
     """
+    if taken := sorted(_STEPS_OWN & set(said.options)):
+        raise InputError(f"options {taken} are not the model's, and a server does not take them")
     present = set() if labels is None else {int(i) for i in np.unique(labels)} - {0}
     ids = {*session.ids, *present, *said.prompts}
     limits.check_objects(ids)

@@ -23,7 +23,7 @@ from torch import Tensor
 from vosformer import errors
 from vosformer.errors import InputError, ServerError, VOSError
 from vosformer.inference.prediction import Prediction
-from vosformer.inference.session import as_image, as_labels
+from vosformer.inference.session import as_image, as_labels, whole_numbers
 from vosformer.io.files import replacing
 from vosformer.prompts.prompt import Prompt
 from vosformer.serve import wire
@@ -106,11 +106,13 @@ class Client:
             ServerError: it cannot be reached, refuses, or is full.
             InputError: an argument that cannot be used, or the package websockets is missing.
         """
-        parts = urlsplit(url)
+        parts = urlsplit(str(url))
         if parts.scheme not in ("http", "https") or not parts.netloc:
             raise InputError(f"the server is {url!r}, expected an address like http://127.0.0.1:8123")
         if frames not in get_args(FrameFormat) or masks not in get_args(MaskFormat):
             raise InputError(f"frames={frames!r}, masks={masks!r}: expected {get_args(FrameFormat)} and {get_args(MaskFormat)}")
+        if not isinstance(jpeg_quality, int) or not 1 <= jpeg_quality <= 100:
+            raise InputError(f"jpeg_quality is {jpeg_quality!r}, expected a whole number from 1 to 100")
         self._url, self._frames, self._quality, self._masks = url.rstrip("/"), frames, jpeg_quality, masks
         self._timeout, token = timeout, token or os.environ.get("VOSFORMER_TOKEN")
         self._headers = {} if token is None else {"Authorization": f"Bearer {token}"}
@@ -164,7 +166,7 @@ class Client:
             given = as_labels(labels, image.shape[:2])
             header["rle"] = wire.encode_masks(given, tuple(int(i) for i in np.unique(given) if i != 0))
         if ids is not None:
-            header["ids"] = [int(i) for i in ids]
+            header["ids"] = whole_numbers(ids, "ids")
         if prompts:
             header["prompts"] = wire.encode_prompts(prompts, *image.shape[:2])
         if options:
@@ -187,7 +189,7 @@ class Client:
             InputError: no object of that id is being tracked.
             ServerError: the server is gone.
         """
-        self._ids = tuple(self._ask(wire.pack({"do": "remove", "id": int(i)}))[0]["ids"])
+        self._ids = tuple(self._ask(wire.pack({"do": "remove", "id": whole_numbers([i], "id")[0]}))[0]["ids"])
 
     def reset(self) -> None:
         """Forget everything; the next frame may have another size.

@@ -201,7 +201,7 @@ def _sessions(service: Service) -> APIRouter:
         except ValidationError as error:
             raise InputError(first_problem(error)) from None
         data, drawn = await frame.read(), None if labels is None else await labels.read()
-        form: Literal["raw", "jpeg"] = "jpeg" if height is None else "raw"
+        form: Literal["raw", "jpeg"] = "jpeg" if height is None and width is None else "raw"
         sent = SentFrame(format=form, bytes=len(data), height=height, width=width)
 
         def decode() -> tuple[wire.Image, wire.Labels | None]:
@@ -253,7 +253,10 @@ def _states(service: Service) -> APIRouter:
 
             def work(tracked: Session) -> None:
                 trial = tracked.fork()
-                trial.load(path)
+                try:
+                    trial.load(path)
+                except InputError as error:  # the file's name here says nothing to the client
+                    raise InputError(str(error).replace(str(path), "the state")) from None
                 service.limits.check_objects(trial.ids)
                 tracked.state = trial.state
 
@@ -285,8 +288,11 @@ def _stream(service: Service) -> APIRouter:
                 message = await asyncio.wait_for(socket.receive_bytes(), limits.idle_seconds)
                 answer = await _answer(service, held, message, masks)
                 await asyncio.wait_for(socket.send_bytes(answer), limits.idle_seconds)
-        except (WebSocketDisconnect, KeyError):  # KeyError: a text came where bytes are spoken
+        except WebSocketDisconnect:
             pass
+        except KeyError:  # a text came
+            with suppress(RuntimeError):
+                await socket.close(1003, "messages are bytes here, not text")
         except asyncio.TimeoutError:
             with suppress(RuntimeError, asyncio.TimeoutError):
                 await asyncio.wait_for(socket.close(1001, f"idle for {limits.idle_seconds:g} s"), 1)

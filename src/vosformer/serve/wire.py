@@ -16,13 +16,14 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image as Pillow
-from PIL import ImageOps
+from PIL import ImageOps, UnidentifiedImageError
 
 from vosformer.errors import InputError
 from vosformer.formats import Mask
 from vosformer.io import indexed_png
 from vosformer.io.records import rle_counts
 from vosformer.io.sinks import png
+from vosformer.prompts.objects import check_prompts
 from vosformer.prompts.prompt import Prompt
 
 FrameFormat = Literal["raw", "jpeg", "png"]
@@ -31,13 +32,27 @@ Image = NDArray[np.uint8]
 Labels = NDArray[np.int32]
 
 _LENGTH = struct.Struct(">I")
-_PICTURES = ("JPEG", "PNG", "WEBP", "MPO")
+_PICTURES = ("JPEG", "PNG", "WEBP")  # JPEG opens MPO, too
 
 
 def pack(header: Mapping[str, Any], *pictures: bytes) -> bytes:
-    """Return one message."""
-    text = json.dumps(header, separators=(",", ":"), allow_nan=False).encode()
+    """Return one message.
+
+    Raises:
+        InputError: the header holds what JSON cannot say, such as NaN or an array.
+    """
+    try:
+        text = json.dumps(header, separators=(",", ":"), allow_nan=False, default=_plain).encode()
+    except (TypeError, ValueError) as error:
+        raise InputError(f"this cannot be sent: {error}") from None
     return b"".join((_LENGTH.pack(len(text)), text, *pictures))
+
+
+def _plain(value: Any) -> Any:
+    """Return a number of NumPy's as one of Python's."""
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"{value!r} is a {type(value).__name__}, expected a number, a text, or lists of these")
 
 
 def unpack(message: bytes) -> tuple[dict[str, Any], memoryview]:
@@ -54,8 +69,8 @@ def unpack(message: bytes) -> tuple[dict[str, Any], memoryview]:
     body = memoryview(message)[_LENGTH.size :]
     try:
         header = json.loads(bytes(body[:size]))
-    except ValueError as error:
-        raise InputError(f"the header of a message is no JSON: {error}") from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"the header of a message is no JSON that can be read: {error}") from None
     if not isinstance(header, dict):
         raise InputError(f"the header of a message is a {type(header).__name__}, expected an object")
     return header, body[size:]
@@ -117,8 +132,10 @@ def decode_labels(data: bytes | memoryview, most_pixels: int) -> Labels:
 def _open(data: bytes | memoryview, most_pixels: int, what: str) -> Pillow.Image:
     try:
         picture = Pillow.open(io.BytesIO(data), formats=_PICTURES)
+    except UnidentifiedImageError:
+        raise InputError(f"{what} of {len(data)} bytes does not decode: it is no JPEG, PNG or WebP") from None
     except Exception as error:  # Pillow's readers raise nearly every kind of exception on broken data
-        raise InputError(f"{what} of {len(data)} bytes does not decode: {error}; expected JPEG, PNG or WebP") from None
+        raise InputError(f"{what} of {len(data)} bytes does not decode: {error}") from None
     if picture.width * picture.height > most_pixels:
         picture.close()
         raise InputError(
@@ -171,6 +188,7 @@ def encode_prompts(prompts: Mapping[int, Prompt], height: int, width: int) -> di
     Raises:
         InputError: one does not fit.
     """
+    check_prompts(prompts)
     return {str(i): _encode_prompt(prompt, height, width) for i, prompt in prompts.items()}
 
 
