@@ -171,3 +171,20 @@ def test_who_goes_elsewhere_while_frames_are_followed_stays_there(opened: Opened
     gate.release()
     page.page.wait_for_selector("#job", state="hidden")
     assert shown(page) == 20
+
+
+def test_a_frame_does_not_wait_for_the_film_strip(opened: Opened) -> None:
+    """All pictures of the strip were asked for at once: they took every connection, and each sent the decoder somewhere else."""
+    page = opened.page
+    film = Held(page.page, "**/api/film/*")
+    asked = list[str]()
+    page.page.on("request", lambda request: asked.append(request.url) if "/film/" in request.url else None)
+    page.page.reload()
+    film.wait()
+    page.page.wait_for_selector("#canvas[data-frame='0']")
+    page.press("ArrowRight")
+    page.page.wait_for_selector("#canvas[data-frame='1']")
+    assert len(asked) == 1
+    film.release()
+    page.until(lambda: len(asked) == page.page.locator("#film img").count() > 1)
+    page.until(lambda: page.page.evaluate("[...document.querySelectorAll('#film img')].every((i) => i.naturalHeight > 0)"))

@@ -82,6 +82,40 @@ def test_a_repair_changes_one_connected_piece_at_the_click(network, place, posit
         assert (mask | ~found).all()
 
 
+def test_what_a_repair_cuts_off_goes_with_it_if_it_is_tiny(network, monkeypatch):
+    """The network takes a lump away but for specks of its edge; islands that were there before, or are asked for, stay."""
+    frame, mask = scene(240, 360)
+    mask[20:100, 240:330] = True  # a lump on something else, with a bridge to the object
+    mask[60:64, 150:240] = True
+    mask[200:203, 300:303] = True  # a small island of its own
+    wanted = mask.copy()
+    wanted[20:100, 190:330] = False
+    said = wanted.copy()
+    for y, x in ((20, 240), (99, 260), (70, 328)):
+        said[y : y + 3, x : x + 2] |= mask[y : y + 3, x : x + 2]  # specks
+    said[97:100, 240:243] = True
+    monkeypatch.setattr(Marker, "_by_network", lambda self, prompt: said)
+    marker = Marker(frame, network=network)
+    assert (marker.mark(Prompt([(280, 50)], [0], mask=mask)) == wanted).all()
+    asked = marker.mark(Prompt([(280, 50), (241, 98)], [0, 1], mask=mask))
+    assert (asked ^ wanted).sum() == 9
+    assert asked[98, 241]
+    large = said.copy()
+    large[80:100, 240:260] = True  # no speck: a person decides about it
+    monkeypatch.setattr(Marker, "_by_network", lambda self, prompt: large)
+    assert marker.mark(Prompt([(280, 50)], [0], mask=mask))[85, 250]
+
+
+def test_a_fresh_mask_has_no_specks(network, monkeypatch):
+    frame, mask = scene(240, 360)
+    said = mask.copy()
+    said[10:13, 300:303] = said[200:230, 300:330] = True
+    monkeypatch.setattr(Marker, "_by_network", lambda self, prompt: said)
+    found = Marker(frame, network=network).mark(Prompt([(120, 120), (40, 20)], [1, 0]))
+    assert not found[10:13, 300:303].any()
+    assert found[200:230, 300:330].all()
+
+
 def test_a_mask_alone_is_the_answer_and_a_copy(network):
     frame, mask = scene()
     found = Marker(frame, network=network).mark(Prompt(mask=mask))

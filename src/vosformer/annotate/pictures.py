@@ -8,8 +8,10 @@ from numpy.typing import NDArray
 
 from vosformer.errors import InputError
 from vosformer.io import Frame
+from vosformer.io.sinks import indexed_png
 
 _QUALITY = 90
+_REDS = bytes(value for red in range(256) for value in (red, 0, 0))
 
 
 def frame_jpeg(frame: Frame, size: tuple[int, int], height: int | None) -> bytes:
@@ -28,11 +30,16 @@ def frame_jpeg(frame: Frame, size: tuple[int, int], height: int | None) -> bytes
 
 
 def labels_as_rgb_png(labels: NDArray[np.int32], height: int | None) -> bytes:
-    """Ids as a PNG whose color is red + 256 green + 65536 blue, which a canvas gives back exactly; no higher than `height`."""
+    """Ids as a PNG whose color is red + 256 green + 65536 blue, which a canvas gives back exactly; no higher than `height`.
+
+    Up to 255 it is an indexed one with shades of red, which costs a fifth of the time.
+    """
     if labels.min(initial=0) < 0:
         raise InputError("ids below 0 cannot be shown")
     if height is not None and height < labels.shape[0]:
         width = max(1, round(labels.shape[1] * height / labels.shape[0]))
         labels = cv2.resize(labels, (width, height), interpolation=cv2.INTER_NEAREST).astype(np.int32)
+    if labels.max(initial=0) < 256:
+        return indexed_png(labels, _REDS)
     bgr = np.stack([labels >> 16, labels >> 8 & 255, labels & 255], -1).astype(np.uint8)
     return bytes(cv2.imencode(".png", bgr, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1])

@@ -116,6 +116,11 @@ def _pictures(workspace: Workspace) -> APIRouter:
         data = frame_jpeg(workspace.frames.read(frame), project.size, h)
         return Response(data, media_type="image/jpeg", headers={"cache-control": "private, max-age=3600"})
 
+    @router.get("/film/{frame}.jpg")
+    def film_picture(frame: int, h: int = 54) -> Response:
+        data = frame_jpeg(workspace.film.read(frame), project.size, h)
+        return Response(data, media_type="image/jpeg", headers={"cache-control": "private, max-age=3600"})
+
     @router.get("/masks/{frame}.png")
     def mask_picture(frame: int, h: int | None = None) -> Response:
         if not 0 <= frame < project.frames:

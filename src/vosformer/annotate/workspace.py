@@ -34,6 +34,7 @@ class Workspace:
 
     Attributes:
         frames: the frames, by number.
+        film: the same for the film strip, whose leaps must not disturb who steps from frame to frame.
         editor: all that changes masks of single frames and objects.
         listeners: are called with every event, from any thread.
     """
@@ -41,6 +42,7 @@ class Workspace:
     def __init__(self, project: Project, new_session: Callable[[], Session], options: Mapping[str, Any] | None = None) -> None:
         self.project = project
         self.frames = RandomAccess(project.source)
+        self.film = RandomAccess(project.source, megabytes=0)
         self.editor = Editor(project, self.frames)
         self.listeners: list[Callable[[Event], None]] = []
         self._new_session, self._options = new_session, options

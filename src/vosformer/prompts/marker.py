@@ -25,6 +25,7 @@ _FILLS = 0.6
 _SHARE = 0.15
 _PICTURES = 3  # windows whose features are kept
 _TOUCH = 2  # pixels around a click in which a change counts as asked for
+_SPECK = 0.005  # an island of less than this share of the mask is a speck
 _CONTEXT = 3.0  # a window around a click alone, where nothing was found: a third of the frame
 
 
@@ -109,7 +110,8 @@ class Marker:
         """Return the mask of one object.
 
         Points are in it if their label is 1, and outside if it is 0; where they contradict each other the later one wins. If a mask
-        to repair is given, it changes only where points and scribbles ask for it, or inside the box.
+        to repair is given, it changes only where points and scribbles ask for it, or inside the box. Islands without a mark that are
+        less than a two hundredth of the mask are left out, unless they are islands of the mask to repair.
 
         Args:
             prompt: all that was said about the object on this frame so far.
@@ -129,6 +131,7 @@ class Marker:
             found = self._filling(said.box, found)
         if said.mask is not None:
             found = _merged(said.mask, found, marks, said.box)
+        found = _without_specks(found, said.mask, marks)
         found = self._obeyed(found, said)
         if not found.any() and said.mask is None:
             raise InputError("nothing was found in the box: draw it closer around the object, or add a point on it")
@@ -356,6 +359,23 @@ def _merged(old: Mask, new: Mask, marks: NDArray[np.int8], box: Box | None) -> M
         x0, y0, x1, y1 = (round(side) for side in box)
         merged[y0:y1, x0:x1] = new[y0:y1, x0:x1]
     return np.asarray(merged)
+
+
+def _without_specks(found: Mask, old: Mask | None, marks: NDArray[np.int8]) -> Mask:
+    """Return the mask without tiny islands that no mark asks for; what a repair cuts off is one, what it does not touch is none."""
+    count, parts, about, _ = cv2.connectedComponentsWithStats(found.astype(np.uint8), connectivity=8)
+    areas = about[:, cv2.CC_STAT_AREA]
+    whole = np.full(count, found.sum())
+    if old is not None:
+        _, before, about, _ = cv2.connectedComponentsWithStats(old.astype(np.uint8), connectivity=8)
+        shared = found & old
+        source = np.zeros(count, np.intp)  # the old mask's piece that each is of
+        source[parts[shared]] = before[shared]
+        whole = np.where(source > 0, about[source, cv2.CC_STAT_AREA], whole)
+    tiny = (areas < _SPECK * whole) & (areas != whole)
+    tiny[0] = False
+    tiny[np.unique(parts[cv2.dilate((marks > 0).astype(np.uint8), np.ones((2 * _TOUCH + 1,) * 2, np.uint8)) > 0])] = False
+    return np.asarray(found & ~tiny[parts])
 
 
 def _seeded(mask: Mask, marks: NDArray[np.int8]) -> NDArray[np.int8]:

@@ -128,14 +128,19 @@ function showHead() {
   lanes.setAttribute("aria-valuenow", state.frame);
 }
 
-function showFilm() {
+let filmed = null; // the pictures that are shown, or come
+async function showFilm() {
   const count = Math.max(1, Math.min(state.video.frames, Math.floor(laneWidth() / (54 * Math.min(2.2, state.video.width / state.video.height)))));
-  const pictures = Array.from({ length: count }, (_, at) => {
-    const frame = Math.floor(((at + 0.5) * state.video.frames) / count);
-    const made = Object.assign(document.createElement("img"), { src: `api/frames/${frame}.jpg?h=54`, alt: "", draggable: false, loading: "lazy" });
-    return made;
-  });
+  if (filmed?.length === count) return;
+  const pictures = Array.from({ length: count }, () => Object.assign(document.createElement("img"), { alt: "", draggable: false, fetchPriority: "low" }));
+  filmed = pictures;
   film.replaceChildren(...pictures);
+  // One after the other: a browser asks for no more than six things at once, and a frame that somebody waits for comes first.
+  for (const [at, made] of pictures.entries()) {
+    if (filmed !== pictures) return;
+    made.src = `api/film/${Math.floor(((at + 0.5) * state.video.frames) / count)}.jpg`;
+    await made.decode().catch(() => {});
+  }
 }
 
 function frameAt(event, box) {
