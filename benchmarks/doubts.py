@@ -110,7 +110,9 @@ def main() -> None:
         names = [f"{path.stem}.png" for path in frames]
         truths = [masks / folder.name / name for name in names]
         reviewed[folder.name] = review_clip(frames, truths, [folder / name for name in names])
-        worst = {i: round(float(reviewed[folder.name].measures.column(i, "color").max()), 3) for i in reviewed[folder.name].iou}
+        worst = {
+            i: round(float(np.nanmax(reviewed[folder.name].measures.column(i, "color"))), 3) for i in reviewed[folder.name].iou
+        }
         print(f"{folder.name}: largest distance of colors {worst}", flush=True)
     found = {name: count(reviewed, colors) for name, colors in (("without colors", False), ("with colors", True))}
     for name, total in found.items():

@@ -175,9 +175,14 @@ def test_who_goes_elsewhere_while_frames_are_followed_stays_there(opened: Opened
 
 def test_a_frame_does_not_wait_for_the_film_strip(opened: Opened) -> None:
     """All pictures of the strip were asked for at once: they took every connection, and each sent the decoder somewhere else."""
-    page = opened.page
+    page, asked = opened.page, list[str]()
+
+    def come() -> bool:
+        code = "(pictures => pictures.length > 1 && pictures.every((i) => i.naturalHeight > 0))"
+        return bool(page.page.evaluate(f"{code}([...document.querySelectorAll('#film img')])"))
+
+    page.until(come)
     film = Held(page.page, "**/api/film/*")
-    asked = list[str]()
     page.page.on("request", lambda request: asked.append(request.url) if "/film/" in request.url else None)
     page.page.reload()
     film.wait()
@@ -186,5 +191,5 @@ def test_a_frame_does_not_wait_for_the_film_strip(opened: Opened) -> None:
     page.page.wait_for_selector("#canvas[data-frame='1']")
     assert len(asked) == 1
     film.release()
-    page.until(lambda: len(asked) == page.page.locator("#film img").count() > 1)
-    page.until(lambda: page.page.evaluate("[...document.querySelectorAll('#film img')].every((i) => i.naturalHeight > 0)"))
+    page.until(come)
+    assert len(asked) == page.page.locator("#film img").count()

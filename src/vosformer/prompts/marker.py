@@ -25,7 +25,7 @@ _FILLS = 0.6
 _SHARE = 0.15
 _PICTURES = 3  # windows whose features are kept
 _TOUCH = 2  # pixels around a click in which a change counts as asked for
-_SPECK = 0.005  # an island of less than this share of the mask is a speck
+_SPECK = 0.002  # an island of less than this share of the mask, or of what it was cut off from, is a speck
 _CONTEXT = 3.0  # a window around a click alone, where nothing was found: a third of the frame
 
 
@@ -111,7 +111,8 @@ class Marker:
 
         Points are in it if their label is 1, and outside if it is 0; where they contradict each other the later one wins. If a mask
         to repair is given, it changes only where points and scribbles ask for it, or inside the box. Islands without a mark that are
-        less than a two hundredth of the mask are left out, unless they are islands of the mask to repair.
+        less than a 500th of the mask are left out, also those that a repair cuts off; islands of the mask to repair that it does
+        not touch stay.
 
         Args:
             prompt: all that was said about the object on this frame so far.

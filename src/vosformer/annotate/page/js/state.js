@@ -17,12 +17,16 @@ export function update(changes) {
   for (const call of subscribers) call(Object.keys(changes));
 }
 
-// Take over what the server answered; an answer that is older than what is known is passed over.
+const OF_SERVER = ["video", "objects", "given", "spans", "undo", "redo", "version", "serial", "job", "exports", "folder"];
+
+// Take over what the server answered; an answer that is older than what is known is passed over. Who shows what did not change is not
+// called: drawing all of it anew would keep the new mask waiting.
 export function take(answer) {
   if (!answer?.video || answer.serial < state.serial) return answer;
-  const { video, objects, given, spans, undo, redo, version, serial, job, exports, folder } = answer;
-  const kept = objects.some((o) => o.id === state.object) ? state.object : objects.at(-1)?.id ?? null;
-  update({ video, objects, given, spans, undo, redo, version, serial, job, exports, folder, object: kept });
+  const changed = OF_SERVER.filter((key) => JSON.stringify(answer[key]) !== JSON.stringify(state[key]));
+  const changes = Object.fromEntries(changed.map((key) => [key, answer[key]]));
+  const kept = answer.objects.some((o) => o.id === state.object) ? state.object : answer.objects.at(-1)?.id ?? null;
+  update(kept === state.object ? changes : { ...changes, object: kept });
   return answer;
 }
 
