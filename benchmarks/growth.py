@@ -1,12 +1,13 @@
-"""How the time of a frame grows: with objects, with resolution, with the length of the video, with the frames in memory.
+"""How the time of a frame grows: with objects, with resolution, with the frames in memory, with the length of the video.
 
-    python benchmarks/growth.py                                       # the packaged weights; an hour or so on two cores
-    python benchmarks/growth.py --model deaot-t --tiny --quick        # a rehearsal in a minute
-    python benchmarks/growth.py --picture docs/images/growth.png --json growth.json
+    python benchmarks/growth.py --threads 1 --json growth.json --picture docs/images/growth.png
+    python benchmarks/growth.py --parts resolution --frames 3 --json growth.json      # measures a part again, and keeps the others
+    python benchmarks/growth.py --model deaot-t --tiny --quick                        # a rehearsal in a minute
 
+Times are those of the process (`time.process_time`), so that other programs count little; several threads add up.
 Each row is the median of some frames, and beside it how many times as long it takes as the row before, against how many times as much
 arithmetic it is (torch's FlopCounterMode over the same frame): where the time grows more steeply than the work, something is wrong.
-Length compares the same frame of a clip that goes back and forth, early and late in one session, and again after reset().
+Length compares early and late frames of one session, that goes round a short clip, and again after reset().
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import argparse
 import gc
 import json
 import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +31,8 @@ from vosformer import Session
 from vosformer.device import tune_process
 from vosformer.nn.onednn import reference_kernels
 from vosformer.weights import build
+
+PARTS = ("objects", "resolution", "memory", "length")
 
 
 @dataclass
@@ -59,68 +63,60 @@ def picture(height: int, objects: int, t: int) -> tuple[np.ndarray, np.ndarray]:
     return np.clip(color // 2 + noise, 0, 255).astype(np.uint8), labels
 
 
-def warm(session: Session, height: int, objects: int, frames: int = 3) -> None:
-    """Begin, and take a few frames."""
+def warm(session: Session, height: int, objects: int, frames: int = 2) -> None:
+    """Begin, and take a frame or two."""
     session.reset()
     session.step(*picture(height, objects, 0))
     for t in range(1, frames):
         session.step(picture(height, objects, t)[0])
 
 
-def median(session: Session, height: int, objects: int, frames: int) -> float:
-    """Milliseconds of a frame, the median of some."""
-    pictures = [picture(height, objects, t)[0] for t in range(frames)]
-    spent = []
-    for frame in pictures:
-        begin = time.perf_counter()
-        session.step(frame)
-        spent.append(1000 * (time.perf_counter() - begin))
-    return float(np.median(spent))
-
-
-def work(session: Session, height: int, objects: int) -> float:
+def work(session: Session, frame: np.ndarray) -> float:
     """GFLOP of the next frame; the session goes on from where it was."""
     kept, counter = session.state, FlopCounterMode(display=False)
     with counter, reference_kernels():
-        session.step(picture(height, objects, 5)[0])
+        session.step(frame)
     session.state = kept
     return counter.get_total_flops() / 1e9
 
 
-def measured(session: Session, what: str, at: float, height: int, objects: int, frames: int) -> Row:
-    """Return one point; the session has been warmed."""
-    gflop = work(session, height, objects)
-    return Row(what, at, median(session, height, objects, frames), gflop, session.memory_bytes / 1e6)
+def measured(session: Session, what: str, at: float, pictures: Sequence[np.ndarray]) -> Row:
+    """Return one point: of the next frames, one of which is also counted; the session has been warmed."""
+    gflop = work(session, pictures[0])
+    spent = []
+    for frame in pictures:
+        begin = time.process_time()
+        session.step(frame)
+        spent.append(1000 * (time.process_time() - begin))
+    return Row(what, at, float(np.median(spent)), gflop, session.memory_bytes / 1e6)
 
 
-def length(session: Session, short: int, late: int, frames: int) -> list[Row]:
-    """Frame 20 against a late one, and again after reset(): the same pictures each time."""
-    pictures = [picture(short, 3, t)[0] for t in range(20)]
-    rows = []
-    points = (("frame 20", 20), (f"frame {late}", late), ("frame 20 after reset()", 20))
+def frames_of(height: int, objects: int, count: int) -> list[np.ndarray]:
+    """Return the first frames of a clip."""
+    return [picture(height, objects, t)[0] for t in range(count)]
+
+
+def length(session: Session, short: int, points: Sequence[int], frames: int) -> Iterator[Row]:
+    """Frames of one session at each of the points, and those of the first one again after reset()."""
+    pictures = frames_of(short, 3, 20)
     now = 0
-    for name, begin in points:
-        if begin == 20:
+    for n, begin in enumerate((*points, points[0])):
+        if n in (0, len(points)):
             session.reset()
-            session.step(*picture(short, 3, 0))
             gc.collect()
+            session.step(*picture(short, 3, 0))
             now = 1
         while now < begin:
             session.step(pictures[now % 20])
             now += 1
-        spent = []
-        for _ in range(frames):
-            start = time.perf_counter()
-            session.step(pictures[now % 20])
-            spent.append(1000 * (time.perf_counter() - start))
-            now += 1
-        rows.append(Row(f"length: {name}", begin, float(np.median(spent)), 0.0, session.memory_bytes / 1e6))
-    return rows
+        what = "length" if n < len(points) else "after reset()"
+        yield measured(session, what, begin, [pictures[(now + i) % 20] for i in range(frames)])
+        now += frames
 
 
 def chart(rows: list[Row], path: Path) -> None:
     """One panel a quantity: measured times, and the arithmetic scaled to the first point."""
-    kinds = [kind for kind in ("objects", "resolution", "memory") if sum(row.what == kind for row in rows) > 1]
+    kinds = [kind for kind in PARTS[:3] if sum(row.what == kind for row in rows) > 1]
     side, margin = 420, 60
     image = np.full((side, side * len(kinds), 3), 255, np.uint8)
     for panel, kind in enumerate(kinds):
@@ -152,16 +148,39 @@ def chart(rows: list[Row], path: Path) -> None:
 
 
 def show(rows: list[Row], console: Console) -> None:
-    """One table; ratios are to the row before of the same kind."""
+    """One table; ratios are to the row before of the same part."""
     table = Table("varied", "at", "ms", "times the row before", "arithmetic, times", "memory MB")
     before: Row | None = None
     for row in rows:
-        same = before is not None and before.what.split(":")[0] == row.what.split(":")[0]
+        same = before is not None and (before.what == row.what or row.what not in PARTS)
         ratio = f"{row.ms / before.ms:.2f}" if same and before else ""
         flops = f"{row.gflop / before.gflop:.2f}" if same and before and before.gflop else ""
         table.add_row(row.what, f"{row.at:g}", f"{row.ms:.0f}", ratio, flops, f"{row.memory_mb:.0f}")
         before = row
     console.print(table)
+
+
+def measure(part: str, session: Callable[..., Session], options: argparse.Namespace) -> Iterator[Row]:
+    """Yield the rows of one part."""
+    short, frames = options.short, options.frames
+    if part == "objects":
+        for count in options.objects:
+            each = session(short)
+            warm(each, short, count)
+            yield measured(each, part, count, frames_of(short, count, frames))
+    elif part == "resolution":
+        for size in options.resolutions:
+            each = session(size)
+            warm(each, size, 3)
+            yield measured(each, part, size, frames_of(size, 3, frames))
+    elif part == "memory":
+        for count in options.memory:
+            each = session(short, "given-only")
+            for t in range(count):  # every frame with masks stays in the bank, up to eight
+                each.step(*picture(short, 3, t))
+            yield measured(each, part, count, frames_of(short, 3, frames))
+    else:
+        yield from length(session(short), short, options.length, frames)
 
 
 def main() -> None:
@@ -175,15 +194,18 @@ def main() -> None:
     parser.add_argument("--resolutions", type=int, nargs="+", default=[240, 360, 480, 720, 1080])
     parser.add_argument("--memory", type=int, nargs="+", default=[1, 2, 4, 8], help="frames in the bank")
     parser.add_argument("--short", type=int, default=480, help="short side where it is not varied")
-    parser.add_argument("--late", type=int, default=5000, help="the late frame")
+    parser.add_argument("--length", type=int, nargs="+", default=[20, 60, 5000], help="frames of one session")
     parser.add_argument("--frames", type=int, default=9, help="frames of a median")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--json", type=Path)
+    parser.add_argument(
+        "--json", type=Path, help="written after every row; parts that it holds and that are not measured now stay"
+    )
     parser.add_argument("--picture", type=Path)
     options = parser.parse_args()
     if options.quick:
         options.objects, options.resolutions, options.memory = [1, 3, 12], [96, 160], [1, 4]
-        options.short, options.late, options.frames = 96, 60, 5
+        options.short, options.length, options.frames = 96, [20, 60], 3
     torch.set_num_threads(options.threads)
     tune_process(torch.device("cpu"))
     model = build(options.model, **({"tiny": True} if options.tiny else {})).eval().requires_grad_(False)
@@ -191,27 +213,19 @@ def main() -> None:
     def session(size: int, memory: str = "default") -> Session:
         return Session(model, device="cpu", dtype=options.dtype, size=size, memory=memory, closer="off")
 
-    rows = []
-    for count in options.objects:
-        each = session(options.short)
-        warm(each, options.short, count)
-        rows.append(measured(each, "objects", count, options.short, count, options.frames))
-    for short in options.resolutions:
-        each = session(short)
-        warm(each, short, 3)
-        rows.append(measured(each, "resolution", short, short, 3, options.frames))
-    for count in options.memory:
-        each = session(options.short)
-        warm(each, options.short, 3)
-        for t in range(1, count):  # every frame with masks stays in the bank, up to eight
-            each.step(*picture(options.short, 3, t))
-        rows.append(measured(each, "memory", count, options.short, 3, options.frames))
-    rows += length(session(options.short), options.short, options.late, max(options.frames, 9))
+    rows: list[Row] = []
+    if options.json and options.json.exists():
+        rows = [Row(**row) for row in json.loads(options.json.read_text())]
+    for part in options.parts:
+        rows = [row for row in rows if row.what != part and (part != "length" or row.what in PARTS)]
+        for row in measure(part, session, options):
+            rows.append(row)
+            if options.json:
+                options.json.write_text(json.dumps([vars(row) for row in rows], indent=1))
+    rows.sort(key=lambda row: (*PARTS, row.what).index(row.what))
     console = Console(width=110)
     console.print(f"{options.model} {options.dtype}, {options.threads} threads, torch {torch.__version__}", highlight=False)
     show(rows, console)
-    if options.json:
-        options.json.write_text(json.dumps([vars(row) for row in rows], indent=1))
     if options.picture:
         chart(rows, options.picture)
 

@@ -159,8 +159,8 @@ def nearest(source: int, target: int, device: torch.device) -> Tensor:
     target).
     """
     step = torch.tensor(source / target, dtype=torch.float32)
-    positions = torch.floor(torch.arange(target, dtype=torch.float32) * step).long()
-    return positions.clamp_(max=source - 1).to(device)
+    positions = torch.floor(torch.arange(target, dtype=torch.float32, device=device) * step).long()
+    return positions.clamp_(max=source - 1)
 
 
 def pad(values: Tensor, placement: Placement) -> Tensor:

@@ -22,6 +22,7 @@ from vosformer.inference.prediction import Answer, CloserAnswer
 from vosformer.inference.session import Session
 from vosformer.inference.tracking import track
 from vosformer.io import Arrays
+from vosformer.protocol import Presence
 from vosformer.testing import COLORS
 
 MODELS = [ColorModel, PerObjectColorModel]
@@ -220,9 +221,9 @@ def test_what_windows_say_is_put_in_place():
     place = Placement((4, 5), (4, 5), (4, 5), 0, 0)
     whole = torch.randn(1, 4, 4, 5, generator=generator, dtype=torch.float64)
     inner = torch.randn(1, 3, 2, 3, generator=generator, dtype=torch.float64)
-    answers = [Answer((whole,), lambda maps: maps[0], (5, 6, 7), place, True, {})]
+    answers = [Answer((whole,), lambda maps: maps[0], (5, 6, 7), place, True, torch.zeros(3), Presence())]
     window = Placement((2, 3), (2, 3), (2, 3), 0, 0)
-    near = [CloserAnswer(1, 2, (6,), Answer((inner,), lambda maps: maps[0], (6, 7), window, True, {}))]
+    near = [CloserAnswer(1, 2, (6,), Answer((inner,), lambda maps: maps[0], (6, 7), window, True, torch.zeros(2), Presence()))]
     ((_, found),) = prediction._probabilities(answers, near)
     p, q = whole[0].softmax(0).numpy(), np.zeros((4, 5))
     q[1:3, 2:5] = inner[0].softmax(0)[1].numpy()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -37,7 +38,8 @@ class Answer:
         ids: the n ids in channel order; None = a free channel that competes (counts as background).
         placement: where the source lies in the network's input.
         align_corners: how `maps` are resampled.
-        scores: id -> presence in [0,1].
+        largest: [n] the mean of each channel's largest probabilities; on the device: who asks for a score waits, and nobody else.
+        calibration: what chance of presence belongs to such a mean.
     """
 
     maps: tuple[Tensor, ...]
@@ -45,7 +47,14 @@ class Answer:
     ids: tuple[int | None, ...]
     placement: Placement
     align_corners: bool
-    scores: dict[int, float]
+    largest: Tensor
+    calibration: Presence
+
+    @cached_property
+    def scores(self) -> dict[int, float]:
+        """Id -> presence in [0,1]; see `Prediction.score`."""
+        means = zip(self.ids, self.largest.tolist(), strict=True)
+        return {i: self.calibration.chance(mean) for i, mean in means if i is not None}
 
     def strips(self) -> Iterator[tuple[slice, Tensor]]:
         """Yield rows of the source and their merged logits [1+n,rows,width], from the top."""
@@ -120,27 +129,28 @@ def hard_answer(
     OneVOS).
     """
     maps = tuple(logits.float() for logits in slots)
-    return Answer(maps, merge, tuple(ids), placement, align_corners, presence(merge(maps), ids, calibration))
+    return Answer(maps, merge, tuple(ids), placement, align_corners, largest(merge(maps)), calibration)
 
 
-def soft_answer(probabilities: Tensor, ids: Sequence[int | None], placement: Placement, scores: dict[int, float]) -> Answer:
+def soft_answer(
+    probabilities: Tensor, ids: Sequence[int | None], placement: Placement, logits: Tensor, calibration: Presence
+) -> Answer:
     """Return the answer of a system that resamples merged probabilities [1,1+n,H,W] from the network's size (SimVOS,
-    JointFormer).
+    JointFormer); `logits` are the merged ones [1,1+n,h,w] before they were resampled.
     """
     inner = crop(probabilities, placement) if placement.pads else probabilities
-    return Answer((inner,), _logarithm, tuple(ids), placement, False, scores)
+    return Answer((inner,), _logarithm, tuple(ids), placement, False, largest(logits), calibration)
 
 
 def _logarithm(maps: Sequence[Tensor]) -> Tensor:
     return maps[0].clamp(1e-12, 1).log()
 
 
-def presence(logits: Tensor, ids: Sequence[int | None], calibration: Presence) -> dict[int, float]:
-    """Per id the chance that it is in the frame, out of the mean of its largest probabilities; see `Prediction.score`."""
+def largest(logits: Tensor) -> Tensor:
+    """Return the mean of the largest probabilities of each channel but the background: [1,1+n,h,w] -> [n]."""
     probabilities = logits.softmax(1)[0, 1:].flatten(1)
     cells = min(_PRESENCE_CELLS, probabilities.shape[1])
-    means = probabilities.topk(cells, 1).values.mean(1).tolist()
-    return {i: calibration.chance(mean) for i, mean in zip(ids, means, strict=True) if i is not None}
+    return probabilities.topk(cells, 1).values.mean(1)
 
 
 @dataclass(frozen=True)
@@ -279,9 +289,9 @@ class Prediction:
 
 
 def labels_of(answers: Sequence[Answer], closer: Sequence[CloserAnswer] = ()) -> Tensor:
-    """int32 [height,width] on the CPU: the most probable id of each pixel, over the mean probability of all views."""
+    """Return the most probable id of each pixel, over the mean probability of all views: int32 [height,width], on their device."""
     height, width = answers[0].placement.source
-    labels = torch.zeros(height, width, dtype=torch.int32, device="cpu")
+    labels = torch.zeros(height, width, dtype=torch.int32, device=answers[0].largest.device)
     lone = len(answers) == 1 and not closer
     for rows, values in answers[0].strips() if lone else _probabilities(answers, closer):
         labels[rows] = _winners(values, answers[0].ids)
@@ -310,11 +320,13 @@ def _refined(probabilities: Tensor, rows: slice, ids: Sequence[int | None], clos
     near = near / near.sum(0).clamp(min=1)  # windows know nothing of each other, and may overlap
     channels = [1 + ids.index(i) for i in spoken]
     refined = probabilities.clone()
-    refined[channels] = 0
+    for channel in channels:  # one by one: a list would become a tensor, and a GPU waits before it takes that over
+        refined[channel] = 0
     left = 1 - near.sum(0)
     refined *= left / refined.sum(0).clamp(min=_TINY)
     refined[0] += (left - refined.sum(0)).clamp(min=0)
-    refined[channels] = near
+    for channel, spoken_for in zip(channels, near, strict=True):
+        refined[channel] = spoken_for
     return refined
 
 
@@ -327,4 +339,4 @@ def _winners(values: Tensor, ids: Sequence[int | None]) -> Tensor:
     for i, channel in zip(ids, values[1:], strict=True):
         winner.masked_fill_(channel > best, i or 0)
         best = torch.maximum(best, channel)
-    return winner.cpu()
+    return winner

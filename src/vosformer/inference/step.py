@@ -17,7 +17,7 @@ from vosformer.geometry import FrameSize, Placement
 from vosformer.inference import objects
 from vosformer.inference.closer import Closer, CloserWindow, moved, opened
 from vosformer.inference.objects import Cohort, Given, all_ids, merge_slots
-from vosformer.inference.prediction import Answer, CloserAnswer, Prediction, hard_answer, labels_of, presence, soft_answer
+from vosformer.inference.prediction import Answer, CloserAnswer, Prediction, hard_answer, labels_of, soft_answer
 from vosformer.policy import Policy
 from vosformer.protocol import Features, Reading, VOSModel
 
@@ -125,7 +125,7 @@ def step(
     ]
     answers = tuple(view.answer for view in seen if view.answer is not None)
     closer = tuple(answer for window, look in zip(state.windows, looks, strict=True) for answer in _spoken(window, look))
-    labels = labels_of(answers, closer) if answers else torch.zeros(height, width, dtype=torch.int32, device="cpu")
+    labels = labels_of(answers, closer) if answers else torch.zeros(height, width, dtype=torch.int32, device=setup.device)
     if given is not None:
         labels = _overlay(labels, given)
     for view, cohorts, look in zip(setup.views, state.views, seen, strict=True):
@@ -137,6 +137,8 @@ def step(
         _remember(setup, view, cohorts, look, own, given, state.frames)
     for closely, window, look in zip(near, state.windows, looks, strict=True):
         _remember_near(closely, window, look, labels, given)
+    # The one wait for the device, when all work of this frame is under way. (A window waits, too: for whom it sees.)
+    labels = labels.cpu()
     windows = moved(state.windows, labels, given)
     if setup.closer is not None and given is not None:
         for window in opened(setup.closer, seen[0].placement, given, windows):
@@ -192,10 +194,9 @@ def _look(
     align = model.geometry.align_corners
     if model.feedback == "hard":
         return _Seen(placement, features, readings, hard_answer(slots, ids, merge, placement, align, model.presence), None)
-    known = [i for i in ids if i is not None]
     large = [F.interpolate(s, placement.network, mode="bilinear", align_corners=align) for s in slots]
     probabilities = merge(large).softmax(1)
-    answer = soft_answer(probabilities, ids, placement, presence(merge(slots), known, model.presence))
+    answer = soft_answer(probabilities, ids, placement, merge(slots), model.presence)
     return _Seen(placement, features, readings, answer, probabilities)
 
 
@@ -211,17 +212,18 @@ def _live_slots(
         for s, slot in enumerate(cohort.slots):
             channels = [*slot, *[None] * (model.slot_size - len(slot))]
             live = [k for k, i in enumerate(channels) if i is not None or model.merging.free_channels_compete]
-            parts.append(logits[s : s + 1, [0, *(k + 1 for k in live)]])
+            # Not by a list of channels: a list becomes a tensor on the CPU, and a GPU waits before it takes that over.
+            parts.append(torch.cat([logits[s : s + 1, k : k + 1] for k in (0, *(k + 1 for k in live))], 1))
             ids.extend(channels[k] for k in live)
     return parts, ids
 
 
 def _overlay(labels: Tensor, given: Given) -> Tensor:
     """Let the user's masks win: ids that they speak for are exactly where they say."""
-    kept = labels
+    kept, said = labels, given.labels.to(labels.device)
     for i in given.ids:
         kept = kept.masked_fill(kept == i, 0)
-    return torch.where(given.labels != 0, given.labels, kept)
+    return torch.where(said != 0, said, kept)
 
 
 def _remember(
