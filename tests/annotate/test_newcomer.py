@@ -6,8 +6,10 @@ things besides must not decide whether the promise holds.
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -18,13 +20,22 @@ from annotator_page import Driver, Server, chromium, composed
 from vosformer.annotate.label_files import read_png
 from vosformer.formats import read
 
-SIZE, FRAMES = (240, 426), 8
+
+class Trial(NamedTuple):
+    """A clip, and the short side at which the model sees it; None: what the program does by itself, threads included."""
+
+    size: tuple[int, int]
+    frames: int
+    short: int | None
+
+
+SHORT, FULL = Trial((240, 426), 8, 240), Trial((480, 854), 24, None)
 SECONDS_AN_ACTION = 2.0
 PROMISE = 120.0
 
 
 def masks_of(project: Path) -> list[np.ndarray]:
-    return [read_png(project / "masks" / f"{n:05d}.png") for n in range(FRAMES)]
+    return [read_png(path) for path in sorted((project / "masks").glob("*.png"))]
 
 
 def scores(masks: list[np.ndarray], truth: list[np.ndarray], ids: dict[int, int]) -> np.ndarray:
@@ -43,19 +54,23 @@ def standing_alone(labels: np.ndarray) -> list[int]:
     return sorted(map(int, alone), key=lambda i: -areas[found == i][0])
 
 
+needs_time = pytest.mark.skipif("VOSFORMER_FULL_TRIAL" not in os.environ, reason="takes minutes: set VOSFORMER_FULL_TRIAL")
+
+
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
-def test_two_minutes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    video, truth = composed(tmp_path, SIZE, FRAMES, seed=6)
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("trial", [SHORT, pytest.param(FULL, marks=needs_time)], ids=["short", "full"])
+def test_two_minutes(trial: Trial, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    video, truth = composed(tmp_path, trial.size, trial.frames, seed=6)
     first, second = standing_alone(truth[0])[:2]
     ids = {1: first, 2: second}
     project = tmp_path / "p"
     actions = 1  # typing the command
     begun = time.perf_counter()
-    server = Server(video, "-o", project, size=240)
+    server = Server(video, "-o", project, size=trial.short)
     with chromium() as context:
         try:
-            page = Driver(context, server.url, SIZE)
+            page = Driver(context, server.url, trial.size)
             look = page.page
             assert "left click: on the object" in look.locator("#hint").inner_text()
             page.click_middle(truth[0] == first)
@@ -69,7 +84,7 @@ def test_two_minutes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
 
             look.get_by_text("Propagate", exact=True).click()
             look.wait_for_selector("#job", state="visible")
-            look.wait_for_selector("#job", state="hidden", timeout=900_000)
+            look.wait_for_selector("#job", state="hidden", timeout=1_800_000)
             look.wait_for_selector("#doubts li")
             actions += 1
             before = scores(masks_of(project), truth, ids)
@@ -87,7 +102,7 @@ def test_two_minutes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
             )
             look.get_by_text("Repair", exact=True).click()
             look.wait_for_selector("#job", state="visible")
-            look.wait_for_selector("#job", state="hidden", timeout=900_000)
+            look.wait_for_selector("#job", state="hidden", timeout=1_800_000)
             actions += 4
             after = scores(masks_of(project), truth, ids)
             look.wait_for_selector(f"#canvas[data-frame='{frame}']")  # a repair comes back to what was corrected
@@ -107,7 +122,7 @@ def test_two_minutes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
         finally:
             server.stop()
     exported = read(tmp_path / "coco.json")
-    assert all((f.labels(*SIZE) == m).all() for f, m in zip(exported.frames, masks_of(project), strict=True))
+    assert all((f.labels(*trial.size) == m).all() for f, m in zip(exported.frames, masks_of(project), strict=True))
     person = SECONDS_AN_ACTION * actions
     with capsys.disabled():
         print(
