@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import cv2
 import numpy as np
 import pytest
@@ -13,6 +15,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 from vosformer.cli.session_options import SessionOptions
+from vosformer.data.synthetic.assets import Assets
+from vosformer.data.synthetic.render import composed_clip
 from vosformer.errors import InputError
 from vosformer.geometry import Geometry, Placement
 from vosformer.inference import prediction
@@ -388,3 +392,16 @@ def test_the_packaged_weights_keep_small_objects():
         found[closer] = np.mean([iou(r, truth, i) for r, truth in zip(results, labels[1:], strict=True) for i in (1, 2, 3)])
     assert s.notes
     assert found["auto"] > max(0.8, found["off"] + 0.03), found
+
+
+@pytest.mark.slow
+def test_the_packaged_weights_keep_the_thin_bar_of_the_demo():
+    (first, given), *rest = [
+        (image, labels.astype(np.int32)) for image, labels in itertools.islice(composed_clip(Assets(), 40, 2), 4)
+    ]
+    kept = {}
+    for closer in ("off", "auto"):
+        s = Session("default", dtype="fp32", closer=closer)
+        s.step(first, given)
+        kept[closer] = [iou(s.step(image).labels, truth, 1) for image, truth in rest][-1]
+    assert kept["auto"] > max(0.75, kept["off"] + 0.3), kept
