@@ -144,6 +144,28 @@ def test_what_does_not_fit_is_told():
         video.add_new_mask(state, 3, 1, labels[0])
     with pytest.raises(InputError, match="no known number of frames"):
         video.init_state(iter(images))
+    mask = labels[0] == 1
+    for act, told in (
+        (lambda: video.add_new_mask(state, 0, "dog", mask), "obj_id is 'dog', expected a whole number"),
+        (lambda: video.add_new_mask(state, 0, 1.5, mask), "obj_id is 1.5"),
+        (lambda: video.add_new_mask(state, 0, 2**40, mask), "that fits 32 bits"),
+        (lambda: video.add_new_mask(state, 0, -(2**31), mask), "that fits 32 bits"),  # what an object of id 0 is called inside
+        (lambda: video.add_new_mask(state, 1.5, 1, mask), "frame_idx is 1.5"),
+        (lambda: video.add_new_mask(state, 0, 1, np.full(mask.shape, np.nan)), "numbers without NaN"),
+        (
+            lambda: video.add_new_points_or_box(state, 0, 1, [1, 2, 3], [1]),
+            r"points is \[1, 2, 3\], expected numbers in rows of 2",
+        ),
+        (lambda: video.add_new_points_or_box(state, 0, 1, [[1, 2]], ["a"]), "labels is"),
+        (lambda: video.add_new_points_or_box(state, 0, 1, [[9, 9]], [0.7]), r"labels are \[0.7\], expected 1"),
+        (lambda: video.add_new_points_or_box(state, 0, 1, box=[1, 2, 3]), "rows of 4"),
+        (lambda: next(video.propagate_in_video(state, "a")), "nothing is marked"),
+    ):
+        with pytest.raises(InputError, match=told):
+            act()
+    assert state.obj_ids == []  # what was refused leaves no trace
+    video.add_new_mask(state, np.int64(0), np.int64(3), mask.tolist())
+    assert [n for n, _, _ in video.propagate_in_video(state)] == [0, 1, 2]
 
 
 @pytest.mark.parametrize("settings", [{}, {"scales": (1.0, 1.25), "flip": True}])

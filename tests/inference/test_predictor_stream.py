@@ -137,6 +137,12 @@ def test_what_does_not_fit_is_told():
         (stream, {"obj_ids": [1, 2], "input_points": [[[[5, 5]]]]}, "input_points speaks of 1 objects, but obj_ids names 2"),
         (video, {"obj_ids": [1, 2], "input_masks": [labels[0] == 1]}, "input_masks speaks of 1 objects"),
         (video, {"obj_ids": [1], "input_points": [[[5, 5]], [[6, 6]]]}, "input_points has 2 entries for pictures"),
+        (stream, {"obj_ids": 1}, "a prompt says nothing"),
+        (stream, {"obj_ids": 1, "input_points": [[[[5, 5]]]], "input_labels": [[[1, 1]]]}, "2 labels were given for 1 points"),
+        (stream, {"obj_ids": 1, "input_points": [[[[5, 5]]]], "input_labels": [[[0.5]]]}, r"labels are \[0.5\]"),
+        (stream, {"obj_ids": "ab", "input_masks": labels[0] == 1}, "obj_ids are 'ab', expected a list of whole numbers"),
+        (stream, {"obj_ids": None, "input_masks": labels[0] == 1}, "obj_ids are None"),
+        (stream, {"obj_ids": 2**40, "input_masks": labels[0] == 1}, "that fits 32 bits"),
         (stream, {"obj_ids": 1, "input_points": [[[[500, 5]]]], "original_size": SIZE}, "500"),
     ):
         with pytest.raises(InputError, match=told):
@@ -147,6 +153,10 @@ def test_what_does_not_fit_is_told():
         model(stream, frame=torch.zeros(3, 64, 64))
     with pytest.raises(InputError, match="a frame of 50 x 60 pixels came, expected 129 x 193"):
         model(stream, frame=np.zeros((50, 60, 3), np.uint8))
+    with pytest.raises(InputError, match="frame_idx is 'a'"):
+        model(stream, frame_idx="a", frame=images[0])
+    with pytest.raises(InputError, match="no picture was given"):
+        model(images=[])
     with pytest.raises(InputError, match="wants frame="):
         model(stream, frame_idx=0)
     with pytest.raises(InputError, match="without a video"):

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from dummy_models import ColorModel, flat_clip
+from safetensors.torch import load_file, save_file
 
 import vosformer
 from vosformer import VideoPredictor
@@ -99,6 +100,27 @@ def test_what_cannot_be_loaded_is_told(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"library_name": "transformers"}')
     with pytest.raises(WeightsError, match="describes no model of vosformer"):
         vosformer.from_pretrained(tmp_path)
+    for config, told in (
+        ("[" * 100_000, "cannot be read"),
+        ('{"overrides": [1]}', r"config.json: 'overrides' is no JSON object: \[1\]"),
+        ('{"overrides": {"gap_": 1}}', "there is no option 'gap_'"),
+        ('{"presence": [0, 1]}', r"config.json: 'presence' is \[0, 1\], expected \[scale above 0, bias\]"),
+    ):
+        (tmp_path / "config.json").write_text(config)
+        with pytest.raises((WeightsError, InputError), match=told):
+            vosformer.from_pretrained(tmp_path)
+    with pytest.raises(InputError, match="this Linear was not built by a variant's name"):
+        vosformer.save_pretrained(torch.nn.Linear(2, 2), tmp_path)
+
+
+def test_the_folder_knows_the_model_when_the_weights_have_lost_their_metadata(tmp_path: Path) -> None:
+    model = vosformer.build("deaot-t", tiny=True, gap=7)
+    model.presence = Presence(2.0, -0.5)
+    vosformer.save_pretrained(model, tmp_path)
+    save_file(load_file(tmp_path / "model.safetensors"), tmp_path / "model.safetensors")
+    again = vosformer.from_pretrained(tmp_path)
+    assert (again.built_with, again.presence) == (model.built_with, model.presence)
+    assert repr(again.policy) == repr(model.policy)
 
 
 class _Hub(BaseHTTPRequestHandler):

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
-from operator import index
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,8 +17,9 @@ from torch import Tensor
 
 from vosformer.errors import InputError
 from vosformer.inference.predictor_sam2 import SAM2Names
-from vosformer.inference.predictor_state import PredictorState, logits_of, presence_of
+from vosformer.inference.predictor_state import PredictorState, as_floats, as_point_labels, logits_of, presence_of
 from vosformer.inference.predictor_stream import StreamState, frames_of
+from vosformer.inference.session import whole_numbers
 from vosformer.prompts import Prompt
 
 
@@ -177,7 +177,7 @@ class VideoPredictor(SAM2Names):
         stream = inference_session if isinstance(inference_session, StreamState) else None
         if stream is not None and original_size is not None and stream.size is None:
             stream.size = int(original_size[0]), int(original_size[1])
-        ids = [index(obj_ids)] if hasattr(obj_ids, "__index__") else [index(i) for i in obj_ids]  # type: ignore[arg-type, union-attr]
+        ids = whole_numbers([obj_ids] if hasattr(obj_ids, "__index__") else obj_ids, "obj_ids")
         for i, said in zip(ids, _said(len(ids), input_points, input_labels, input_boxes, input_masks), strict=True):
             if stream is not None:
                 stream.say(frame_idx, i, said, add=not clear_old_inputs)
@@ -211,7 +211,10 @@ def _said(objects: int, points: Any, labels: Any, boxes: Any, masks: Any) -> lis
     if masks is not None:
         masks = [masks] if np.ndim(masks[0]) == 1 else list(masks)
         _count(objects, "input_masks", masks)
-        return [Prompt(mask=_array(mask) > 0) for mask in masks]
+        arrays = [np.squeeze(np.asarray(mask.detach().cpu() if isinstance(mask, Tensor) else mask)) for mask in masks]
+        if any(np.isnan(array).any() for array in arrays):
+            raise InputError("input_masks holds NaN")
+        return [Prompt(mask=array > 0) for array in arrays]
     lists: list[Sequence[Any]] = []
     for name, values in (("input_points", points), ("input_labels", labels), ("input_boxes", boxes)):
         if values is not None and len(values) != 1:
@@ -220,9 +223,9 @@ def _said(objects: int, points: Any, labels: Any, boxes: Any, masks: Any) -> lis
         _count(objects, name, lists[-1])
     return [
         Prompt(
-            points=() if places is None else _array(places).reshape(-1, 2).tolist(),
-            labels=None if said is None else _array(said).reshape(-1).tolist(),
-            box=None if box is None else _array(box).reshape(-1).tolist(),
+            points=() if places is None else as_floats(places, 2, "input_points").tolist(),
+            labels=None if said is None else as_point_labels(said),
+            box=None if box is None else as_floats(box, 4, "input_boxes").ravel().tolist(),
         )
         for places, said, box in zip(*lists, strict=True)
     ]
@@ -231,7 +234,3 @@ def _said(objects: int, points: Any, labels: Any, boxes: Any, masks: Any) -> lis
 def _count(objects: int, name: str, values: Sequence[Any]) -> None:
     if len(values) != objects:
         raise InputError(f"{name} speaks of {len(values)} objects, but obj_ids names {objects}")
-
-
-def _array(values: Any) -> Any:
-    return np.squeeze(np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values))

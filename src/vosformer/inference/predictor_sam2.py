@@ -19,7 +19,16 @@ from torch import Tensor
 
 from vosformer.errors import InputError
 from vosformer.inference.prediction import Prediction
-from vosformer.inference.predictor_state import ABSENT, Marked, PredictorState, inner_id, logits_of
+from vosformer.inference.predictor_state import (
+    ABSENT,
+    Marked,
+    PredictorState,
+    as_floats,
+    as_number,
+    as_point_labels,
+    inner_id,
+    logits_of,
+)
 from vosformer.inference.session import Session
 from vosformer.io import open_source
 from vosformer.prompts import mark
@@ -115,6 +124,8 @@ class SAM2Names:
             raise InputError(
                 f"a mask of shape {array.shape} was given, expected {(source.height, source.width)} like {source.name}"
             )
+        if array.dtype.kind not in "biuf" or np.isnan(array).any():
+            raise InputError(f"a mask of type {array.dtype} was given, expected bool or numbers without NaN")
         self._mark(inference_state, frame_idx, obj_id, Marked(array > 0))
         return self._given(inference_state, frame_idx)
 
@@ -149,9 +160,9 @@ class SAM2Names:
         """
         source = inference_state.source
         scale = np.ones(2) if normalize_coords else np.array([source.width, source.height], float)
-        new = [] if points is None else (np.asarray(points, float).reshape(-1, 2) * scale).tolist()
-        values = [] if labels is None else np.asarray(labels, int).reshape(-1).tolist()
-        corners = None if box is None else (np.asarray(box, float).reshape(2, 2) * scale).reshape(-1).tolist()
+        new = [] if points is None else (as_floats(points, 2, "points") * scale).tolist()
+        values = [] if labels is None else as_point_labels(labels)
+        corners = None if box is None else (as_floats(box, 4, "box").reshape(-1, 2) * scale).ravel().tolist()
         before = inference_state.marked.get(frame_idx, {}).get(obj_id)
         repairs = None
         if before is not None:
@@ -226,6 +237,7 @@ class SAM2Names:
         inference_state.reset_inference_session()
 
     def _number(self, state: PredictorState, number: int) -> int:
+        number = as_number(number, "frame_idx")
         if not 0 <= number < (state.source.count or 0):
             raise InputError(
                 f"there is no frame {number}: {state.source.name} has the frames 0 to {(state.source.count or 0) - 1}"
@@ -233,7 +245,7 @@ class SAM2Names:
         return number
 
     def _mark(self, state: PredictorState, number: int, i: int, said: Marked) -> None:
-        frame = state.marked.setdefault(self._number(state, number), {})
+        i, frame = as_number(i, "obj_id"), state.marked.setdefault(self._number(state, number), {})
         frame.pop(i, None)  # what is given last lies on top
         frame[i] = said
         if i not in state.ids:

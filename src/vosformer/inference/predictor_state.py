@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import index
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vosformer.errors import InputError
 from vosformer.inference.prediction import Prediction
 from vosformer.io import Source
 
@@ -77,6 +79,41 @@ class PredictorState:
         """Forget all objects; the video stays open (Transformers' name for `VideoPredictor.reset_state`)."""
         self.ids.clear()
         self.marked.clear()
+
+
+def as_number(value: Any, what: str) -> int:
+    """Return a frame's number or an object's id as one of Python's integers.
+
+    Raises:
+        InputError: it is no whole number, or does not fit 32 bits.
+    """
+    if not hasattr(value, "__index__") or isinstance(value, bool) or not _ZERO < index(value) < -_ZERO:
+        raise InputError(f"{what} is {value!r}, expected a whole number that fits 32 bits")
+    return index(value)
+
+
+def as_floats(values: Any, last: int, what: str) -> NDArray[np.float64]:
+    """Return float64 [n,last] of nested lists, an array or a tensor.
+
+    Raises:
+        InputError: they are no numbers, or not a multiple of `last`.
+    """
+    try:
+        return np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values, float).reshape(-1, last)
+    except (TypeError, ValueError):
+        raise InputError(f"{what} is {values!r}, expected numbers in rows of {last}") from None
+
+
+def as_point_labels(values: Any) -> list[int]:
+    """Return labels of points, one-dimensional.
+
+    Raises:
+        InputError: they are no whole numbers.
+    """
+    numbers = as_floats(values, 1, "labels").ravel()
+    if not np.array_equal(numbers, np.round(numbers)):
+        raise InputError(f"labels are {numbers.tolist()}, expected 1 (the object) or 0 (not the object)")
+    return [int(number) for number in numbers]
 
 
 def inner_id(i: int) -> int:

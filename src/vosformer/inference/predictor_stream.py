@@ -12,9 +12,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vosformer.errors import InputError
-from vosformer.inference.predictor_state import inner_id, logits_of, presence_of
+from vosformer.inference.predictor_state import as_number, inner_id, logits_of, presence_of
 from vosformer.inference.session import Session, as_image
 from vosformer.prompts import Prompt
+
+_ANY_SIZE = (2**16, 2**16)
+"""What points are held against while the size of the frames is not known: their own frame looks again."""
 
 
 class FrameInputs(NamedTuple):
@@ -84,6 +87,7 @@ class StreamState:
         Raises:
             InputError: that frame has passed, or the prompt cannot be used on frames of this size.
         """
+        number, i = as_number(number, "frame_idx"), as_number(i, "obj_ids")
         if number < self.next:
             raise InputError(
                 f"frame {number} has passed, and a stream's frames are not kept: mark objects on frame {self.next} or later ones"
@@ -93,8 +97,8 @@ class StreamState:
             labels = [*(before.labels or ()), *(prompt.labels or ())]
             box, mask = (new if new is not None else old for new, old in ((prompt.box, before.box), (prompt.mask, before.mask)))
             prompt = replace(prompt, points=[*before.points, *prompt.points], labels=labels, box=box, mask=mask)
-        if self.size is not None and inner_id(i) not in self.session.ids:
-            prompt.checked(*self.size)
+        if inner_id(i) not in self.session.ids and (self.size is not None or prompt.mask is None):
+            prompt.checked(*(self.size or _ANY_SIZE))
         frame = self.said.setdefault(number, {})
         frame.pop(i, None)  # what is said last lies on top
         frame[i] = prompt
@@ -107,7 +111,7 @@ class StreamState:
         Raises:
             InputError: no object was marked, a frame of another size or kind, or a number that was there before.
         """
-        image, here = picture_of(frame), self.next if number is None else number
+        image, here = picture_of(frame), self.next if number is None else as_number(number, "frame_idx")
         if here < self.next:
             raise InputError(f"frame {here} came after frame {self.next - 1}: a stream goes forward")
         if self.size is not None and image.shape[:2] != self.size:
@@ -134,6 +138,8 @@ def frames_of(images: Any) -> FrameInputs:
     """
     several = images if isinstance(images, Sequence) else list(images) if getattr(images, "ndim", 3) == 4 else [images]
     pictures = [picture_of(each) for each in several]
+    if not pictures:
+        raise InputError("no picture was given")
     if len({picture.shape for picture in pictures}) != 1:
         raise InputError(f"pictures of the sizes {[picture.shape[:2] for picture in pictures]} were given, expected one size")
     pixels = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)

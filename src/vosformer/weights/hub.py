@@ -15,7 +15,7 @@ from vosformer.io.files import make_folder, write_bytes, write_json
 from vosformer.options import to_json
 from vosformer.protocol import VOSModel
 from vosformer.weights.files import SUFFIXES, read_weights
-from vosformer.weights.loading import build, packaged
+from vosformer.weights.loading import build, overrides_of, packaged, presence_of
 from vosformer.weights.saving import save_weights, variant_of
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
@@ -38,7 +38,7 @@ def save_pretrained(model: VOSModel, folder: str | PathLike[str], *, variant: st
         WeightsError: a tensor holds NaN or infinity.
         OutputError: it could not be written.
     """
-    name = variant or model.variant
+    name = variant or getattr(model, "variant", "")
     if not name:
         raise InputError(f"this {type(model).__name__} was not built by a variant's name: say which one it is with variant=")
     place = make_folder(Path(folder))
@@ -50,6 +50,7 @@ def save_pretrained(model: VOSModel, folder: str | PathLike[str], *, variant: st
         "system": registry.variant(name).system,
         "overrides": to_json(model.built_with),
         "looks_closer": model.looks_closer,
+        "presence": list(model.presence),
     }
     write_json(place / CONFIG, config)
     if not (place / CARD).exists():
@@ -82,8 +83,12 @@ def from_pretrained(name: str | PathLike[str], *, hub: bool = False, revision: s
     if path.is_file():
         return build(variant_of(read_weights(path)), path, **overrides)
     config = _config(path)
-    model = build(config.get("variant") or variant_of(read_weights(_weights_in(path))), _weights_in(path), **overrides)
+    weights = _weights_in(path)
+    saved = overrides_of(config.get("overrides", {}), f"{path / CONFIG}: 'overrides'")
+    model = build(config.get("variant") or variant_of(read_weights(weights)), weights, **{**saved, **overrides})
     model.looks_closer = config.get("looks_closer") is True
+    if "presence" in config:  # other programs that write the weights anew lose their metadata
+        model.presence = presence_of(config["presence"], f"{path / CONFIG}: 'presence'")
     return model
 
 
@@ -115,7 +120,7 @@ def _config(folder: Path) -> dict[str, Any]:
         config = json.loads((folder / CONFIG).read_text())
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise WeightsError(f"{folder / CONFIG} cannot be read: {error}") from None
     if not isinstance(config, dict) or ("library_name" in config and config["library_name"] != "vosformer"):
         raise WeightsError(f"{folder / CONFIG} describes no model of vosformer")

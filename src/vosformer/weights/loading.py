@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -101,23 +102,44 @@ def file_overrides(file: WeightsFile) -> dict[str, Any]:
     Raises:
         WeightsError: the file's metadata is damaged.
     """
-    try:
-        values = json.loads(file.metadata.get("overrides", "{}"))
-        return {str(key): tuple(value) if isinstance(value, list) else value for key, value in values.items()}
-    except (ValueError, AttributeError):
-        raise WeightsError(f"{file.path}: its metadata 'overrides' is no JSON object: {file.metadata['overrides']!r}") from None
+    text = file.metadata.get("overrides", "{}")
+    with suppress(ValueError, RecursionError):
+        return overrides_of(json.loads(text), f"{file.path}: its metadata 'overrides'")
+    raise WeightsError(f"{file.path}: its metadata 'overrides' is no JSON object: {text!r}")
+
+
+def overrides_of(values: Any, where: str) -> dict[str, Any]:
+    """Return options of a variant that were written as JSON.
+
+    Raises:
+        WeightsError: they are no object; the message begins with `where`.
+    """
+    if not isinstance(values, dict):
+        raise WeightsError(f"{where} is no JSON object: {values!r}")
+    return {str(key): tuple(value) if isinstance(value, list) else value for key, value in values.items()}
 
 
 def _presence(file: WeightsFile) -> Presence:
     """Return how the file says that presence scores are calibrated; as they come if it says nothing."""
     text = file.metadata.get("presence", "[1, 0]")
+    with suppress(ValueError, RecursionError):
+        return presence_of(json.loads(text), f"{file.path}: its metadata 'presence'")
+    raise WeightsError(f"{file.path}: its metadata 'presence' is {text!r}, expected [scale above 0, bias]")
+
+
+def presence_of(values: Any, where: str) -> Presence:
+    """Return a calibration of presence scores that was written as JSON.
+
+    Raises:
+        WeightsError: it is none; the message begins with `where`.
+    """
     try:
-        scale, bias = map(float, json.loads(text))
+        scale, bias = map(float, values)
         if scale > 0 and math.isfinite(scale) and math.isfinite(bias):
             return Presence(scale, bias)
     except (ValueError, TypeError):
         pass
-    raise WeightsError(f"{file.path}: its metadata 'presence' is {text!r}, expected [scale above 0, bias]")
+    raise WeightsError(f"{where} is {values!r}, expected [scale above 0, bias]")
 
 
 def _own_variant(file: WeightsFile | None, packed: Path) -> str:
