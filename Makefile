@@ -20,12 +20,12 @@ test-all: .venv/dev
 TOOLS := build/tools/bin/python
 test-tools:
 	test -x $(TOOLS) || $(PYTHON) -m venv build/tools
-	$(TOOLS) -m pip install -q $(CONSTRAINTS) -e ".[formats-test]" datumaro pytest pytest-timeout hypothesis
+	$(TOOLS) -m pip install -q $(CONSTRAINTS) -e ".[formats-test,serve]" datumaro pytest pytest-timeout hypothesis
 	$(TOOLS) -m pip install -q --no-deps label-studio-sdk trackeval labelme
 	$(TOOLS) -m pip install -q $(CONSTRAINTS) scipy tabulate httpx pydantic lxml ijson ujson joblib nltk jsonschema requests xmljson \
 		appdirs smart_open jsf Faker rstr typer watchfiles pyjwt requests-mock datamodel-code-generator \
 		onnxruntime loguru natsort imgviz PyQt5 tifffile scikit-image OpenEXR mmh3
-	$(TOOLS) -m pytest -rs -m "slow or not slow" tests/formats/test_formats_tools.py
+	$(TOOLS) -m pytest -rs -m "slow or not slow" tests/formats/test_formats_tools.py tests/plugins/test_labelstudio.py
 
 # VOT's toolkit wants another OpenCV, too. 0.8.0 to 0.9.0 fail in their own multi-start experiment before a tracker is started.
 test-vot: .venv/dev

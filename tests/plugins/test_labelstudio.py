@@ -87,11 +87,30 @@ def test_boxes_are_followed_in_one_pass_and_end_where_the_object_leaves(client: 
     assert 0.5 < answer["score"] <= 1
 
 
+def test_label_studio_sdk_finds_nothing_wrong_with_a_prediction(client: TestClient) -> None:
+    interface = pytest.importorskip(
+        "label_studio_sdk.label_interface", reason="label-studio-sdk is not installed (make test-tools)"
+    )
+    from label_studio_sdk.label_interface.objects import PredictionValue
+
+    labels = flat_clip((1, 2), FRAMES, gone={2: 6})[1]
+    drawn = [region("one", 1, drawn_box(labels[0], 1)), region("two", 3, drawn_box(labels[2], 2))]
+    answer = ask(client, drawn).raise_for_status().json()
+    reads = interface.LabelInterface(CONFIG)
+    for prediction in answer["results"]:
+        PredictionValue(**prediction)
+        assert reads.validate_prediction(prediction, return_errors=True) == []
+        prediction["result"][0]["value"]["sequence"][0].pop("x")
+        assert reads.validate_prediction(prediction, return_errors=True) != []
+
+
 def test_the_other_routes(client: TestClient) -> None:
     assert client.get("/health").json() == {"status": "UP", "model_class": "vosformer"}
     assert client.post("/setup", json={"project": "1.2", "schema": CONFIG}).json()["model_version"].startswith("vosformer-")
     assert client.post("/webhook", json={"action": "ANNOTATION_CREATED"}).status_code == 201
-    assert ask(client, []).json()["results"][0]["result"] == []
+    empty = ask(client, []).json()
+    assert empty["results"][0]["result"] == []
+    assert empty["model_version"] == empty["results"][0]["model_version"]
 
 
 def test_strangers_and_other_files_are_kept_out(client: TestClient) -> None:

@@ -202,7 +202,8 @@ def create_app(backend: Backend, hosts: set[str] | None, authorization: str | No
     @app.post("/predict")
     def predict(request: dict[str, Any]) -> dict[str, Any]:
         context = (request.get("params") or {}).get("context")
-        return {"results": backend.predict(request.get("tasks", []), str(request.get("label_config", "")), context)}
+        results = backend.predict(request.get("tasks", []), str(request.get("label_config", "")), context)
+        return {"results": results, "model_version": backend.version}
 
     @app.post("/webhook", status_code=201)
     async def webhook(request: dict[str, Any]) -> dict[str, Any]:
