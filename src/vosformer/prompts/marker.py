@@ -364,6 +364,18 @@ def _merged(old: Mask, new: Mask, marks: NDArray[np.int8], box: Box | None) -> M
 
 def _without_specks(found: Mask, old: Mask | None, marks: NDArray[np.int8]) -> Mask:
     """Return the mask without tiny islands that no mark asks for; what a repair cuts off is one, what it does not touch is none."""
+    held = _extent(found if old is None else found | old)
+    if held is None:
+        return found
+    x0, y0, x1, y1 = (int(side) for side in held)
+    part = (slice(max(0, y0 - _TOUCH), y1 + _TOUCH), slice(max(0, x0 - _TOUCH), x1 + _TOUCH))
+    cleaned = found.copy()
+    cleaned[part] &= ~_specks(found[part], None if old is None else old[part], marks[part])
+    return cleaned
+
+
+def _specks(found: Mask, old: Mask | None, marks: NDArray[np.int8]) -> Mask:
+    """Return the pixels of the islands that `_without_specks` leaves out."""
     count, parts, about, _ = cv2.connectedComponentsWithStats(found.astype(np.uint8), connectivity=8)
     areas = about[:, cv2.CC_STAT_AREA]
     whole = np.full(count, found.sum())
@@ -376,7 +388,7 @@ def _without_specks(found: Mask, old: Mask | None, marks: NDArray[np.int8]) -> M
     tiny = (areas < _SPECK * whole) & (areas != whole)
     tiny[0] = False
     tiny[np.unique(parts[cv2.dilate((marks > 0).astype(np.uint8), np.ones((2 * _TOUCH + 1,) * 2, np.uint8)) > 0])] = False
-    return np.asarray(found & ~tiny[parts])
+    return np.asarray(tiny[parts])
 
 
 def _seeded(mask: Mask, marks: NDArray[np.int8]) -> NDArray[np.int8]:
