@@ -294,10 +294,12 @@ def test_thin_objects_do_not_share_windows_that_look_less_closely():
     assert [(window.homes, window.zoom) for window in windows_on(drawn(smaller, dot))] == [((2,), 2), ((1,), 3)]
 
 
-def test_an_object_may_grow_in_its_window_until_it_fills_it():
-    (window,) = windows_on(drawn((1, slice(100, 271), slice(300, 317))))
-    for length, kept in ((203, True), (204, False)):
-        assert bool(moved([window], drawn((1, slice(100, 100 + length), slice(300, 317))), None)) is kept
+def test_an_object_may_grow_in_its_window_but_not_suddenly_fill_it():
+    """A small one that is as long as no small one was is a mistake of the window, which would go on with it."""
+    for first, longest in ((171, 203), (40, 166)):
+        (window,) = windows_on(drawn((1, slice(100, 100 + first), slice(300, 317))))
+        for length, kept in ((longest, True), (longest + 1, False)):
+            assert bool(moved([window], drawn((1, slice(100, 100 + length), slice(300, 317))), None)) is kept
 
 
 def test_homes_that_part_do_not_share_a_window_until_its_border_cuts_one_of_them():

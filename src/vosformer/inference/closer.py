@@ -28,7 +28,7 @@ Closeness = float | Literal["auto", "off"]
 
 _DRIFT = 1 / 8  # of the side: how far the homes get from the middle before a window moves; at rest, its memory fits best
 _FILLED = 0.8  # of the side: objects that are larger, or lie farther apart, do not fit into a new window
-_OUTGROWN = 0.95  # of the side: what has become larger, or went farther apart, leaves its window before the border cuts it
+_FULL = 0.95  # of the side: what went farther apart leaves its window before the border cuts it
 _SPECK = 0.1  # of an object's largest part: smaller parts move no window, since most of them are mistakes
 
 
@@ -63,9 +63,9 @@ class Closer:
         scale = min(placement.inner) / min(placement.source)
         needed, side = math.ceil(box.extent / _FILLED), self.side(placement)
         if area * scale**2 < self.below and needed <= side:
-            return Lens(side, self.zoom)
+            return Lens(side, self.zoom, int(_FILLED * side))
         if area * scale < self.thin * box.extent and needed * self.thin_zoom <= self.thin_reach * min(placement.source):
-            return Lens(needed, self.thin_zoom)
+            return Lens(needed, self.thin_zoom, int(_FULL * needed))
         return None
 
 
@@ -89,10 +89,13 @@ def closer_of(closeness: object, by_itself: bool) -> Closer | None:
 
 
 class Lens(NamedTuple):
-    """How large a window is, in pixels of the source, and how many times larger than the whole frame the model sees it."""
+    """What a window is like: side in pixels of the source, how many times larger than the whole frame the model sees it, and the
+    longest, in pixels, that an object in it may be: what suddenly is longer, is mistaken for something else there.
+    """
 
     side: int
     zoom: float
+    longest: int
 
 
 class Box(NamedTuple):
@@ -133,6 +136,7 @@ class CloserWindow:
         left: first column.
         side: rows and columns.
         zoom: how many times larger than the whole frame the model sees it.
+        longest: the longest, in pixels, that one of its homes may be.
         homes: the objects that it speaks for, the one that decides where it goes first.
         frames: how many it has seen.
         cohorts: what it remembers.
@@ -142,6 +146,7 @@ class CloserWindow:
     left: int
     side: int
     zoom: float
+    longest: int
     homes: tuple[int, ...]
     frames: int = 0
     cohorts: list[Cohort] = field(default_factory=list)
@@ -196,12 +201,12 @@ def opened(closer: Closer, placement: Placement, given: Given, windows: Sequence
     found: list[CloserWindow] = []
     while waiting and len(windows) + len(found) < closer.windows:
         homes: list[int] = []
-        around, (side, zoom) = boxes[waiting[0]], lenses[waiting[0]]
+        around, lens = boxes[waiting[0]], lenses[waiting[0]]
         for i in waiting:
-            if lenses[i].zoom <= zoom and (joined := around.joined(boxes[i])).extent <= _FILLED * side:
+            if lenses[i].zoom <= lens.zoom and (joined := around.joined(boxes[i])).extent <= _FILLED * lens.side:
                 homes.append(i)
                 around = joined
-        found.append(CloserWindow(*_centered(around, side, labels.shape), side, zoom, tuple(homes)))
+        found.append(CloserWindow(*_centered(around, lens.side, labels.shape), *lens, tuple(homes)))
         waiting = [i for i in waiting if i not in homes]
     return found
 
@@ -239,7 +244,7 @@ def _following(window: CloserWindow, boxes: Mapping[int, Box | None], shape: tup
     for i, box in boxes.items():
         if box is not None:
             joined = box if around is None else around.joined(box)
-            if joined.extent > _OUTGROWN * window.side:
+            if joined.extent > (window.longest if around is None else _FULL * window.side):
                 continue
             around = joined
         homes.append(i)

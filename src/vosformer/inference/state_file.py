@@ -19,7 +19,7 @@ from vosformer.policy import Policy
 from vosformer.weights.saving import save_tensors
 
 _FORMAT = "vosformer-state-2"  # 1, until 2026-11-25, described the banks in another way
-_WINDOW = ("top", "left", "side", "zoom", "homes", "frames")
+_WINDOW = ("top", "left", "side", "zoom", "longest", "homes", "frames")
 
 
 def save_state(state: State, path: Path) -> None:
