@@ -33,6 +33,7 @@ from vosformer.nn.onednn import reference_kernels
 from vosformer.weights import build
 
 PARTS = ("objects", "resolution", "memory", "length")
+TITLES = {"objects": "objects", "resolution": "pixels of the short side", "memory": "frames in memory"}
 
 
 @dataclass
@@ -116,7 +117,7 @@ def length(session: Session, short: int, points: Sequence[int], frames: int) -> 
 
 def chart(rows: list[Row], path: Path) -> None:
     """One panel a quantity: measured times, and the arithmetic scaled to the first point."""
-    kinds = [kind for kind in PARTS[:3] if sum(row.what == kind for row in rows) > 1]
+    kinds = [kind for kind in TITLES if sum(row.what == kind for row in rows) > 1]
     side, margin = 420, 60
     image = np.full((side, side * len(kinds), 3), 255, np.uint8)
     for panel, kind in enumerate(kinds):
@@ -137,7 +138,7 @@ def chart(rows: list[Row], path: Path) -> None:
                 cv2.circle(image, point, 4, color, -1, cv2.LINE_AA)
         font = cv2.FONT_HERSHEY_SIMPLEX
         cv2.putText(
-            image, f"{kind}, up to {far:g}", (panel * side + margin, side - 25), font, 0.5, (40, 40, 40), 1, cv2.LINE_AA
+            image, f"{TITLES[kind]}, up to {far:g}", (panel * side + margin, side - 25), font, 0.5, (40, 40, 40), 1, cv2.LINE_AA
         )
         cv2.putText(
             image, f"ms a frame, up to {most:.0f}", (panel * side + margin, 30), font, 0.5, (164, 101, 52), 1, cv2.LINE_AA
@@ -196,7 +197,7 @@ def main() -> None:
     parser.add_argument("--short", type=int, default=480, help="short side where it is not varied")
     parser.add_argument("--length", type=int, nargs="+", default=[20, 60, 5000], help="frames of one session")
     parser.add_argument("--frames", type=int, default=9, help="frames of a median")
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--parts", nargs="*", choices=PARTS, default=PARTS, help="none: only show what --json holds")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument(
         "--json", type=Path, help="written after every row; parts that it holds and that are not measured now stay"
