@@ -167,7 +167,7 @@ def resize_by_products(table: Tensor, grid: Grid, by_scale: bool) -> Tensor:
     down, right = (_cubic_matrix(side, length, side / (length + extra), table.device) for length in grid)
     square = table.view(side, side, -1).to(torch.promote_types(table.dtype, torch.float32))
     rows = torch.tensordot(down.to(square.dtype), square, ([1], [0]))
-    resized = (right.to(square.dtype) @ rows).flatten(0, 1)[None].to(table.dtype)
+    resized: Tensor = (right.to(square.dtype) @ rows).flatten(0, 1)[None].to(table.dtype)
     if not by_scale:
         return resized
     place = torch.arange(grid.tokens, device=table.device)
