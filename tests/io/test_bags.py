@@ -152,6 +152,7 @@ def test_what_cannot_be_read_is_told(tmp_path: Path) -> None:
         (f"{two}?topic=/right", "none of the 1 pictures of /right decodes: the encoding 'cmyk' is not known"),
         (f"{two}?topic=/depth", "a depth picture"),
         (f"bag:{tmp_path / 'none.mcap'}", "there is no such bag"),
+        ("bag:", "expected bag:PATH"),
         (f"bag:{tmp_path / 'x.txt'}", "is no bag: expected a file .bag, .mcap, .db3"),
         (f"bag:{tmp_path / 'cut.mcap'}", "no bag that can be read"),
     ):

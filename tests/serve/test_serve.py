@@ -350,7 +350,11 @@ def test_what_the_command_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert main(["serve", "--token-file", str(tmp_path / "token")]) == 2
     assert main(["serve", "--token-file", str(tmp_path / "none")]) == 2
     assert main(["serve", "--max-objects", "0"]) == 2
+    assert main(["serve", "--max-megapixels", "nan"]) == 2
+    assert main(["serve", "--idle", "inf"]) == 2
     told = capsys.readouterr().err
     assert "the token has 5 characters" in told
     assert "the token cannot be read" in told
     assert "--max-objects is 0" in told
+    assert "--max-megapixels is nan, expected a number above 0" in told
+    assert "--idle is inf" in told

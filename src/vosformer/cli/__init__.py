@@ -96,7 +96,7 @@ def _run(name: str, rest: list[str], debug: bool) -> int:
     except VOSError as error:
         if debug:
             raise
-        Console(stderr=True, soft_wrap=True).print(f"[bold red]error:[/] {_plain(str(error))}", highlight=False)
+        Console(stderr=True, soft_wrap=True).print(f"[bold red]error:[/] {_plain(str(error))}", highlight=False, emoji=False)
         return 2
     except KeyboardInterrupt:
         if debug:
@@ -172,10 +172,10 @@ def _plain(text: str) -> str:
 
 def _overview(words: list[str]) -> int:
     wrong = bool(words) and words[0] not in ("-h", "--help", "help")
-    console = Console(stderr=wrong)
+    console = Console(stderr=wrong, emoji=False)
     group = [name for name in COMMANDS if words and name.startswith(f"{words[0]} ")]
     if wrong and not group:
-        console.print(f"[bold red]error:[/] there is no command {words[0]!r}")
+        console.print(f"[bold red]error:[/] there is no command {_plain(repr(words[0]))}")
     table = Table(show_header=False, box=None, padding=(0, 3, 0, 2))
     for name in group or COMMANDS:
         table.add_row(f"[bold]{name}[/]", COMMANDS[name].summary)

@@ -66,7 +66,7 @@ def convert(
             )  # fmt: skip
         notes = [*(opened.notes if opened is not None else ()), *notes]
     for note in notes:
-        console.print(f"note: {note}", markup=False)
+        console.print(f"note: {note}", markup=False, emoji=False)
     count = sum(len(frame.masks) for frame in found.frames)
     console.print(
         f"{count} masks of {len(found.objects)} objects on {len(found.frames)} frames, written to {out}", markup=False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import secrets
 from pathlib import Path
@@ -55,9 +56,9 @@ def serve(
         raise InputError(f"the server needs more packages ({error.name}): pip install 'vosformer[serve]'") from None
     bounds = {"sessions": max_sessions, "objects": max_objects, "megapixels": max_megapixels, "message": max_message}
     for name, value in bounds.items():
-        if value <= 0:
+        if not 0 < value < math.inf:
             raise InputError(f"--max-{name} is {value:g}, expected a number above 0")
-    if idle <= 0:
+    if not 0 < idle < math.inf:
         raise InputError(f"--idle is {idle:g}, expected seconds above 0")
     token, is_new = _token(token_file)
     limits = Limits(max_sessions, max_objects, int(max_megapixels * 1e6), int(max_message * 1e6), idle_seconds=idle)

@@ -16,7 +16,7 @@ from vosformer.io.files import write_json
 def show_notes(notes: Iterable[str], console: Console) -> None:
     """Print what was guessed, left out, stretched or repaired, a line each."""
     for note in notes:
-        console.print(f"note: {note}", style="yellow", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"note: {note}", style="yellow", highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
 def write_summary(path: Path, report: TrackReport, **about: Any) -> None:

@@ -59,7 +59,7 @@ class BagFile(Source):
     def __init__(self, address: str, levels: Levels | None = None) -> None:
         place, _, query = address.removeprefix(SCHEME).partition("?")
         options = parse_qs(query)
-        if set(options) - {"topic"}:
+        if set(options) - {"topic"} or not place:
             raise InputError(f"{address}: expected bag:PATH?topic=/TOPIC")
         self.name, self._path, self._levels = address, Path(place), levels
         if not self._path.exists():
