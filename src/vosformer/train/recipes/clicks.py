@@ -22,10 +22,10 @@ CLICKS = Recipe(
         weight_decay=0.01,
         warmup=100,
         clip=3.0,
-        ema=0.995,
+        ema=0.998,
     ),
     clicks=Clicks(),
-    run=Run(steps=1320, batch=8, accumulate=1, precision="fp32", workers=0, save_every=100, log_every=20, picture_every=0),
+    run=Run(steps=5600, batch=8, accumulate=1, precision="fp32", workers=0, save_every=100, log_every=20, picture_every=0),
 )
 
 RECIPES = (CLICKS,)
