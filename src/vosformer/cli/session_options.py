@@ -35,8 +35,8 @@ class SessionOptions:
         max_memory: most megabytes that the memory bank may hold.
         scales: look at every frame at these factors of the size and average.
         flip: look at the mirrored frame, too.
-        closer: look closer at small objects, in windows that the model sees this many times larger, besides the whole frame; auto: 2
-            times with packaged weights, not with others; off: never.
+        closer: look closer at small and thin objects, in windows that the model sees this many times larger, besides the whole
+            frame; auto: 2 times, thin ones 3 times, with packaged weights, not with others; off: never.
         option: options of the system, NAME=VALUE: how it is built (size=vit-b prototypes=16,16) or read (depth=2 for AOST).
         threads: CPU threads (default: one a core, or 1 if other programs keep the cores busy).
     """

@@ -79,9 +79,10 @@ class Session:
                 back at the source's size in any case.
             scales: look at every frame at these factors of `size` and average the probabilities (test-time augmentation).
             flip: look at the mirrored frame, too.
-            closer: look closer at small objects whose masks are given: in windows that follow them, which the model sees enlarged by
-                this factor, besides the whole frame; "off" = never; "auto" = 2 times with packaged weights, never with others. Each
-                of up to three windows costs some 0.4 of a frame; see `Session.notes`.
+            closer: look closer at small and thin objects whose masks are given: in windows that follow them, which the model sees
+                enlarged by this factor, besides the whole frame; "off" = never; "auto" = 2 times, thin objects 3 times, with packaged
+                weights, never with others. Each of up to three windows costs some 0.4 of a frame, one on a thin object up to 1.3;
+                see `Session.notes`.
             tune: on a CPU, make the process as quick as the command line's when its first session is built: freed memory is kept
                 (glibc would fault it in again at every frame), and PyTorch uses one thread if other programs keep the cores busy.
                 What slows the process is said once, as a warning.
