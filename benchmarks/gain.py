@@ -141,6 +141,31 @@ def show(results: dict[str, Any], most: int) -> None:
     Console(width=180).print(table)
 
 
+def draw(results: dict[str, Any], most: int, path: Path) -> None:
+    """Write a picture: the curve of each clip, thin, and their mean (needs matplotlib)."""
+    from matplotlib.figure import Figure
+
+    clips = [clip for clips in results.values() for clip in clips.values()]
+    figure = Figure(figsize=(6.4, 4), layout="constrained")
+    axes = figure.subplots()
+    names = {
+        "suggest": ("suggested frames", "C0"),
+        "random": ("random frames", "C1"),
+        "middle": ("middle of the longest gap", "C2"),
+    }
+    for kind, (words, color) in names.items():
+        found = [[v["curve"] for k, v in clip.items() if k.startswith(kind)] for clip in clips]
+        curves = [np.mean(runs, 0) for runs in found if runs]
+        for curve in curves:
+            axes.plot(range(most + 1), curve, color=color, alpha=0.3, linewidth=0.8)
+        if curves:
+            axes.plot(range(most + 1), np.mean(curves, 0), color=color, linewidth=2.5, label=words)
+    axes.set(xlabel="corrected frames", ylabel="J&F of all frames but the first")
+    axes.grid(alpha=0.3)
+    axes.legend(loc="lower right")
+    figure.savefig(path, dpi=110)
+
+
 def main() -> None:
     """Run it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -156,6 +181,7 @@ def main() -> None:
     parser.add_argument("--model", default="default")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--picture", type=Path, help="a .png or .svg of the curves")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     session = Session(args.model, size=args.height, dtype="fp32")
@@ -176,6 +202,8 @@ def main() -> None:
                 if args.json:
                     args.json.write_text(json.dumps(results, indent=1))
     show(results, args.most)
+    if args.picture:
+        draw(results, args.most, args.picture)
 
 
 if __name__ == "__main__":
