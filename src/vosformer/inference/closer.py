@@ -206,7 +206,8 @@ def opened(closer: Closer, placement: Placement, given: Given, windows: Sequence
             if lenses[i].zoom <= lens.zoom and (joined := around.joined(boxes[i])).extent <= _FILLED * lens.side:
                 homes.append(i)
                 around = joined
-        found.append(CloserWindow(*_centered(around, lens.side, labels.shape), *lens, tuple(homes)))
+        top, left = _centered(around, lens.side, labels.shape)
+        found.append(CloserWindow(top, left, lens.side, lens.zoom, homes=tuple(homes)))
         waiting = [i for i in waiting if i not in homes]
     return found
 

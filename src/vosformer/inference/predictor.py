@@ -174,19 +174,17 @@ class VideoPredictor(SAM2Names):
         Raises:
             InputError: as `add_new_mask` and `add_new_points_or_box` do, or not one entry an object.
         """
-        stream = inference_session if isinstance(inference_session, StreamState) else None
-        if stream is not None and original_size is not None and stream.size is None:
-            stream.size = int(original_size[0]), int(original_size[1])
+        state = inference_session
+        if isinstance(state, StreamState) and original_size is not None and state.size is None:
+            state.size = int(original_size[0]), int(original_size[1])
         ids = whole_numbers([obj_ids] if hasattr(obj_ids, "__index__") else obj_ids, "obj_ids")
         for i, said in zip(ids, _said(len(ids), input_points, input_labels, input_boxes, input_masks), strict=True):
-            if stream is not None:
-                stream.say(frame_idx, i, said, add=not clear_old_inputs)
+            if isinstance(state, StreamState):
+                state.say(frame_idx, i, said, add=not clear_old_inputs)
             elif said.mask is not None:
-                self.add_new_mask(inference_session, frame_idx, i, said.mask)
+                self.add_new_mask(state, frame_idx, i, said.mask)
             else:
-                self.add_new_points_or_box(
-                    inference_session, frame_idx, i, said.points, said.labels, clear_old_inputs, box=said.box
-                )
+                self.add_new_points_or_box(state, frame_idx, i, said.points, said.labels, clear_old_inputs, box=said.box)
 
     def propagate_in_video_iterator(
         self,

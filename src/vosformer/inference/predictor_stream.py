@@ -95,7 +95,8 @@ class StreamState:
         before = self.said.get(number, {}).get(i)
         if add and before is not None:
             labels = [*(before.labels or ()), *(prompt.labels or ())]
-            box, mask = (new if new is not None else old for new, old in ((prompt.box, before.box), (prompt.mask, before.mask)))
+            box = before.box if prompt.box is None else prompt.box
+            mask = before.mask if prompt.mask is None else prompt.mask
             prompt = replace(prompt, points=[*before.points, *prompt.points], labels=labels, box=box, mask=mask)
         if inner_id(i) not in self.session.ids and (self.size is not None or prompt.mask is None):
             prompt.checked(*(self.size or _ANY_SIZE))
