@@ -207,7 +207,7 @@ def opened(closer: Closer, placement: Placement, given: Given, windows: Sequence
                 homes.append(i)
                 around = joined
         top, left = _centered(around, lens.side, labels.shape)
-        found.append(CloserWindow(top, left, lens.side, lens.zoom, homes=tuple(homes)))
+        found.append(CloserWindow(top, left, lens.side, lens.zoom, lens.longest, tuple(homes)))
         waiting = [i for i in waiting if i not in homes]
     return found
 
