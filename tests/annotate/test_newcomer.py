@@ -1,7 +1,8 @@
-"""The promise: two objects marked by a click each, masks, a mistake repaired and COCO exported, all in two minutes.
+"""The promise: two objects marked by clicks, masks, a mistake repaired and COCO exported, all in two minutes.
 
 A person's time is counted as two seconds for each action, the program's as CPU seconds of the server: a machine that does other
-things besides must not decide whether the promise holds.
+things besides must not decide whether the promise holds. The full trial uses all cores and needs a quiet machine: there it is the
+time on the clock.
 """
 
 from __future__ import annotations
@@ -54,6 +55,23 @@ def standing_alone(labels: np.ndarray) -> list[int]:
     return sorted(map(int, alone), key=lambda i: -areas[found == i][0])
 
 
+def worst_of(now: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, str]:
+    """What to click on, and how: what is missing, or what is too much, whichever is more."""
+    missed, surplus = wanted & ~now, now & ~wanted
+    return (missed, "left") if missed.sum() > surplus.sum() else (surplus, "right")
+
+
+def clicked_until_right(page: Driver, project: Path, i: int, wanted: np.ndarray) -> int:
+    """Click on an object; who sees a wrong mask clicks again, at most three times. Returns the clicks."""
+    page.click_middle(wanted)
+    for clicks in range(1, 4):
+        now = read_png(project / "given" / "00000.png") == i
+        if iou(now, wanted) > 0.6:
+            return clicks
+        page.click_middle(*worst_of(now, wanted))
+    return 4
+
+
 needs_time = pytest.mark.skipif("VOSFORMER_FULL_TRIAL" not in os.environ, reason="takes minutes: set VOSFORMER_FULL_TRIAL")
 
 
@@ -73,11 +91,11 @@ def test_two_minutes(trial: Trial, tmp_path: Path, capsys: pytest.CaptureFixture
             page = Driver(context, server.url, trial.size)
             look = page.page
             assert "left click: on the object" in look.locator("#hint").inner_text()
-            page.click_middle(truth[0] == first)
+            clicks = clicked_until_right(page, project, 1, truth[0] == first)
             look.get_by_title("New object (N)").click()
             look.wait_for_selector("#objects li >> nth=1")
-            page.click_middle(truth[0] == second)
-            actions += 3
+            clicks += clicked_until_right(page, project, 2, truth[0] == second)
+            actions += 1 + clicks
             clicked = read_png(project / "given" / "00000.png")
             after_clicks = [iou(clicked == mine, truth[0] == theirs) for mine, theirs in ids.items()]
             look.screenshot(path=tmp_path / "marked.png")
@@ -96,10 +114,7 @@ def test_two_minutes(trial: Trial, tmp_path: Path, capsys: pytest.CaptureFixture
             look.locator(f"#objects li[data-id='{i}']").click()
             now = read_png(project / "masks" / f"{frame:05d}.png") == i
             wanted = truth[frame] == ids[i]
-            missed, surplus = wanted & ~now, now & ~wanted
-            page.click_middle(
-                missed if missed.sum() > surplus.sum() else surplus, "left" if missed.sum() > surplus.sum() else "right"
-            )
+            page.click_middle(*worst_of(now, wanted))
             look.get_by_text("Repair", exact=True).click()
             look.wait_for_selector("#job", state="visible")
             look.wait_for_selector("#job", state="hidden", timeout=1_800_000)
@@ -129,10 +144,11 @@ def test_two_minutes(trial: Trial, tmp_path: Path, capsys: pytest.CaptureFixture
             f"\n{actions} actions: {person:.0f} s of a person, {cpu:.0f} CPU seconds of the server; {wall:.0f} s on the clock"
         )
         print(
-            f"J of the clicked masks {np.round(after_clicks, 2)}, of all {before.mean():.3f}, after the repair {after.mean():.3f}"
+            f"J of the masks after {clicks} clicks {np.round(after_clicks, 2)}, "
+            f"of all {before.mean():.3f}, after the repair {after.mean():.3f}"
         )
         print(f"worst frame {frame}: {before[frame, int(which)]:.3f} -> {after[frame, int(which)]:.3f}; pictures in {tmp_path}")
     assert min(after_clicks) > 0.6
     assert after[frame, int(which)] > before[frame, int(which)]
     assert after.mean() > before.mean() - 0.005
-    assert person + cpu < PROMISE
+    assert person + (cpu if trial.short else wall) < PROMISE

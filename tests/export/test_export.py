@@ -49,7 +49,9 @@ def _small_swin(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _exported(name: str, folder: Path, **options: Any) -> Session:
-    torch.manual_seed(0)
+    # Random weights may leave pixels undecided: one that falls the other way changes all frames after it, also between two kernels of
+    # PyTorch's own. With these seeds AOST, at all its depths, and the others do not differ from themselves.
+    torch.manual_seed(2 if name.startswith("aost") else 0)
     model = new_model(name, tiny=True, **FAMILIES.get(name, {})).eval()
     if "size" not in options:
         options["size"] = model.geometry.place(HEIGHT, WIDTH, SIZE).network
