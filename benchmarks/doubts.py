@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vosformer.annotate.colors import color_distance, color_histogram
-from vosformer.annotate.records import Measures, Row, measure
+from vosformer.annotate.records import Measures, measure
 from vosformer.annotate.review import doubts_of
 from vosformer.data.datasets.media import read_image, read_labels
 
@@ -60,7 +60,7 @@ def without_colors(measures: Measures) -> Measures:
     """The same numbers but for the colors."""
     made = Measures(measures.frames)
     for n in range(measures.frames):
-        made.put(n, {i: Row(*row[:5]) for i, row in measures.at(n).items()})
+        made.put(n, {i: row._replace(color=np.nan) for i, row in measures.at(n).items()})
     return made
 
 

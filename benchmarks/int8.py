@@ -97,11 +97,12 @@ def frames(model: nn.Module, height: int, count: int) -> None:
             setattr(parent, name, module)
 
     rows = []
+    TokenLinear.forward = timed  # type: ignore[method-assign, assignment]
     for n in range(count + 1):
         frame, row = np.roll(base, 3 * n, 1), []
         for modules in ([child for *_, child in places], twins):
             put(list(modules))
-            TokenLinear.forward, kept = timed, session.state  # type: ignore[method-assign, assignment]
+            kept = session.state
             inside.clear()
             row.append(spent(lambda: session.step(frame)))  # noqa: B023
             row.append(sum(inside))

@@ -14,18 +14,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 
 from vosformer import Session
+from vosformer.data.datasets.media import read_image, read_labels
 from vosformer.device import tune_process
 from vosformer.evaluation.metrics import frame_scores
 from vosformer.weights import build
-
-
-def mask_of(path: Path) -> np.ndarray:
-    """Read where anything is marked: bool [height,width]."""
-    array = np.asarray(Image.open(path)) > 0
-    return array[..., 0] if array.ndim == 3 else array
 
 
 def main() -> None:
@@ -43,11 +37,11 @@ def main() -> None:
     for size in options.sizes:
         for clip in options.clips:
             paths = sorted((options.root / "JPEGImages/480p" / clip).glob("*.jpg"))[: options.frames]
-            truth = [mask_of(options.root / "Annotations/480p" / clip / f"{path.stem}.png") for path in paths]
+            truth = [read_labels(options.root / "Annotations/480p" / clip / f"{path.stem}.png", True) > 0 for path in paths]
             session = Session(model, device="cpu", dtype="fp32", size=size, closer="off")
             found, spent = [], []
             for n, path in enumerate(paths):
-                frame = np.asarray(Image.open(path).convert("RGB"))
+                frame = read_image(path)
                 begin = time.process_time()
                 found.append(session.step(frame, truth[0].astype(np.int32) if n == 0 else None).labels == 1)
                 spent.append(1000 * (time.process_time() - begin))

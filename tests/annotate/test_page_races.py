@@ -160,6 +160,7 @@ def test_who_goes_elsewhere_while_frames_are_followed_stays_there(opened: Opened
     page.begin("f")
     for _ in range(3):
         gate.release()
+        page.page.wait_for_timeout(200)  # the page follows at most every 150 ms
     page.page.wait_for_selector("#canvas[data-frame='2']")
     page.frame(20)
     for _ in range(3):

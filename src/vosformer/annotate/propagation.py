@@ -186,7 +186,8 @@ class Propagation:
                     continue
                 out = session.step(frame.image, given, ids=ids or None, **self._options)
                 labels = out.labels
-                self._learn_colors(frame.number, frame.image)
+                if given is not None:
+                    self._learn_colors(frame.number, frame.image, given)
                 yield _Seen(frame.number, frame.image, labels, {i: out.score(i) for i in out.ids}, _probability(out))
 
     def _given(self, frame: int, step: int) -> tuple[Labels | None, tuple[int, ...]]:
@@ -197,9 +198,10 @@ class Propagation:
             i for i in known if i in project.objects and project.objects[i].is_absent(frame)
             and not project.objects[i].is_absent(frame - step)
         ]  # fmt: skip
-        labels = (
-            np.where(np.isin(project.labels(frame), ids), project.labels(frame), 0) if ids else np.zeros(project.size, np.int32)
-        )
+        labels = np.zeros(project.size, np.int32)
+        if ids:
+            labels = project.labels(frame)
+            labels = np.where(np.isin(labels, ids), labels, 0)
         present = set(np.unique(labels).tolist())
         # What has no pixel here and was never seen cannot be given to a session; it is absent there anyway.
         spoken = tuple(i for i in [*ids, *(i for i in leaving if i not in ids)] if i in present or i in known)
@@ -226,16 +228,13 @@ class Propagation:
             labels = np.where((labels == 0) & np.isin(old, kept), old, labels)
             labels = np.where(np.isin(old, fixed), old, labels).astype(np.int32)
             scores = {i: score for i, score in scores.items() if i in project.objects}
-            scores.update({i: rows[i][0] for i in [*kept, *fixed] if i in rows})
+            scores.update({i: rows[i].score for i in [*kept, *fixed] if i in rows})
             action.set_mask(frame, labels, measure(labels, scores, agreement, self._color_changes(seen.image, labels, scores)))
 
-    def _learn_colors(self, frame: int, image: NDArray[np.uint8]) -> None:
+    def _learn_colors(self, frame: int, image: NDArray[np.uint8], given: Labels) -> None:
         """Keep the colors of what counts as given on a frame."""
-        ids = self._anchors.get(frame, ())
-        labels = self._project.labels(frame) if ids else None
-        for i in ids:
-            assert labels is not None
-            colors = color_histogram(image, labels == i)
+        for i in self._anchors.get(frame, ()):
+            colors = color_histogram(image, given == i)
             if colors is not None:
                 self._colors.setdefault(i, {})[frame] = colors
 

@@ -25,6 +25,7 @@ from vosformer.annotate.propagation import plan_propagation, plan_repair
 from vosformer.annotate.workspace import Event, Workspace
 from vosformer.errors import InputError, VOSError
 from vosformer.io.files import make_folder, remove
+from vosformer.io.random_access import RandomAccess
 from vosformer.web.guard import Guard, GuardRules
 
 PAGE = Path(__file__).parent / "page"
@@ -107,19 +108,21 @@ def _pictures(workspace: Workspace) -> APIRouter:
     """Frames, masks, and what the page knows besides."""
     router, project = APIRouter(), workspace.project
 
+    def picture_of(frames: RandomAccess, frame: int, height: int | None) -> Response:
+        data = frame_jpeg(frames.read(frame), project.size, height)
+        return Response(data, media_type="image/jpeg", headers={"cache-control": "private, max-age=3600"})
+
     @router.get("/state")
     def state() -> dict[str, Any]:
         return workspace.state()
 
     @router.get("/frames/{frame}.jpg")
     def frame_picture(frame: int, h: int | None = None) -> Response:
-        data = frame_jpeg(workspace.frames.read(frame), project.size, h)
-        return Response(data, media_type="image/jpeg", headers={"cache-control": "private, max-age=3600"})
+        return picture_of(workspace.frames, frame, h)
 
     @router.get("/film/{frame}.jpg")
     def film_picture(frame: int, h: int = 54) -> Response:
-        data = frame_jpeg(workspace.film.read(frame), project.size, h)
-        return Response(data, media_type="image/jpeg", headers={"cache-control": "private, max-age=3600"})
+        return picture_of(workspace.film, frame, h)
 
     @router.get("/masks/{frame}.png")
     def mask_picture(frame: int, h: int | None = None) -> Response:

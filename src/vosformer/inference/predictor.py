@@ -18,7 +18,7 @@ from torch import Tensor
 from vosformer.errors import InputError
 from vosformer.inference.predictor_sam2 import SAM2Names
 from vosformer.inference.predictor_state import PredictorState, as_floats, as_point_labels, logits_of, presence_of
-from vosformer.inference.predictor_stream import StreamState, frames_of
+from vosformer.inference.predictor_stream import StreamState, frames_of, picture_of
 from vosformer.inference.session import whole_numbers
 from vosformer.prompts import Prompt
 
@@ -62,7 +62,7 @@ class VideoPredictor(SAM2Names):
         if video is None:
             return StreamState(self._session.fork())
         pictures = isinstance(video, list | tuple) and video and hasattr(video[0], "convert")
-        return self.init_state([np.asarray(picture.convert("RGB")) for picture in video] if pictures else video)
+        return self.init_state([picture_of(picture) for picture in video] if pictures else video)
 
     def __call__(
         self,
@@ -94,8 +94,7 @@ class VideoPredictor(SAM2Names):
         if isinstance(inference_session, StreamState):
             if frame is None:
                 raise InputError("a stream wants frame=...; its earlier frames are not kept")
-            number, ids, logits, presence = inference_session.step(frame, frame_idx)
-            return PropagatedFrame(number, ids, logits, torch.logit(presence, eps=1e-6))
+            return _propagated(*inference_session.step(frame, frame_idx))
         if frame is not None or inference_session is None:
             raise InputError("frame=... wants a session of init_video_session() without a video")
         if frame_idx is None or not inference_session.marked.get(frame_idx):
@@ -103,7 +102,7 @@ class VideoPredictor(SAM2Names):
                 f"nothing is marked on frame {frame_idx}: propagate_in_video_iterator gives the masks of all frames"
             )
         number, ids, logits = self._given(inference_session, frame_idx)
-        return PropagatedFrame(number, ids, logits, torch.logit((logits > 0).flatten(1).any(1).float(), eps=1e-6))
+        return _propagated(number, ids, logits, (logits > 0).flatten(1).any(1).float())
 
     def post_process_masks(
         self,
@@ -200,8 +199,12 @@ class VideoPredictor(SAM2Names):
             raise InputError("a stream's frames are not kept: its masks come from calls with frame=...")
         for number, prediction in self._follow(state, start_frame_idx, max_frame_num_to_track, reverse):
             logits = logits_of(state.ids, prediction, state.source.height, state.source.width)
-            presence = torch.logit(presence_of(state.ids, prediction), eps=1e-6)
-            yield PropagatedFrame(number, list(state.ids), logits, presence)
+            yield _propagated(number, list(state.ids), logits, presence_of(state.ids, prediction))
+
+
+def _propagated(number: int, ids: list[int], logits: Tensor, presence: Tensor) -> PropagatedFrame:
+    """Return a frame's masks, with presence in [0,1] as logits."""
+    return PropagatedFrame(number, ids, logits, torch.logit(presence, eps=1e-6))
 
 
 def _said(objects: int, points: Any, labels: Any, boxes: Any, masks: Any) -> list[Prompt]:

@@ -20,7 +20,6 @@ from torch import Tensor
 from vosformer.errors import InputError
 from vosformer.inference.prediction import Prediction
 from vosformer.inference.predictor_state import (
-    ABSENT,
     Marked,
     PredictorState,
     as_floats,
@@ -253,7 +252,7 @@ class SAM2Names:
 
     def _given(self, state: PredictorState, number: int) -> Result:
         labels, marked = state.labels(number) if number in state.marked else None, state.marked.get(number, {})
-        logits = torch.full((len(state.ids), 1, state.source.height, state.source.width), ABSENT)
+        logits = logits_of(state.ids, None, state.source.height, state.source.width)
         for n, i in enumerate(state.ids):
             if labels is not None and i in marked:
                 logits[n, 0] = torch.where(torch.from_numpy(labels == inner_id(i)), 10.0, -10.0)
