@@ -378,13 +378,3 @@ def test_debug_shows_the_traceback(clip, weights):
     assert done.returncode != 0
     assert "Traceback" in done.stderr
     assert "InputError" in done.stderr
-
-
-def test_what_stands_in_a_message_is_printed_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    Image.new("RGB", (32, 32)).save(tmp_path / "one.png")
-    assert main(["mark", str(tmp_path / "one.png"), "--point", "7:abc", "-o", str(tmp_path / "x.png")]) == 2
-    assert "--point 7:abc: expected ID:X,Y" in capsys.readouterr().err  # no picture of the letters abc
-    assert main(["frame", str(tmp_path / "clip [b] :abc:.mp4"), "-o", str(tmp_path / "x.png")]) == 2
-    assert "clip [b] :abc:.mp4" in capsys.readouterr().err
-    assert main(["nix:abc:[b]"]) == 2
-    assert "'nix:abc:[b]'" in capsys.readouterr().err

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import tyro
-from rich.console import Console
 from rich.table import Table
 
 from vosformer.cli.command_line import WORDS
+from vosformer.cli.terminal import messages, results, show_error
 from vosformer.errors import InputError, VOSError
 
 
@@ -96,7 +96,7 @@ def _run(name: str, rest: list[str], debug: bool) -> int:
     except VOSError as error:
         if debug:
             raise
-        Console(stderr=True, soft_wrap=True).print(f"[bold red]error:[/] {_plain(str(error))}", highlight=False, emoji=False)
+        show_error(str(error))
         return 2
     except KeyboardInterrupt:
         if debug:
@@ -166,19 +166,17 @@ def _by_flag(words: Sequence[str]) -> list[list[str]]:
     return groups
 
 
-def _plain(text: str) -> str:
-    return text.replace("[", r"\[")
-
-
 def _overview(words: list[str]) -> int:
     wrong = bool(words) and words[0] not in ("-h", "--help", "help")
-    console = Console(stderr=wrong, emoji=False)
+    console = messages() if wrong else results()
     group = [name for name in COMMANDS if words and name.startswith(f"{words[0]} ")]
     if wrong and not group:
-        console.print(f"[bold red]error:[/] there is no command {_plain(repr(words[0]))}")
+        show_error(f"there is no command {words[0]!r}")
     table = Table(show_header=False, box=None, padding=(0, 3, 0, 2))
+    table.add_column(style="bold")
+    table.add_column()
     for name in group or COMMANDS:
-        table.add_row(f"[bold]{name}[/]", COMMANDS[name].summary)
+        table.add_row(name, COMMANDS[name].summary)
     console.print("vosformer COMMAND ...   (--help after a command tells its options; --debug shows tracebacks)\n")
     console.print(table)
     return 2 if wrong else 0

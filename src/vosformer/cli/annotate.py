@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from rich.console import Console
 
 from vosformer.annotate.exchange import import_masks
 from vosformer.annotate.project import Project
@@ -16,7 +15,7 @@ from vosformer.annotate.project_file import read_about
 from vosformer.annotate.workspace import Workspace
 from vosformer.cli.session_options import SessionOptions
 from vosformer.cli.source_options import SourceOptions
-from vosformer.cli.summary import show_notes
+from vosformer.cli.terminal import messages, show_notes, show_warning
 from vosformer.errors import InputError
 from vosformer.web.listen import LOCAL, host_names, listen
 
@@ -49,7 +48,6 @@ def annotate(
         run: how the model runs.
         reading: how the frames are read; a project that is opened again by its folder reads them as before.
     """
-    console = Console(stderr=True, soft_wrap=True, highlight=False)
     try:
         import uvicorn
 
@@ -59,15 +57,15 @@ def annotate(
     run.prepare()
     folder, video, reading = _places(video, out, reading)
     with reading.open(video) as source:
-        show_notes(source.notes, console)
+        show_notes(source.notes)
         project = Project(folder, source, video, asdict(reading))
         workspace = Workspace(project, run.session, run.read_options)
         if project.adopted:
-            console.print(f"note: masks of {len(project.adopted)} frames in {folder / 'given'} were taken over", markup=False)
+            show_notes([f"masks of {len(project.adopted)} frames in {folder / 'given'} were taken over"])
         if masks is not None:
             count, notes = import_masks(project, masks, given or masks.is_file(), mask_frame)
-            for line in (f"masks of {count} frames taken over from {masks}", *(f"note: {note}" for note in notes)):
-                console.print(line, markup=False)
+            messages().print(f"masks of {count} frames taken over from {masks}")
+            show_notes(notes)
         listener = listen(host, port)
         port = listener.getsockname()[1]
         shown, names = host_names(host)
@@ -76,11 +74,9 @@ def annotate(
         address = f"http://{shown}:{port}/{token}/"
         project.folder_lock.say(address)
         if host not in LOCAL:
-            console.print(
-                "[bold yellow]warning:[/] everyone in your network who has this address can see and change the project"
-            )
-        console.print(f"[bold]{address}[/]")
-        console.print(f"the project is {folder}; everything is saved at once; Ctrl-C ends", markup=False)
+            show_warning("everyone in your network who has this address can see and change the project")
+        messages().print(address, style="bold")
+        messages().print(f"the project is {folder}; everything is saved at once; Ctrl-C ends")
         if browser:
             webbrowser.open(address)
         config = uvicorn.Config(app, log_level="warning", ws="websockets-sansio", timeout_graceful_shutdown=2)

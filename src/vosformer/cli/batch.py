@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import tyro
-from rich.console import Console
 
 from vosformer.cli.job import Job, follow
 from vosformer.cli.session_options import SessionOptions
 from vosformer.cli.source_options import SourceOptions
+from vosformer.cli.terminal import messages
 from vosformer.errors import InputError
 from vosformer.formats.outputs import check_edges, check_outputs
 from vosformer.inference.session import Session
@@ -78,7 +78,7 @@ def batch(
             all folders.
         resume: leave out what is done, and go on with what was stopped.
     """
-    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    console = messages()
     check_outputs(outputs)
     check_edges(outputs, edges)
     template = Job(
@@ -100,16 +100,14 @@ def batch(
         _note(log, job, outcome)
         if outcome.error is None:
             frames, seconds = outcome.value or (0, 0.0)
-            console.print(f"{job.out.name}: {frames} frames in {seconds:.1f} s", markup=False)
+            console.print(f"{job.out.name}: {frames} frames in {seconds:.1f} s")
         else:
             failures.append(f"{job.out.name}: {outcome.error}")
-            console.print(f"{job.out.name}: failed: {outcome.error}", style="red", markup=False)
+            console.print(f"{job.out.name}: failed: {outcome.error}", style="red")
     left = f", {len(done)} were done before" if done else ""
-    console.print(
-        f"{len(todo) - len(failures)} of {len(mine)} videos done{left}, {len(failures)} failed; see {log}", markup=False
-    )
+    console.print(f"{len(todo) - len(failures)} of {len(mine)} videos done{left}, {len(failures)} failed; see {log}")
     for failure in failures:
-        console.print(f"  {failure}", style="red", markup=False)
+        console.print(f"  {failure}", style="red")
     return 1 if failures else 0
 
 

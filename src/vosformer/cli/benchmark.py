@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import torch
 import tyro
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
-from vosformer.cli.common import show_table
 from vosformer.cli.evaluate import bar, show_scores
 from vosformer.cli.session_options import SessionOptions
+from vosformer.cli.terminal import results, show_notes, show_table
 from vosformer.device import free_threads
 from vosformer.errors import InputError
 from vosformer.evaluation.benchmark import BenchmarkResult
@@ -73,14 +72,14 @@ def benchmark(
         spread: how the work is shared.
         objects: show the scores of every object.
     """
-    console = Console(soft_wrap=True, highlight=False)
+    console = results()
     run.prepare()
     run, source = _with_preset(run, dataset)
-    _show_settings(run, source, console)
+    _show_settings(run, source)
     if dataset in _VOT:
         if split is not None:
             raise InputError(f"--split is not for {dataset}: the workspace's list.txt names the sequences")
-        return _run_vot(root, out, run, spread, objects, _VOT[dataset], console)
+        return _run_vot(root, out, run, spread, objects, _VOT[dataset])
     with bar("running") as progress:
         result = run_benchmark(
             dataset,
@@ -99,25 +98,22 @@ def benchmark(
     if result.report is not None:
         show_scores(result.report, objects)
     elif result.missing:
-        console.print(f"not scored: {len(result.missing)} videos are left to other shards", markup=False)
+        console.print(f"not scored: {len(result.missing)} videos are left to other shards")
     elif named_protocol(dataset).public_truth:
         console.print("not scored: no video has true masks on further frames than the first")
     else:
         console.print("the true masks are not public: hand in the file below to be scored")
-    for note in result.notes:
-        Console(stderr=True, soft_wrap=True).print("[yellow]note:[/]", note, highlight=False)
-    console.print(f"masks: {result.folder}", markup=False)
+    show_notes(result.notes)
+    console.print(f"masks: {result.folder}")
     if result.archive is not None:
-        console.print(f"for the server: {result.archive}", markup=False)
-    _show_speed(result, console)
+        console.print(f"for the server: {result.archive}")
+    _show_speed(result)
     return 0
 
 
-def _run_vot(
-    root: Path, out: Path, run: SessionOptions, spread: Spread, objects: bool, experiment: Experiment, console: Console
-) -> int:
+def _run_vot(root: Path, out: Path, run: SessionOptions, spread: Spread, objects: bool, experiment: Experiment) -> int:
     if experiment == "realtime" and spread.workers > 1:
-        console.print("note: workers that share a machine slow each other down, and real time counts that")
+        show_notes(["workers that share a machine slow each other down, and real time counts that"])
     with bar("running") as progress:
         report = run_vot(
             root,
@@ -133,19 +129,19 @@ def _run_vot(
             progress=progress,
         )
     if report is None:
-        console.print("not scored: some runs are left to other shards")
+        results().print("not scored: some runs are left to other shards")
     else:
         report.write_json(out / f"scores-{experiment}.json")
         show_scores(report, objects)
-    console.print(f"results for the vot-toolkit: {out / 'vosformer'}", markup=False)
+    results().print(f"results for the vot-toolkit: {out / 'vosformer'}")
     return 0
 
 
-def _show_settings(run: SessionOptions, source: str, console: Console) -> None:
+def _show_settings(run: SessionOptions, source: str) -> None:
     looks = {"scales": run.scales, "flip": run.flip, "closer": run.closer}
     shown = {"memory": run.memory, "size": run.size, "dtype": run.dtype, **looks}
     words = [f"{name} {value}" for name, value in (shown | run.read_options).items()]
-    console.print("settings: " + ", ".join([*words, *run.option]) + source, markup=False)
+    results().print("settings: " + ", ".join([*words, *run.option]) + source)
 
 
 def _with_preset(run: SessionOptions, dataset: str) -> tuple[SessionOptions, str]:
@@ -178,7 +174,7 @@ def _session(run: SessionOptions, workers: int) -> Session:
     return run.session()
 
 
-def _show_speed(result: BenchmarkResult, console: Console) -> None:
+def _show_speed(result: BenchmarkResult) -> None:
     """Print frames a second of the model alone and end to end, and on what."""
     speed = result.speed()
     table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0))

@@ -5,9 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from rich.console import Console
-from rich.measure import Measurement
-from rich.table import Table
 
 from vosformer.device import free_threads, tune_process
 from vosformer.errors import InputError
@@ -32,20 +29,6 @@ def need_weights(model: str, weights: Path | None) -> None:
         f"no weights come with {model!r}, and without them its masks mean nothing: give a file with --weights, e.g. its official "
         f"checkpoint (packaged with vosformer: {known})"
     )
-
-
-def show_table(table: Table, whole: bool = False) -> None:
-    """Print a table: as wide as it needs where no terminal limits it, so that names stay whole in pipes and files.
-
-    Args:
-        table: what to print.
-        whole: in terminals, too: hashes and paths that are broken into lines cannot be copied.
-    """
-    console = Console()
-    if whole or not console.is_terminal:
-        free = Console(width=10_000)
-        console = Console(width=max(console.width, Measurement.get(free, free.options, table).maximum))
-    console.print(table)
 
 
 def prepare_machine(threads: int | None) -> None:

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from rich.console import Console
 from rich.table import Table
 
-from vosformer.cli.common import show_table
 from vosformer.cli.source_options import SourceOptions
+from vosformer.cli.terminal import messages, show_notes, show_table
 from vosformer.formats import FORMATS, read_names
 from vosformer.formats import convert as convert_file
 from vosformer.formats.api import read_along
@@ -50,7 +49,6 @@ def convert(
         reading: how the frames are read.
         overwrite: replace what is there.
     """
-    console = Console(stderr=True, soft_wrap=True, highlight=False)
     objects = None if names is None else read_names(names)
     with ExitStack() as stack:
         opened = None if frames is None else stack.enter_context(reading.open(frames))
@@ -65,12 +63,9 @@ def convert(
                 overwrite=overwrite, legend=legend,
             )  # fmt: skip
         notes = [*(opened.notes if opened is not None else ()), *notes]
-    for note in notes:
-        console.print(f"note: {note}", markup=False, emoji=False)
+    show_notes(notes)
     count = sum(len(frame.masks) for frame in found.frames)
-    console.print(
-        f"{count} masks of {len(found.objects)} objects on {len(found.frames)} frames, written to {out}", markup=False
-    )
+    messages().print(f"{count} masks of {len(found.objects)} objects on {len(found.frames)} frames, written to {out}")
 
 
 def formats() -> None:

@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rich.console import Console
+from rich.text import Text
 
 from vosformer.cli.session_options import SessionOptions
+from vosformer.cli.terminal import results, show_table
 from vosformer.cli.track import track
 from vosformer.data.synthetic.assets import Assets
 from vosformer.data.synthetic.render import composed_clip
@@ -37,11 +38,11 @@ def demo(out: Path = Path("demo-out"), frames: int = 40, size: int = 480, model:
     """
     if frames < 3:
         raise InputError(f"--frames is {frames}, expected at least 3: the first and the last one are not scored")
-    console = Console(highlight=False)
+    console = results()
     console.print(f"making a clip of {frames} frames ...")
     truth = out / "truth"
     video = make_clip(out, frames)
-    console.print(f"[bold]vosformer track {video} --mask {truth / frame_name(0)}.png -o {out / 'result'}[/]")
+    console.print(f"vosformer track {video} --mask {truth / frame_name(0)}.png -o {out / 'result'}", style="bold")
     begin = time.perf_counter()
     track(
         str(video),
@@ -51,14 +52,12 @@ def demo(out: Path = Path("demo-out"), frames: int = 40, size: int = 480, model:
     )
     seconds = time.perf_counter() - begin
     report = evaluate(out / "result" / "masks", truth, rules="davis")
-    console.print(report.table())
-    console.print(
-        f"J&F [bold]{100 * report.jf:.1f}[/] against the exact masks; {frames / seconds:.1f} frames/s over all, start included "
-        f"({torch.get_num_threads()} threads, {os.cpu_count()} cores)"
-    )
-    console.print(
-        f"look at [bold]{out / 'result' / 'overlay.mp4'}[/] and [bold]{out / 'result' / 'masks'}[/]; the clip is {video}"
-    )
+    show_table(report.table())
+    rest = f" against the exact masks; {frames / seconds:.1f} frames/s over all, start included "
+    machine = f"({torch.get_num_threads()} threads, {os.cpu_count()} cores)"
+    console.print(Text.assemble("J&F ", (f"{100 * report.jf:.1f}", "bold"), rest, machine))
+    overlay, masks = ((str(out / "result" / name), "bold") for name in ("overlay.mp4", "masks"))
+    console.print(Text.assemble("look at ", overlay, " and ", masks, f"; the clip is {video}"))
 
 
 def make_clip(out: Path, frames: int) -> Path:

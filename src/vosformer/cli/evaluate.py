@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from vosformer.cli.common import show_table
+from vosformer.cli.terminal import messages, results, show_notes, show_table
 from vosformer.errors import InputError
 from vosformer.evaluation.html_report import write_html
 from vosformer.evaluation.report import Report
@@ -91,7 +90,7 @@ def evaluate(
         scores = score(results, truth, **chosen, workers=workers, progress=progress)
     if json:
         print(jsonlib.dumps(scores.to_dict(per_frame=per_frame), indent=1))
-        show_notes(scores)
+        show_notes(scores.warnings)
     else:
         show_scores(scores, objects)
     if output is not None:
@@ -114,20 +113,13 @@ def show_scores(report: Report | TrackScores | VotReport, objects: bool) -> None
     official = {} if report.official is None else report.official.overall
     more = [f"{name} {value:.4g}" for name, value in official.items() if name not in report.columns]
     if more:
-        Console(soft_wrap=True).print("as its own scorer gives them: " + ", ".join(more), highlight=False, markup=False)
-    show_notes(report)
-
-
-def show_notes(report: Report) -> None:
-    """Print what a user should know of scores, on the error stream."""
-    for warning in report.warnings:
-        Console(stderr=True, soft_wrap=True).print("[yellow]note:[/]", warning, highlight=False, markup=True)
+        results().print("as its own scorer gives them: " + ", ".join(more))
+    show_notes(report.warnings)
 
 
 @contextmanager
 def bar(what: str) -> Iterator[Advance]:
     """Provide a progress bar on the terminal's error stream; nothing where that is no terminal."""
-    console = Console(stderr=True)
     columns = (
         TextColumn(what),
         BarColumn(),
@@ -136,7 +128,7 @@ def bar(what: str) -> Iterator[Advance]:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    with Progress(*columns, console=messages(), transient=True, disable=not messages().is_terminal) as bar:
         task = bar.add_task(what, total=None)
 
         def advance(done: int, total: int) -> None:

@@ -8,10 +8,10 @@ from typing import Annotated, Literal
 
 import torch
 import tyro
-from rich.console import Console
 
 from vosformer.cli.common import need_weights
 from vosformer.cli.session_options import SessionOptions
+from vosformer.cli.terminal import messages
 from vosformer.errors import InputError
 from vosformer.export import export as export_model
 from vosformer.weights import build
@@ -55,7 +55,6 @@ def export(
     need_weights(model, weights)
     network = _size(size)
     options = SessionOptions(model=model, weights=weights, option=option)
-    console = Console(stderr=True, soft_wrap=True, highlight=False)
     folder = export_model(
         build(model, weights, **options.built_with),
         out,
@@ -69,10 +68,10 @@ def export(
         options=options.read_options,
         name=model,
         overwrite=overwrite,
-        say=lambda message: console.print(message, markup=False),
+        say=messages().print,
     )
     total = sum(file.stat().st_size for file in folder.iterdir())
-    console.print(f"{folder}: {', '.join(sorted(file.name for file in folder.iterdir()))}; {total / 1e6:.1f} MB", markup=False)
+    messages().print(f"{folder}: {', '.join(sorted(file.name for file in folder.iterdir()))}; {total / 1e6:.1f} MB")
 
 
 def _size(text: str) -> tuple[int, int] | None:

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from rich.console import Console
 
 from vosformer.cli.source_options import SourceOptions
-from vosformer.cli.summary import show_notes
+from vosformer.cli.terminal import messages, show_notes
 from vosformer.errors import InputError
 from vosformer.io import DAVIS_PALETTE, write_picture
 
@@ -36,14 +35,13 @@ def frame(
         if Path(video).resolve() in (out.resolve(), out.resolve().parent):
             raise InputError(f"{out} would become part of the video; choose another place with -o")
         write_picture(out, found.image)
-    console = Console(stderr=True, soft_wrap=True, highlight=False)
-    show_notes(source.notes, console)
+    console = messages()
+    show_notes(source.notes)
     height, width = found.image.shape[:2]
-    console.print(f"frame {number} of {source.name}, {width} x {height} pixels: {out}", markup=False)
+    console.print(f"frame {number} of {source.name}, {width} x {height} pixels: {out}")
     colors = ", ".join(f"({red}, {green}, {blue})" for red, green, blue in DAVIS_PALETTE[1:5].tolist())
     console.print(
         f"Mark objects on a black or transparent layer above it, without anti-aliasing: white for a single one, or {colors}, ... "
         f"for objects 1, 2, 3, 4, ...; save that layer as a PNG of {width} x {height} pixels. Then:\n"
         f"vosformer track {video} --mask THAT.png{f' --mask-frame {number}' if number else ''} -o OUT/",
-        markup=False,
     )

@@ -10,12 +10,11 @@ from typing import Annotated
 import numpy as np
 import tyro
 from numpy.typing import NDArray
-from rich.console import Console
 from rich.table import Table
 
 from vosformer.cli.session_options import SessionOptions
 from vosformer.cli.source_options import SourceOptions
-from vosformer.cli.summary import show_notes
+from vosformer.cli.terminal import messages, show_notes
 from vosformer.errors import InputError
 from vosformer.formats import read_masks
 from vosformer.inspection.onevos_attention import GROUPS, Inspection, inspect_clip
@@ -55,7 +54,6 @@ def inspect(
         run: how the model runs; e.g. model onevos-b-d for OneVOS with a Dynamic Token Selector.
         reading: how the frames are read.
     """
-    console = Console(stderr=True)
     if frames < 2:
         raise InputError(f"--frames is {frames}: at least 2 are needed, the one with the mask and one that is read")
     run.prepare()
@@ -63,15 +61,15 @@ def inspect(
     session = (replace(run, closer="off") if run.closer == "auto" else run).session()
     with reading.open(video) as source:
         masks = read_masks(mask, source, frame=mask_frame)
-        show_notes([*source.notes, *masks.notes], console)
+        show_notes([*source.notes, *masks.notes])
         clip = list(_clip(source, masks, frames))
     if isinstance(session.model, OneVOS):
         found = inspect_clip(session, clip)
         written = draw(found, out, pictures)
-        console.print(_table(found))
+        messages().print(_table(found))
     else:
         written = draw_maps(inspect_maps(session, clip, point), [image for image, _ in clip], out, pictures)
-    console.print(f"{len(written)} files in {out}", markup=False)
+    messages().print(f"{len(written)} files in {out}")
 
 
 def _clip(source: Source, masks: MaskFolder, frames: int) -> Iterator[tuple[NDArray[np.uint8], Labels | None]]:

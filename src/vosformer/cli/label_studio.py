@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from rich.console import Console
+from rich.text import Text
 
 from vosformer.cli.session_options import SessionOptions
+from vosformer.cli.terminal import messages
 from vosformer.errors import InputError
 from vosformer.web.listen import LOCAL, host_names, listen
 
@@ -37,7 +38,6 @@ def label_studio(
         presence: an object whose presence score is below this is not there.
         run: how the model runs.
     """
-    console = Console(stderr=True, soft_wrap=True, highlight=False)
     try:
         import uvicorn
 
@@ -59,5 +59,6 @@ def label_studio(
     shown, names = host_names(host)
     hosts = None if "*" in allow_host else {f"{name}:{port}" for name in names} | {*allow_host}
     _, app = create_app(backend, hosts, None if secret is None else f"Basic {secret}")
-    console.print(f"[bold]http://{shown}:{port}[/]  (the URL for Label Studio's settings, Model; Ctrl-C ends)")
+    address = Text(f"http://{shown}:{port}", style="bold")
+    messages().print(address, " (the URL for Label Studio's settings, Model; Ctrl-C ends)")
     uvicorn.Server(uvicorn.Config(app, log_level="warning", limit_concurrency=64)).run(sockets=[listener])

@@ -7,12 +7,11 @@ from typing import Annotated
 
 import numpy as np
 import tyro
-from rich.console import Console
 
 from vosformer.cli.common import prepare_machine
 from vosformer.cli.prompting import Marks, mark_frame
 from vosformer.cli.source_options import SourceOptions
-from vosformer.cli.summary import show_notes
+from vosformer.cli.terminal import messages, show_notes
 from vosformer.errors import InputError
 from vosformer.formats import read_masks
 from vosformer.io import indexed_png, write_bytes
@@ -46,7 +45,6 @@ def mark(
         threads: CPU threads (default: one a core, or 1 if other programs keep the cores busy).
         reading: how the frames are read.
     """
-    console = Console(stderr=True, soft_wrap=True, highlight=False)
     prepare_machine(threads)
     if out.suffix.lower() != ".png":
         raise InputError(f"-o {out}: a label image is written as .png")
@@ -63,7 +61,7 @@ def mark(
             f"the id {ids[0] if ids[0] < 0 else ids[-1]} does not fit a label image, which holds ids from 1 to 255"
         )
     write_bytes(out, indexed_png(marked.labels))
-    show_notes([*source.notes, *marked.notes], console)
+    show_notes([*source.notes, *marked.notes])
     sizes = ", ".join(f"object {i}: {n} pixels" for i, n in zip(ids, pixels, strict=True) if i)
-    console.print(f"{sizes or 'no object'}; written to {out}", markup=False)
-    console.print(f"vosformer track {video} --mask {out}{f' --mask-frame {number}' if number else ''} -o OUT/", markup=False)
+    messages().print(f"{sizes or 'no object'}; written to {out}")
+    messages().print(f"vosformer track {video} --mask {out}{f' --mask-frame {number}' if number else ''} -o OUT/")

@@ -6,7 +6,7 @@ import json as jsonlib
 
 from rich.table import Table
 
-from vosformer.cli.common import show_table
+from vosformer.cli.terminal import show_table
 from vosformer.train.recipe import Recipe
 from vosformer.train.recipes import recipe as find_recipe
 from vosformer.train.recipes import recipes as all_recipes

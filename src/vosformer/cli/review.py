@@ -10,7 +10,7 @@ from rich.table import Table
 
 from vosformer.annotate.project_file import read_about
 from vosformer.annotate.review import measures_of_results, rank, suggest
-from vosformer.cli.common import show_table
+from vosformer.cli.terminal import show_table
 from vosformer.io.files import write_json
 
 

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from rich.console import Console
+from rich.text import Text
 
 from vosformer.cli.session_options import SessionOptions
+from vosformer.cli.terminal import messages, show_warning
 from vosformer.errors import InputError
 from vosformer.serve.store import Limits
 from vosformer.web.listen import LOCAL, host_names, listen
@@ -47,7 +48,6 @@ def serve(
         idle: seconds after which an unused session is closed, and a connection that does not read.
         run: how the model runs; --max-memory bounds the memory bank of each session.
     """
-    console = Console(stderr=True, soft_wrap=True, highlight=False)
     try:
         import uvicorn
 
@@ -70,12 +70,12 @@ def serve(
     hosts = None if "*" in allow_host else {f"{name}:{port}" for name in names} | {*allow_host}
     _, app = create_app(session, limits, token, hosts, run.read_options)
     if host not in LOCAL:
-        console.print(
-            "[bold yellow]warning:[/] everyone in your network who has the token can use this server, and what is sent can be "
-            "read on the way; put a proxy with https before it where that matters"
+        show_warning(
+            "everyone in your network who has the token can use this server, and what is sent can be read on the way; put a proxy "
+            "with https before it where that matters"
         )
-    console.print(f"[bold]http://{shown}:{port}[/]  (model {run.model}; Ctrl-C ends)")
-    console.print(f"token: {token}" if is_new else "token: as given", markup=False)
+    messages().print(Text(f"http://{shown}:{port}", style="bold"), f" (model {run.model}; Ctrl-C ends)")
+    messages().print(f"token: {token}" if is_new else "token: as given")
     uvicorn.Server(uvicorn_config(app, limits)).run(sockets=[listener])
 
 

@@ -1,22 +1,13 @@
-"""What a run says about itself in the end: notes on the screen, and `run.json`."""
+"""What a run says about itself in the end: `run.json`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from vosformer.inference.tracking import TrackReport
 from vosformer.io.files import write_json
-
-
-def show_notes(notes: Iterable[str], console: Console) -> None:
-    """Print what was guessed, left out, stretched or repaired, a line each."""
-    for note in notes:
-        console.print(f"note: {note}", style="yellow", highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
 def write_summary(path: Path, report: TrackReport, **about: Any) -> None:

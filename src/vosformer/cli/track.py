@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 from vosformer.cli.job import Job, follow
 from vosformer.cli.prompting import Marks
 from vosformer.cli.session_options import SessionOptions
 from vosformer.cli.source_options import SourceOptions
-from vosformer.cli.summary import show_notes
+from vosformer.cli.terminal import messages, show_notes
 from vosformer.inference.latency import parse_seconds
 from vosformer.inference.tracking import TrackReport
 from vosformer.io.edges import Edges
@@ -77,7 +77,6 @@ def track(
             their own speed. latency.csv has the age of every result and every frame that was passed over, run.json a summary.
         resume: go on with a run that was stopped, even by force; the result is the same as of a run that was not.
     """
-    console = Console(stderr=True)
     run.prepare()
     begin = time.perf_counter()
     job = Job(
@@ -89,21 +88,21 @@ def track(
 
     def tell(notes: list[str]) -> None:
         known.extend(notes)
-        show_notes(notes, console)
+        show_notes(notes)
 
-    with _Bar(console) as progress:
+    with _Bar() as progress:
         report = follow(job, run.session, run, reading, resume=resume, progress=progress, tell=tell)
-    _tell(report, out, time.perf_counter() - begin, console)
-    show_notes([note for note in report.notes if note not in known], console)
+    _tell(report, out, time.perf_counter() - begin)
+    show_notes([note for note in report.notes if note not in known])
 
 
 class _Bar:
     """A progress bar, as the callback that `track` wants."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self) -> None:
         rate = TextColumn("{task.fields[rate]}")
         self._bar = Progress(
-            TextColumn("tracking"), BarColumn(), MofNCompleteColumn(), rate, TimeRemainingColumn(), console=console
+            TextColumn("tracking"), BarColumn(), MofNCompleteColumn(), rate, TimeRemainingColumn(), console=messages()
         )
         self._task = self._bar.add_task("tracking", total=None, rate="")
         self._first: tuple[int, float] | None = None
@@ -124,16 +123,17 @@ class _Bar:
         self._bar.update(self._task, completed=done, total=total, rate=rate)
 
 
-def _tell(report: TrackReport, out: Path, seconds: float, console: Console) -> None:
+def _tell(report: TrackReport, out: Path, seconds: float) -> None:
     """Print what came of it, and where to look."""
-    console.print(f"{report.frames} frames in {seconds:.1f} s, written to {out}", highlight=False, markup=False)
+    console = messages()
+    console.print(f"{report.frames} frames in {seconds:.1f} s, written to {out}")
     if report.bridged:
         numbers = ", ".join(map(str, report.bridged[:10])) + (", ..." if len(report.bridged) > 10 else "")
-        console.print(f"[yellow]{len(report.bridged)} frames did not decode; the masks before them were repeated:[/] {numbers}")
+        heading = f"{len(report.bridged)} frames did not decode; the masks before them were repeated:"
+        console.print(Text(heading, style="yellow"), numbers)
     if report.doubts:
-        console.print("[yellow]look here first, an object was lost or had left:[/]")
+        console.print("look here first, an object was lost or had left:", style="yellow")
         for doubt in report.doubts[:10]:
-            line = f"  object {doubt.object}, frames {doubt.first} to {doubt.last} (score down to {doubt.score:.2f})"
-            console.print(line, highlight=False)
+            console.print(f"  object {doubt.object}, frames {doubt.first} to {doubt.last} (score down to {doubt.score:.2f})")
         if len(report.doubts) > 10:
-            console.print(f"  ... and {len(report.doubts) - 10} more", highlight=False)
+            console.print(f"  ... and {len(report.doubts) - 10} more")

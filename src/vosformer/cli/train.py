@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 from torch import nn
 
+from vosformer.cli.terminal import messages, results, show_table
 from vosformer.errors import InputError
 from vosformer.options import from_words
 from vosformer.train.data import PROCEDURAL
@@ -105,10 +106,9 @@ def _small(recipe: Recipe, tell: bool) -> Recipe:
     data, run = recipe.data, recipe.run
     crop, frames, batch = min(data.crop, 208 + data.crop % 16), min(data.frames, 4), min(run.batch, 4)
     if tell and (crop, frames, batch) != (data.crop, data.frames, run.batch):
-        Console(stderr=True).print(
+        messages().print(
             f"composed video on a CPU: unless --set says otherwise, {batch} clips of {frames} frames at {crop} x {crop} a step; the"
             f" recipe's own size is data.crop={data.crop} data.frames={data.frames} run.batch={run.batch}",
-            highlight=False,
         )
     return replace(
         recipe, data=replace(data, crop=crop, frames=frames), run=replace(run, batch=batch, accumulate=0, checkpointing=False)
@@ -117,11 +117,9 @@ def _small(recipe: Recipe, tell: bool) -> Recipe:
 
 def _note(recipe: Recipe, asked: Recipe, start: Path | None, model: nn.Module) -> None:
     """Tell what a run begins with and sees, where that is not what its recipe says."""
-    console = Console(stderr=True)
+    console = messages()
     if recipe.data.size != asked.data.size:
-        console.print(
-            f"crops of {recipe.data.size}, not {asked.data.size}: {recipe.model.variant} takes no others", highlight=False
-        )
+        console.print(f"crops of {recipe.data.size}, not {asked.data.size}: {recipe.model.variant} takes no others")
     if start is not None:
         return
     begun = "" if recipe.model.start is None else f"goes on from {recipe.model.start}, but no weights were given with --from"
@@ -130,16 +128,14 @@ def _note(recipe: Recipe, asked: Recipe, start: Path | None, model: nn.Module) -
         begun = begun or "wants a pretrained encoder, but none was given with --encoder"
         begun += ": it begins with random weights" + (", some of which are never trained" if resting else "")
     if begun:
-        console.print(f"{recipe.name} {begun}", highlight=False)
+        console.print(f"{recipe.name} {begun}")
 
 
 def _tell_data(recipe: Recipe, roots: tuple[str, ...]) -> None:
     """Tell where the clips are not those of the recipe."""
     replaced = [source.kind for source in recipe.data.sources if source.kind != PROCEDURAL]
     if replaced and roots == (PROCEDURAL,):
-        Console(stderr=True).print(
-            f"composed video instead of {', '.join(replaced)}: give the folders of these data sets with --data", highlight=False
-        )
+        messages().print(f"composed video instead of {', '.join(replaced)}: give the folders of these data sets with --data")
 
 
 def _train(
@@ -160,7 +156,7 @@ def _train(
     clips = task_of(recipe).data(recipe, data)
     trainer = Trainer(model, recipe, clips, folder, processes)
     if trainer.resume() and processes.leads:
-        Console(stderr=True).print(f"going on from step {trainer.step} of {folder}", highlight=False)
+        messages().print(f"going on from step {trainer.step} of {folder}")
     trainer.run(minutes)
 
 
@@ -170,32 +166,27 @@ def _show(
     """Print every setting, the parameter groups and the shares of each process."""
     from vosformer.train.optim import freeze, groups
 
-    console = Console()
-    console.print(f"[bold]{recipe.name}[/]: {recipe.paper}", highlight=False)
+    console = results()
+    console.print(Text.assemble((recipe.name, "bold"), f": {recipe.paper}"))
     table = Table(show_header=False, box=None)
     for key, value in recipe.flat():
         if key not in ("name", "paper"):
-            table.add_row(key, str(value).replace("[", r"\["))
-    console.print(table, highlight=False)
+            table.add_row(key, str(value))
+    show_table(table)
     frozen = freeze(model, recipe.model.freeze)
     mine = shares(recipe, processes)
-    console.print(
-        f"data: {', '.join(data)}    out: {folder}    from: {start or recipe.model.encoder or 'fresh weights'}", highlight=False
-    )
+    console.print(f"data: {', '.join(data)}    out: {folder}    from: {start or recipe.model.encoder or 'fresh weights'}")
     console.print(
         f"{processes.world} process(es) on {processes.device}: {mine.part} clips x {mine.accumulate} part(s) each in"
         f" {precision(recipe, processes.device)};"
         f" {recipe.run.steps} steps = {recipe.run.steps * recipe.run.batch} clips of {recipe.data.frames} frames",
-        highlight=False,
     )
     for group in groups(model, recipe.optim):
         number = sum(p.numel() for p in group["params"])
         rate = recipe.optim.lr_min + group["scale"] * (recipe.optim.lr - recipe.optim.lr_min)
-        console.print(
-            f"  {number:>11,} parameters: lr up to {rate:.3g}, weight decay {group['weight_decay']:g}", highlight=False
-        )
+        console.print(f"  {number:>11,} parameters: lr up to {rate:.3g}, weight decay {group['weight_decay']:g}")
     resting = sum(p.numel() for p in model.parameters() if not p.requires_grad)
-    console.print(f"  {resting:>11,} parameters not trained ({len(frozen)} tensors named by model.freeze)", highlight=False)
+    console.print(f"  {resting:>11,} parameters not trained ({len(frozen)} tensors named by model.freeze)")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 from rich.table import Table
 
-from vosformer.cli.common import show_table
+from vosformer.cli.terminal import show_table
 from vosformer.inspection.cost import cost
 from vosformer.registry import variant
 from vosformer.registry import variants as all_variants

@@ -9,10 +9,9 @@ from typing import Annotated, Literal
 
 import torch
 import tyro
-from rich.console import Console
 from rich.table import Table
 
-from vosformer.cli.common import show_table
+from vosformer.cli.terminal import results, show_table
 from vosformer.errors import InputError
 from vosformer.weights import WeightsInfo, packaged
 from vosformer.weights import average as average_weights
@@ -98,7 +97,7 @@ def info(file: Annotated[str, tyro.conf.Positional] = "default") -> int:
 
 
 def _say_written(file: Path, variant: str) -> None:
-    Console().print(f"{file}: {variant}, {file.stat().st_size / 1e6:.1f} MB", highlight=False, markup=False, soft_wrap=True)
+    results().print(f"{file}: {variant}, {file.stat().st_size / 1e6:.1f} MB")
 
 
 def _show(info: WeightsInfo, names: bool) -> None:
@@ -118,9 +117,8 @@ def _show(info: WeightsInfo, names: bool) -> None:
     }
     for key, value in rows.items():
         if value:
-            table.add_row(key, value.replace("[", r"\["))
+            table.add_row(key, value)
     show_table(table, whole=True)
     if names:
-        console = Console()
         for name, shape in info.names.items():
-            console.print(f"{name}  {list(shape)}", highlight=False, markup=False, soft_wrap=True)
+            results().print(f"{name}  {list(shape)}")

@@ -20,10 +20,10 @@ def score_table(results: str, truth: str, rules: str, rows: str, columns: Iterab
         columns: names of the numbers.
     """
     from rich import box
-    from rich.markup import escape
     from rich.table import Table
+    from rich.text import Text
 
-    title = escape(f"{results} against {truth} ({rules} rules)")
+    title = Text(f"{results} against {truth} ({rules} rules)", style="table.title")
     table = Table(title=title, title_justify="left", box=box.SIMPLE, padding=(0, 1, 0, 0))
     table.add_column(rows, overflow="fold")
     for name in columns:
