@@ -69,7 +69,7 @@ def test_a_user_trains_and_marks_with_a_network_of_his_own(tmp_path, capsys):
     shape = ("data.crop=64", "run.batch=1", "model.options=width:48,heads:2")
     words = ["train", "clicks", "--data", "composed", "--out", str(tmp_path / "run"), "--steps", "1", "--device", "cpu"]
     assert main([*words, "--set", *shape]) == 0
-    assert load_network(tmp_path / "run/weights.safetensors").built_with == {"width": 48, "heads": 2}
+    assert load_network(tmp_path / "run/weights.safetensors").built_with == {"width": 48, "heads": 2, "predicts_iou": True}
     (tmp_path / "frames").mkdir()
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (50, 70, 3)).astype(np.uint8)).save(tmp_path / "frames/0.png")
     out = tmp_path / "first.png"

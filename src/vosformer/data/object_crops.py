@@ -34,13 +34,15 @@ class Zoom:
         share: probability of a near one.
         stretch: the aspect is changed by a factor of up to e^stretch.
         min_pixels: smaller objects are not looked at.
+        min_shown: no crop is so large that it shows fewer pixels of the object than this.
     """
 
     near: tuple[float, float] = (1.1, 1.9)
-    far: tuple[float, float] = (1.9, 6.0)
-    share: float = 0.6
+    far: tuple[float, float] = (1.9, 20.0)
+    share: float = 0.5
     stretch: float = 0.2
     min_pixels: int = 300
+    min_shown: int = 40
 
 
 class ObjectCrops(ClipDataset):
@@ -81,7 +83,8 @@ class ObjectCrops(ClipDataset):
         long = max(bottom - top, right - left)
         zoom = self.zoom
         low, high = (math.log(factor) for factor in (zoom.near if rng.random() < zoom.share else zoom.far))
-        side = long * math.exp(rng.uniform(low, high))
+        largest = self.crop * math.sqrt((labels == object).sum() / zoom.min_shown)
+        side = min(long * math.exp(rng.uniform(low, high)), largest)
         stretch = math.exp(rng.uniform(-zoom.stretch, zoom.stretch))
         rows = _window(rng, labels.shape[0], side * stretch, top, bottom)
         columns = _window(rng, labels.shape[1], side / stretch, left, right)

@@ -240,7 +240,7 @@ class Marker:
             previous = window.shown_mask(canvas)
         box = None if said.box is None else window.shown_box(said.box)
         maps = torch.from_numpy(prompt_maps(window.shown_marks(marks), box, previous))[None].to(device)
-        logits = self._network(self._picture(window, device), maps)[0, 0].float().cpu().numpy()
+        logits = self._network(self._picture(window, device), maps).logits[0, 0].float().cpu().numpy()
         return _Answer(window, window.back(logits))
 
     def _picture(self, window: Window, device: torch.device) -> Picture:

@@ -35,6 +35,18 @@ class Picture(NamedTuple):
     quarter: Tensor
 
 
+class Segmented(NamedTuple):
+    """What the network makes of a prompt.
+
+    Attributes:
+        logits: float32 [B,1,H/2,W/2]; above 0 is the object.
+        iou: [B] of 0..1, the IoU with what is meant that the network expects of this mask; None if it has no head for it.
+    """
+
+    logits: Tensor
+    iou: Tensor | None
+
+
 class SelfAttention(nn.Module):
     """A pre-norm transformer block over the places of a map: what looks like the marked place can be found anywhere.
 
@@ -69,12 +81,38 @@ class SelfAttention(nn.Module):
         return out
 
 
+class IoUHead(nn.Module):
+    """How good a mask is (SAM, Kirillov et al. 2023, Sec. 3: the IoU token), from the features in it, those of the whole crop and its
+    outline.
+
+    Args:
+        channels: C of the features.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(2 * channels + 4, channels), nn.ReLU(), nn.Linear(channels, 1))
+
+    def forward(self, features: Tensor, logits: Tensor) -> Tensor:
+        """Features [B,C,h,w] and logits [B,1,8h,8w] -> the expected IoU [B]."""
+        p = logits.detach().float().sigmoid()
+        sure = (2 * p - 1).abs() * p
+        area = p.mean((1, 2, 3))
+        edge = torch.stack([p[:, 0, 0].mean(1), p[:, 0, -1].mean(1), p[:, 0, :, 0].mean(1), p[:, 0, :, -1].mean(1)], 1).amax(1)
+        shape = torch.stack([area, (area + 1e-4).log() / 4, sure.mean((1, 2, 3)) / (area + 1e-4), edge], 1)
+        weight = F.interpolate(p, features.shape[-2:], mode="area")
+        inside = (features * weight).sum((2, 3)) / (weight.sum((2, 3)) + 1e-2)
+        out: Tensor = self.layers(torch.cat([inside, features.mean((2, 3)), shape], 1))[:, 0].sigmoid()
+        return out
+
+
 class ClickNetwork(nn.Module):
     """The network.
 
     Args:
         width: channels of the decoder at strides 32 and 16; two thirds of it at stride 8, half at stride 4.
         heads: of the attention at stride 16.
+        predicts_iou: it says how good its mask is, too.
 
     Attributes:
         built_with: the arguments, which a weights file holds.
@@ -83,9 +121,9 @@ class ClickNetwork(nn.Module):
     _mean: Tensor
     _std: Tensor
 
-    def __init__(self, width: int = 96, heads: int = 4) -> None:
+    def __init__(self, width: int = 96, heads: int = 4, predicts_iou: bool = True) -> None:
         super().__init__()
-        self.built_with = {"width": width, "heads": heads}
+        self.built_with = {"width": width, "heads": heads, "predicts_iou": predicts_iou}
         self.encoder = MobileNetV2(freeze_at=2, output_stride=32)
         del self.encoder.features[18]  # 1280 channels for ImageNet's classes
         eight, four = 2 * width // 3, width // 2
@@ -103,6 +141,7 @@ class ClickNetwork(nn.Module):
         self.lateral_2, self.narrow = nn.Conv2d(16, 16, 1), nn.Conv2d(four, 16, 1)
         self.conv_2 = ConvGN(16, 16, 3)
         self.conv_out = nn.Conv2d(16, 1, 1)
+        self.iou_head = IoUHead(width) if predicts_iou else None
         self.register_buffer("_mean", torch.tensor(MEAN).view(3, 1, 1) * 255, persistent=False)
         self.register_buffer("_std", torch.tensor(STD).view(3, 1, 1) * 255, persistent=False)
 
@@ -116,15 +155,12 @@ class ClickNetwork(nn.Module):
             half = x if index == 1 else half
         return Picture(half, x)
 
-    def forward(self, picture: Picture, maps: Tensor) -> Tensor:
+    def forward(self, picture: Picture, maps: Tensor) -> Segmented:
         """Segment.
 
         Args:
             picture: from `look`.
             maps: float32 [B,CHANNELS,H/4,W/4], see `vosformer.prompts.maps`.
-
-        Returns:
-            Logits float32 [B,1,H/2,W/2]; above 0 is the object.
         """
         marks = self.marks(maps.contiguous(memory_format=torch.channels_last))
         x = picture.quarter + self.marks_in(marks)
@@ -135,12 +171,12 @@ class ClickNetwork(nn.Module):
             levels.append(x)
         eight, sixteen, thirty_two = levels
         x = self.conv_16(_up(self.conv_32(thirty_two), sixteen) + self.lateral_16(sixteen))
-        x = self.attention(x)
+        x = attended = self.attention(x)
         x = self.conv_8(_up(x, eight) + self.lateral_8(eight))
         x = self.conv_4(_up(x, marks) + self.lateral_4(torch.cat([picture.quarter, marks], 1)))
         x = self.conv_2(_up(self.narrow(x), picture.half) + self.lateral_2(picture.half))
-        out: Tensor = self.conv_out(x)
-        return out
+        logits = self.conv_out(x)
+        return Segmented(logits, None if self.iou_head is None else self.iou_head(attended, logits))
 
 
 def _up(x: Tensor, like: Tensor) -> Tensor:

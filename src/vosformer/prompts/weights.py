@@ -47,11 +47,12 @@ def load_network(path: str | Path, **options: Any) -> ClickNetwork:
     """
     file = read_weights(path)
     _check_kind(file)
-    network = ClickNetwork(**{**file_overrides(file), **options})
-    fit = fit_tensors(file.tensors, network.state_dict())
+    # The first files had no head that predicts the IoU; a training may add it to their weights.
+    network = ClickNetwork(**{"predicts_iou": False, **file_overrides(file), **options})
+    fit = fit_tensors(file.tensors, network.state_dict(), optional=(r"iou_head\..*",))
     if not fit.good:
         raise WeightsError(f"{path} is not a file of the click network. {fit.complaint()}")
-    network.load_state_dict(file.tensors)
+    network.load_state_dict(file.tensors, strict=False)
     return network.eval()
 
 

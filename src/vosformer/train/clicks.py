@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from vosformer.data.types import IGNORE
 from vosformer.prompts.maps import Box, prompt_maps
-from vosformer.prompts.network import ClickNetwork
+from vosformer.prompts.network import ClickNetwork, Picture, Segmented
 from vosformer.prompts.simulate import next_click
 from vosformer.train.batch import Batch, generator
 from vosformer.train.recipe import Clicks, Recipe
@@ -61,7 +61,7 @@ class ClickTraining(nn.Module):
         recipe: its `clicks` part says how prompts are simulated.
     """
 
-    TERMS = ("loss", "focal", "jaccard", "iou")
+    TERMS = ("loss", "focal", "jaccard", "iou", "iou_error")
 
     def __init__(self, model: ClickNetwork, recipe: Recipe) -> None:
         super().__init__()
@@ -86,26 +86,30 @@ class ClickTraining(nn.Module):
         rounds = int(generator(self._seed, 7, step).choice(len(settings.rounds), p=settings.rounds))
         for _ in range(rounds):
             with torch.no_grad():
-                found = self._predict(picture, samples, size, device).sigmoid()[:, 0].float().cpu().numpy()
+                found = self._predict(picture, samples, size, device).logits.sigmoid().cpu().numpy()
             samples = [
                 sample._replace(previous=mask).clicked(rng, mask > 0.5, settings.exact)
                 for rng, sample, mask in zip(randoms, samples, found, strict=True)
             ]
-        logits = self._predict(picture, samples, size, device).float()[:, 0]
+        logits, expected = self._predict(picture, samples, size, device)
         labels = batch.labels[:, 0]
         focal = normalized_focal(logits, labels, settings.focal_gamma)
         jaccard = soft_jaccard(logits, labels)
-        loss = (settings.focal * focal + settings.jaccard * jaccard).mean()
         with torch.no_grad():
-            iou = 1 - soft_jaccard(torch.where(logits > 0, 50.0, -50.0), labels).mean()
-            terms = torch.stack([loss, focal.mean(), jaccard.mean(), iou])
+            iou = 1 - soft_jaccard(torch.where(logits > 0, 50.0, -50.0), labels)
+        error = torch.zeros_like(iou) if expected is None else (expected - iou).square()
+        loss = (settings.focal * focal + settings.jaccard * jaccard + settings.iou * error).mean()
+        with torch.no_grad():
+            terms = torch.stack([loss, focal.mean(), jaccard.mean(), iou.mean(), error.mean()])
             predicted = (logits > 0).to(torch.uint8)[:, None] if predict else None
         return Rolled(loss, terms, predicted)
 
-    def _predict(self, picture: tuple[Tensor, Tensor], samples: list[Sample], size: torch.Size, device: torch.device) -> Tensor:
+    def _predict(self, picture: Picture, samples: list[Sample], size: torch.Size, device: torch.device) -> Segmented:
+        """Return logits [B,H,W] and the IoU that the network expects of them."""
         maps = torch.from_numpy(np.stack([sample.maps() for sample in samples])).to(device)
-        logits: Tensor = self.model(picture, maps)
-        return F.interpolate(logits, size, mode="bilinear", align_corners=False)
+        logits, iou = self.model(picture, maps)
+        logits = F.interpolate(logits, size, mode="bilinear", align_corners=False)[:, 0].float()
+        return Segmented(logits, None if iou is None else iou.float())
 
 
 def first_prompt(rng: np.random.Generator, labels: NDArray[np.uint8], settings: Clicks) -> Sample:

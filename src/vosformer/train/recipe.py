@@ -205,6 +205,7 @@ class Clicks:
         focal: weight of the normalized focal loss.
         jaccard: weight of the soft Jaccard loss.
         focal_gamma: of the focal weights.
+        iou: weight of the squared error of the predicted IoU.
     """
 
     prompts: tuple[float, float, float, float, float] = (0.5, 0.2, 0.15, 0.1, 0.05)
@@ -213,6 +214,7 @@ class Clicks:
     focal: float = 1.0
     jaccard: float = 0.5
     focal_gamma: float = 2.0
+    iou: float = 1.0
 
 
 @dataclass(frozen=True)
