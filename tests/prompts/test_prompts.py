@@ -13,6 +13,7 @@ import vosformer
 from vosformer.errors import InputError
 from vosformer.prompts import Marker, Prompt, Scissors, brush, mark, mark_objects, polygon, stroke
 from vosformer.prompts.network import ClickNetwork
+from vosformer.prompts.network_marker import NetworkMarker
 
 H, W = 60, 90
 
@@ -94,7 +95,7 @@ def test_what_a_repair_cuts_off_goes_with_it_if_it_is_tiny(network, monkeypatch)
     for y, x in ((20, 240), (99, 260), (70, 328)):
         said[y : y + 3, x : x + 2] |= mask[y : y + 3, x : x + 2]  # specks
     said[97:100, 240:243] = True
-    monkeypatch.setattr(Marker, "_by_network", lambda self, prompt: said)
+    monkeypatch.setattr(NetworkMarker, "mask", lambda self, prompt: said)
     marker = Marker(frame, network=network)
     assert (marker.mark(Prompt([(280, 50)], [0], mask=mask)) == wanted).all()
     asked = marker.mark(Prompt([(280, 50), (241, 98)], [0, 1], mask=mask))
@@ -110,7 +111,7 @@ def test_a_fresh_mask_has_no_specks(network, monkeypatch):
     frame, mask = scene(240, 360)
     said = mask.copy()
     said[10:13, 300:303] = said[200:230, 300:330] = True
-    monkeypatch.setattr(Marker, "_by_network", lambda self, prompt: said)
+    monkeypatch.setattr(NetworkMarker, "mask", lambda self, prompt: said)
     found = Marker(frame, network=network).mark(Prompt([(120, 120), (40, 20)], [1, 0]))
     assert not found[10:13, 300:303].any()
     assert found[200:230, 300:330].all()

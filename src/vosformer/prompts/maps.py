@@ -53,3 +53,12 @@ def prompt_maps(marks: NDArray[np.int8], box: Box | None, previous: NDArray[np.f
             previous.reshape(height // 4, 4, width // 4, 4).transpose(1, 3, 0, 2).reshape(16, height // 4, width // 4)
         )
     return maps
+
+
+def extent(mask: NDArray[np.bool_]) -> Box | None:
+    """Return the box around the true pixels of [H,W], or None if there is none."""
+    rows = np.flatnonzero(mask.any(1))
+    if not len(rows):
+        return None
+    columns = np.flatnonzero(mask[rows[0] : rows[-1] + 1].any(0))
+    return float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)

@@ -73,6 +73,17 @@ class CheckedPrompt(NamedTuple):
     scribbles: NDArray[np.int8] | None
     mask: Mask | None
 
+    def marks(self, size: tuple[int, int], points: int | None = None) -> NDArray[np.int8]:
+        """Draw the scribbles and the first `points` (None: all) of the points, later ones over earlier ones.
+
+        Returns:
+            int8 [H,W] of `size`: 1 = the object, -1 = not, 0 = nothing said.
+        """
+        marks = np.zeros(size, np.int8) if self.scribbles is None else self.scribbles.copy()
+        for (x, y), positive in zip(self.points[:points], self.positive[:points], strict=True):
+            marks[y, x] = 1 if positive else -1
+        return marks
+
 
 def _points(points: Any, height: int, width: int) -> NDArray[np.int64]:
     try:
