@@ -59,13 +59,17 @@ def choose_dtype(name: str | torch.dtype, device: torch.device) -> torch.dtype:
     return dtype
 
 
-def free_threads() -> int:
-    """Return how many CPU threads are worth using now: all that torch would use, or 1 if something else keeps the cores busy.
+def free_threads(most: int | None = None) -> int:
+    """Return how many CPU threads are worth using now: `most`, or 1 if something else keeps the cores busy.
 
     Threads that wait for one another spin, so that two of them on a core that is taken run ten times slower than one. What else runs
     cannot be known, so it is measured: some products with all threads and with one (30 ms on a quiet machine).
+
+    Args:
+        most: default: those that torch uses now.
     """
-    most = torch.get_num_threads()
+    before = torch.get_num_threads()
+    most = before if most is None else most
     if most == 1:
         return 1
     a = torch.randn(384, 384)
@@ -79,7 +83,7 @@ def free_threads() -> int:
         return time.perf_counter() - begin
 
     best = min((most, 1), key=lambda threads: min(seconds(threads) for _ in range(2)))
-    torch.set_num_threads(most)
+    torch.set_num_threads(before)
     return best
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -155,6 +156,21 @@ def test_an_edit_stops_a_propagation_first(workspace: Workspace) -> None:
     assert workspace.wait(0)
     assert not (workspace.project.labels(7) == 2).any()
     assert workspace.project.undo() == "absent here"
+
+
+def test_each_propagation_looks_anew_how_many_threads_are_free(tmp_path: Path) -> None:
+    where: list[str] = []
+    workspace = Workspace(
+        Project(tmp_path, open_source(clip()[0])),
+        lambda: Session(ColorModel(), size=None),
+        prepare=lambda: where.append(threading.current_thread().name),
+    )
+    give(workspace, 0, clip()[1][0])
+    for _ in range(2):
+        workspace.propagate(plan_propagation(workspace.project, "forward", 0), "test")
+        workspace.wait(60)
+    assert where == ["propagation"] * 2
+    assert workspace.project.masked().all()
 
 
 def test_frames_that_do_not_decode_are_bridged(tmp_path: Path) -> None:

@@ -474,7 +474,26 @@ def test_threads_are_measured_and_put_back():
 
     before = torch.get_num_threads()
     assert 1 <= free_threads() <= before
+    assert free_threads(3) in (1, 3)
     assert torch.get_num_threads() == before
+
+
+def test_commands_take_threads_again_that_were_not_free_before(monkeypatch):
+    from vosformer.cli import common
+
+    before = torch.get_num_threads()
+    asked = []
+    monkeypatch.setattr(common, "_given_threads", lambda: 2)
+    monkeypatch.setattr(common, "free_threads", lambda most: asked.append(most) or len(asked))
+    try:
+        for expected in (1, 2):
+            common.prepare_machine(None)
+            assert torch.get_num_threads() == expected
+        common.prepare_machine(1)
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
+    assert asked == [2, 2]
 
 
 def test_masks_of_another_size_than_the_frames():

@@ -103,7 +103,7 @@ def test_what_a_repair_cuts_off_goes_with_it_if_it_is_tiny(network, monkeypatch)
     assert asked[98, 241]
     large = said.copy()
     large[80:100, 240:260] = True  # no speck: a person decides about it
-    monkeypatch.setattr(Marker, "_by_network", lambda self, prompt: large)
+    monkeypatch.setattr(NetworkMarker, "mask", lambda self, prompt: large)
     assert marker.mark(Prompt([(280, 50)], [0], mask=mask))[85, 250]
 
 
@@ -176,7 +176,7 @@ def test_specks_in_a_box_are_doubted(network, monkeypatch, method):
     box = (columns.min() - 3, rows.min() - 3, columns.max() + 4, rows.max() + 4)
     specks = np.zeros((H, W), bool)
     specks[rows.min(), columns.min()] = specks[rows.max(), columns.max()] = True
-    monkeypatch.setattr(Marker, "_by_network", lambda self, said: specks)
+    monkeypatch.setattr(NetworkMarker, "mask", lambda self, said: specks)
     found = Marker(frame, method=method, network=network).mark(Prompt(box=box))
     assert np.array_equal(found, specks) == (method == "network")
     assert (iou(found, truth) > 0.9) == (method == "auto")

@@ -51,6 +51,8 @@ class Server:
         words = [*map(str, arguments), "--no-browser", *own]
         code = "import sys; from vosformer.cli import main; sys.exit(main(sys.argv[1:]))"
         environment = {**os.environ, "COLUMNS": "300", "OMP_NUM_THREADS": "1"}
+        if size is None:
+            del environment["OMP_NUM_THREADS"]  # as a user has it; the others share the cores with the rest of the tests
         self.process = subprocess.Popen(
             [sys.executable, "-c", code, "annotate", *words], stderr=subprocess.PIPE, text=True, env=environment
         )

@@ -31,6 +31,7 @@ class Workspace:
         project: that is open.
         new_session: makes the session, when it is needed for the first time.
         options: of the model, for every step.
+        prepare: is called in the thread of each propagation before it begins: what else the machine does has changed since the last.
 
     Attributes:
         frames: the frames, by number.
@@ -39,13 +40,19 @@ class Workspace:
         listeners: are called with every event, from any thread.
     """
 
-    def __init__(self, project: Project, new_session: Callable[[], Session], options: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        project: Project,
+        new_session: Callable[[], Session],
+        options: Mapping[str, Any] | None = None,
+        prepare: Callable[[], None] | None = None,
+    ) -> None:
         self.project = project
         self.frames = RandomAccess(project.source)
         self.film = RandomAccess(project.source, megabytes=0)
         self.editor = Editor(project, self.frames)
         self.listeners: list[Callable[[Event], None]] = []
-        self._new_session, self._options = new_session, options
+        self._new_session, self._options, self._prepare = new_session, options, prepare
         self._session: Session | None = None
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
@@ -183,6 +190,8 @@ class Workspace:
         end: Event = {"event": "done", "what": what, "stopped": False, "error": None}
         try:
             self.tell({"event": "progress", **(self._job or {})})
+            if self._prepare is not None:
+                self._prepare()
             if self._session is None:
                 self._session = self._new_session()
             run = Propagation(self.project, self._session, plan, self.project.folder / ".history" / "work", self._options)

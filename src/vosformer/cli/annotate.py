@@ -59,7 +59,7 @@ def annotate(
     with reading.open(video) as source:
         show_notes(source.notes)
         project = Project(folder, source, video, asdict(reading))
-        workspace = Workspace(project, run.session, run.read_options)
+        workspace = Workspace(project, run.session, run.read_options, run.prepare)
         if project.adopted:
             show_notes([f"masks of {len(project.adopted)} frames in {folder / 'given'} were taken over"])
         if masks is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -32,7 +33,10 @@ def need_weights(model: str, weights: Path | None) -> None:
 
 
 def prepare_machine(threads: int | None) -> None:
-    """Use so many CPU threads (None: as many as are free), and set the process up; see `tune_process`.
+    """Use so many CPU threads, and set the process up; see `tune_process`.
+
+    Args:
+        threads: None: as many as are free now, of those that the process was given.
 
     Raises:
         InputError: fewer than one.
@@ -40,4 +44,10 @@ def prepare_machine(threads: int | None) -> None:
     if threads is not None and threads < 1:
         raise InputError(f"--threads is {threads}, expected at least 1")
     tune_process(torch.device("cpu"))
-    torch.set_num_threads(free_threads() if threads is None else threads)
+    torch.set_num_threads(free_threads(_given_threads()) if threads is None else threads)
+
+
+@cache
+def _given_threads() -> int:
+    """Return the threads that the process was given, before `prepare_machine` chose among them."""
+    return torch.get_num_threads()

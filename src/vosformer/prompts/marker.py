@@ -11,9 +11,9 @@ from torch import Tensor
 
 from vosformer.errors import InputError
 from vosformer.prompts.classical import grabcut, random_walker
-from vosformer.prompts.network_marker import NetworkMarker
 from vosformer.prompts.maps import Box, extent
 from vosformer.prompts.network import ClickNetwork
+from vosformer.prompts.network_marker import NetworkMarker
 from vosformer.prompts.prompt import CheckedPrompt, Mask, Prompt
 from vosformer.prompts.repairs import merged, seeded, without_specks
 from vosformer.prompts.weights import default_network

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -11,17 +12,21 @@ from numpy.typing import NDArray
 from vosformer.prompts.maps import Box, extent, prompt_maps
 from vosformer.prompts.network import STRIDE, ClickNetwork, Picture
 from vosformer.prompts.prompt import CheckedPrompt, Mask
-from vosformer.prompts.window import Window, whole, window_around
+from vosformer.prompts.window import Window, whole, window_around, window_of
 
-_PICTURES = 3  # windows whose features are kept
+_PICTURES = 8  # windows whose features are kept
+_VIEWS = (0.5, 0.25)  # long sides of the views from nearer by, of the frame's
+_CLOSER_LOOKS = 2  # after the first of each view
+_SURE = 0.85  # no further view is tried where a mask is expected to have this IoU
 _CONTEXT = 3.0  # a window around a click alone, where nothing was found: a third of the frame
 
 
 class Answer(NamedTuple):
-    """What the network said: logits of a window of the frame; outside of it is background."""
+    """What the network said: logits of a window of the frame; outside of it is background. `iou`: what it expects of the mask."""
 
     window: Window
     logits: NDArray[np.float32]
+    iou: float = 1.0
 
 
 class NetworkMarker:
@@ -74,7 +79,7 @@ class NetworkMarker:
             start = Answer(whole(self._size, self._side, STRIDE), logits)
             return self._pass(said, marks, start) if marks.any() or said.box is not None else start
         if said.box is not None or (marks > 0).any():
-            return self._twice(said, marks)
+            return self._found(said, marks)
         return None
 
     def _next(self, said: CheckedPrompt, points: int) -> Answer | None:
@@ -83,17 +88,38 @@ class NetworkMarker:
         marks = said.marks(self._size, points)
         if before is not None:
             return self._pass(said, marks, before)
-        return self._twice(said, marks) if (marks > 0).any() else None
+        return self._found(said, marks) if (marks > 0).any() else None
 
-    def _twice(self, said: CheckedPrompt, marks: NDArray[np.int8]) -> Answer:
-        """Return a look from afar, unless a box says where the object is, and a closer one around what was found."""
+    def _found(self, said: CheckedPrompt, marks: NDArray[np.int8]) -> Answer:
+        """Find an object of which nothing is known but a box or marks.
+
+        A box says where to look. Marks do not say how large their object is: the network looks from afar and closer around what it
+        found, and, as long as it does not expect a good mask, from nearer by, too. The mask that it expects most of is taken.
+        """
         if said.box is not None:
             return self._pass(said, marks, None)
-        far = self._look(whole(self._size, self._side, STRIDE), said, marks, None)
-        near = self._window(said, marks, far)
-        if (near.x1 - near.x0) * (near.y1 - near.y0) > 0.7 * self._size[0] * self._size[1]:
-            return far
-        return self._look(near, said, marks, far)
+        best: Answer | None = None
+        for view in self._views(marks):
+            answer = self._look(view, said, marks, None)
+            for _ in range(_CLOSER_LOOKS):
+                answer = self._look(self._window(said, marks, answer), said, marks, answer)
+            if best is None or answer.iou > best.iou:
+                best = answer
+            if best.iou > _SURE:
+                break
+        assert best is not None
+        return best
+
+    def _views(self, marks: NDArray[np.int8]) -> Iterator[Window]:
+        """Yield the whole frame, and for a network that says how good its masks are the parts of it around the marks."""
+        yield whole(self._size, self._side, STRIDE)
+        marked = extent(marks > 0)
+        assert marked is not None
+        longest = max(self._size)
+        for share in _VIEWS if self._network.iou_head is not None else ():
+            side = share * longest
+            if max(marked[2] - marked[0], marked[3] - marked[1]) < 0.7 * side:
+                yield window_of(marked, side, self._size, self._side, STRIDE)
 
     def _pass(self, said: CheckedPrompt, marks: NDArray[np.int8], before: Answer | None) -> Answer:
         """Look, and look again with what was found in mind; a mask to repair is kept to, so that one look is enough."""
@@ -137,8 +163,8 @@ class NetworkMarker:
             previous = window.shown_mask(canvas)
         box = None if said.box is None else window.shown_box(said.box)
         maps = torch.from_numpy(prompt_maps(window.shown_marks(marks), box, previous))[None].to(device)
-        logits = self._network(self._picture(window, device), maps).logits[0, 0].float().cpu().numpy()
-        return Answer(window, window.back(logits))
+        logits, iou = self._network(self._picture(window, device), maps)
+        return Answer(window, window.back(logits[0, 0].float().cpu().numpy()), 1.0 if iou is None else float(iou[0]))
 
     def _picture(self, window: Window, device: torch.device) -> Picture:
         if window not in self._pictures:

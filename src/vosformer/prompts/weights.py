@@ -48,7 +48,8 @@ def load_network(path: str | Path, **options: Any) -> ClickNetwork:
     file = read_weights(path)
     _check_kind(file)
     # The first files had no head that predicts the IoU; a training may add it to their weights.
-    network = ClickNetwork(**{"predicts_iou": False, **file_overrides(file), **options})
+    has_head = any(name.startswith("iou_head.") for name in file.tensors)
+    network = ClickNetwork(**{"predicts_iou": has_head, **file_overrides(file), **options})
     fit = fit_tensors(file.tensors, network.state_dict(), optional=(r"iou_head\..*",))
     if not fit.good:
         raise WeightsError(f"{path} is not a file of the click network. {fit.complaint()}")

@@ -79,6 +79,16 @@ def window_around(region: Box, size: tuple[int, int], side: int, multiple: int) 
     return fit(x0, y0, x1, y1, side, multiple)
 
 
+def window_of(region: Box, long: float, size: tuple[int, int], side: int, multiple: int) -> Window:
+    """Return the window with a long side of `long` pixels of the frame around the middle of a region, moved into the frame."""
+    height, width = size
+    tall, wide = (min(length, round(long * length / max(size))) for length in size)
+    x0 = round((region[0] + region[2] - wide) / 2)
+    y0 = round((region[1] + region[3] - tall) / 2)
+    x0, y0 = min(max(x0, 0), width - wide), min(max(y0, 0), height - tall)
+    return fit(x0, y0, x0 + wide, y0 + tall, side, multiple)
+
+
 def whole(size: tuple[int, int], side: int, multiple: int) -> Window:
     """Return the whole frame."""
     return fit(0, 0, size[1], size[0], side, multiple)
