@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 import vosformer
 from vosformer.errors import InputError
 from vosformer.prompts import Marker, Prompt, Scissors, brush, mark, mark_objects, polygon, stroke
-from vosformer.prompts.network import ClickNetwork
+from vosformer.prompts.network import ClickNetwork, Segmented
 from vosformer.prompts.network_marker import NetworkMarker
+from vosformer.prompts.window import window_of
 
 H, W = 60, 90
 
@@ -159,6 +160,86 @@ def test_one_click_more_costs_two_passes_and_one_of_a_repair(network, monkeypatc
     passes.clear()
     marker.mark(Prompt([(30, 30), (35, 30)], mask=mask))
     assert len(passes) == 1
+
+
+class Sayer(torch.nn.Module):
+    """In place of the network: the object is what is bright, and the IoU that it expects of a view is what the test says."""
+
+    def __init__(self, frame: np.ndarray, expects: dict[int, float]) -> None:
+        super().__init__()
+        self.iou_head, self.nothing = torch.nn.Identity(), torch.nn.Parameter(torch.zeros(1))
+        self.expects, self.seen = expects, list[int]()
+
+    def look(self, images: torch.Tensor) -> torch.Tensor:
+        return images
+
+    def forward(self, images: torch.Tensor, maps: torch.Tensor) -> Segmented:
+        """Views are told apart by how much of them is bright: the narrower, the more."""
+        bright = (images[:, :1] > 128).float()
+        share = 100 * float(bright.mean())
+        self.seen.append(round(share))
+        expected = self.expects[min(self.expects, key=lambda known: abs(known - share))]
+        return Segmented(torch.nn.functional.avg_pool2d(bright - 0.5, 2), torch.tensor([expected]))
+
+
+def bright_frame() -> np.ndarray:
+    """A bright square of 64 pixels and, beside it, in the left half of the frame but not in its left quarter, a second one."""
+    frame = np.zeros((256, 512, 3), np.uint8)
+    frame[96:160, 32:96] = frame[96:160, 160:224] = 255
+    return frame
+
+
+@pytest.mark.parametrize(
+    ("expected", "looks", "square_alone"),
+    [
+        ((0.9, 0.9, 0.9), 1, False),  # a mask that is good is not doubted
+        ((0.5, 0.9, 0.9), 2, False),  # half the frame's length shows both squares
+        ((0.5, 0.5, 0.9), 3, True),
+        ((0.5, 0.52, 0.55), 3, False),  # too little more: who sees less expects more
+    ],
+)
+def test_the_network_looks_from_nearer_by_while_it_expects_no_good_mask(monkeypatch, expected, looks, square_alone):
+    """A click on one of two squares: only the narrowest view shows it alone."""
+    frame = bright_frame()
+    monkeypatch.setattr("vosformer.prompts.network_marker._CLOSER_LOOKS", 0)
+    shares = (2 * 64**2 / (512 * 256), 2 * 64**2 / 256**2 * 2, 64**2 / (128 * 64))
+    network = Sayer(frame, dict(zip((100 * share for share in shares), expected, strict=True)))
+    found = Marker(frame, network=network, side=256).mark(Prompt([(64, 128)]))
+    assert len(network.seen) == looks
+    assert found[128, 64]
+    assert found[128, 192] != square_alone
+
+
+def test_a_network_without_the_head_looks_at_the_whole_frame_alone(network, tmp_path):
+    from vosformer.prompts.weights import load_network, save_network
+
+    torch.manual_seed(4)
+    plain = ClickNetwork(width=48, heads=2, predicts_iou=False).eval()
+    save_network(plain, tmp_path / "plain.safetensors", dtype=torch.float32)
+    loaded = load_network(tmp_path / "plain.safetensors")
+    assert loaded.iou_head is None
+    frame, _ = scene()
+    assert (
+        Marker(frame, network=loaded).mark(Prompt([(30, 30)])) == Marker(frame, network=plain).mark(Prompt([(30, 30)]))
+    ).all()
+    # What was trained without the head is where a training with it may begin.
+    grown = load_network(tmp_path / "plain.safetensors", predicts_iou=True)
+    assert grown.iou_head is not None
+    assert torch.equal(grown.conv_out.weight, plain.conv_out.weight)
+
+
+@given(
+    place=st.tuples(st.integers(0, 89), st.integers(0, 59)),
+    share=st.floats(0.1, 1.0),
+)
+def test_views_lie_in_the_frame_and_show_the_mark(place, share):
+    x, y = place
+    view = window_of((x, y, x + 1, y + 1), share * 90, (60, 90), 320, 32)
+    assert 0 <= view.x0 <= x < view.x1 <= 90
+    assert 0 <= view.y0 <= y < view.y1 <= 60
+    assert abs((view.x1 - view.x0) - share * 90) <= 0.5
+    assert abs((view.y1 - view.y0) - share * 60) <= 0.5
+    assert view.height % 32 == view.width % 32 == 0
 
 
 def test_the_packaged_network_finds_a_plain_object_by_a_click_or_a_box():

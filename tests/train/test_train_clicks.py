@@ -13,14 +13,15 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from vosformer.cli import main
-from vosformer.data.object_crops import ObjectCrops
+from vosformer.data.object_crops import ObjectCrops, Zoom
 from vosformer.errors import DataError, InputError, WeightsError
 from vosformer.prompts.distance import squared_distance
 from vosformer.prompts.maps import CHANNELS, prompt_maps
+from vosformer.prompts.network import ClickNetwork
 from vosformer.prompts.simulate import next_click
 from vosformer.prompts.weights import load_network
-from vosformer.train.batch import generator
-from vosformer.train.clicks import damaged, first_prompt, normalized_focal, soft_jaccard
+from vosformer.train.batch import Batch, generator
+from vosformer.train.clicks import ClickTraining, damaged, first_prompt, normalized_focal, soft_jaccard
 from vosformer.train.recipe import Clicks, Recipe
 from vosformer.train.recipes import recipe as find_recipe
 from vosformer.train.tasks import task_of
@@ -208,3 +209,31 @@ def test_crops_show_one_object_and_depend_on_their_number_alone():
         assert torch.equal(crops[number].labels, clip.labels)
     with pytest.raises(DataError, match="show no object"):
         ObjectCrops(lambda rng, index: (image, np.zeros_like(labels)), 64)[0]
+
+
+def test_crops_from_afar_show_some_pixels_of_the_object_still():
+    image, labels = np.zeros((600, 800, 3), np.uint8), np.zeros((600, 800), np.uint8)
+    labels[300:320, 400:420] = 1
+    least = [
+        min(int((ObjectCrops(lambda rng, index: (image, labels), 64, seed, zoom)[i].labels == 1).sum()) for i in range(20))
+        for seed, zoom in enumerate((Zoom(share=0, min_shown=1), Zoom(share=0, min_shown=60)))
+    ]
+    assert least[0] < 20  # a frame of 800 pixels in 64
+    assert least[1] > 40
+
+
+def test_the_head_learns_what_iou_its_mask_has():
+    """Its loss is the squared error of what it expects, and is no part of the loss where its weight is 0."""
+    recipe = small()
+    clip = task_of(recipe).data(recipe, ["composed"])[0]
+    batch = Batch(clip.images[None], clip.labels[None], torch.tensor([1]), torch.tensor([0]))
+    for weight in (0.0, 2.0):
+        torch.manual_seed(0)
+        network = ClickNetwork(width=48, heads=2)
+        rolled = ClickTraining(network, replace(recipe, clicks=replace(recipe.clicks, rounds=(1.0,), iou=weight)))(batch, 0)
+        rolled.loss.backward()
+        terms = dict(zip(ClickTraining.TERMS, rolled.terms.tolist(), strict=True))
+        assert terms["iou_error"] > 0
+        assert terms["loss"] == pytest.approx(terms["focal"] + 0.5 * terms["jaccard"] + weight * terms["iou_error"], rel=1e-5)
+        gradient = network.iou_head.layers[0].weight.grad
+        assert (gradient is not None and bool(gradient.any())) == (weight > 0)
