@@ -263,8 +263,11 @@ class Propagation:
                 assert one is not None
                 maps[i], scores[i] = one, stored[i][0] if backward is None else seen.scores[i]
                 continue
+            scores[i] = _presence(stored[i][0], seen.scores[i], weight)
+            if scores[i] > 0.5:  # it is there: a pass that has lost it says little of where
+                backed = weight * seen.scores[i]
+                weight = backed / (backed + (1 - weight) * stored[i][0])
             maps[i] = ((1 - weight) * forward + weight * backward).astype(np.float32)
-            scores[i] = (1 - weight) * stored[i][0] + weight * seen.scores[i]
             agreement[i] = _agreement(forward > 0.5, backward > 0.5)
         return _winners(maps, self._project.size), scores, agreement
 
@@ -300,6 +303,13 @@ class Propagation:
                 i: (float(packed[f"score {i}"]), np.asarray(cv2.imdecode(packed[f"map {i}"], cv2.IMREAD_GRAYSCALE), np.uint8))
                 for i in ids
             }
+
+
+def _presence(forward: float, backward: float, weight: float) -> float:
+    """Return the presence that two passes agree on: the weighted mean of their log-odds, so that who is sure counts more."""
+    scores = np.clip([forward, backward], 1e-3, 1 - 1e-3)
+    first, second = np.log(scores / (1 - scores))
+    return float(1 / (1 + np.exp(-((1 - weight) * first + weight * second))))
 
 
 def _agreement(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> float:
