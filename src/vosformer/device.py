@@ -63,7 +63,7 @@ def free_threads(most: int | None = None) -> int:
     """Return how many CPU threads are worth using now: `most`, or 1 if something else keeps the cores busy.
 
     Threads that wait for one another spin, so that two of them on a core that is taken run ten times slower than one. What else runs
-    cannot be known, so it is measured: some products with all threads and with one (30 ms on a quiet machine).
+    cannot be known, so it is measured: some products with all threads and with one, for 0.1 to 0.4 seconds.
 
     Args:
         most: default: those that torch uses now.
@@ -82,9 +82,11 @@ def free_threads(most: int | None = None) -> int:
             a @ a
         return time.perf_counter() - begin
 
-    best = min((most, 1), key=lambda threads: min(seconds(threads) for _ in range(2)))
+    # On a quiet machine, too, two threads may begin on one core; on a busy one no try is quicker than a thread on a free core.
+    alone = min(seconds(1) for _ in range(3))
+    quicker = any(seconds(most) < 0.9 * alone for _ in range(5))
     torch.set_num_threads(before)
-    return best
+    return most if quicker else 1
 
 
 def tune_process(device: torch.device) -> None:

@@ -21,6 +21,7 @@ from vosformer.inference.session import Session
 from vosformer.io.random_access import RandomAccess
 
 Event = dict[str, Any]
+_LOOK_FRAMES = 16  # propagated frames after which it is looked again how many threads are free
 _SAVE_FRAMES = 200  # propagated frames after which scores.csv is brought up to date
 
 
@@ -31,7 +32,7 @@ class Workspace:
         project: that is open.
         new_session: makes the session, when it is needed for the first time.
         options: of the model, for every step.
-        prepare: is called in the thread of each propagation before it begins: what else the machine does has changed since the last.
+        prepare: is called in the thread of each propagation, before it begins and now and then: what else the machine does changes.
 
     Attributes:
         frames: the frames, by number.
@@ -45,7 +46,7 @@ class Workspace:
         project: Project,
         new_session: Callable[[], Session],
         options: Mapping[str, Any] | None = None,
-        prepare: Callable[[], None] | None = None,
+        prepare: Callable[[], None] = lambda: None,
     ) -> None:
         self.project = project
         self.frames = RandomAccess(project.source)
@@ -190,8 +191,7 @@ class Workspace:
         end: Event = {"event": "done", "what": what, "stopped": False, "error": None}
         try:
             self.tell({"event": "progress", **(self._job or {})})
-            if self._prepare is not None:
-                self._prepare()
+            self._prepare()
             if self._session is None:
                 self._session = self._new_session()
             run = Propagation(self.project, self._session, plan, self.project.folder / ".history" / "work", self._options)
@@ -199,6 +199,8 @@ class Workspace:
                 for step in run.run(action, self._stop.is_set):
                     self._job = {"what": what, "done": step.done, "total": step.total, "frame": step.frame}
                     self.tell({"event": "progress", **self._job})
+                    if step.done % _LOOK_FRAMES == 1:  # what the page began with, such as its film strip, is done by then
+                        self._prepare()
                     if step.done % _SAVE_FRAMES == 0:
                         self.project.checkpoint()
             end["stopped"] = self._stop.is_set()

@@ -17,7 +17,7 @@ from vosformer.prompts.window import Window, whole, window_around, window_of
 _PICTURES = 8  # windows whose features are kept
 _VIEWS = (0.5, 0.25)  # long sides of the views from nearer by, of the frame's
 _CLOSER_LOOKS = 2  # after the first of each view
-_NARROW = 0.05  # less is expected with each view: the narrower it is, the less of what the mask leaves out is seen
+_NARROW = 0.2  # less is expected with each view: the narrower it is, the less of what the mask leaves out is seen
 _SURE = 0.8  # no further view is tried where a mask is expected to have this IoU
 _CONTEXT = 3.0  # a window around a click alone, where nothing was found: a third of the frame
 
