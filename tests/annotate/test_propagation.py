@@ -12,7 +12,7 @@ from dummy_models import ColorModel
 
 from vosformer import Session, track
 from vosformer.annotate.project import Project
-from vosformer.annotate.propagation import Propagation, PropagationPlan, plan_propagation, plan_repair
+from vosformer.annotate.propagation import Propagation, PropagationPlan, _Seen, plan_propagation, plan_repair
 from vosformer.annotate.workspace import Workspace
 from vosformer.errors import InputError
 from vosformer.io import LabelImages, open_source, read_masks
@@ -156,6 +156,40 @@ def test_an_edit_stops_a_propagation_first(workspace: Workspace) -> None:
     assert workspace.wait(0)
     assert not (workspace.project.labels(7) == 2).any()
     assert workspace.project.undo() == "absent here"
+
+
+@pytest.mark.parametrize(
+    ("frame", "forward", "backward", "there"),
+    [
+        (3, 0.97, 0.05, True),  # one pass is sure, and the other has lost the object: it is where the first one says
+        (4, 0.05, 0.97, True),
+        (4, 0.6, 0.02, False),  # who is sure that it is gone outweighs who is not
+        (1, 0.02, 0.9, False),  # near the given frame that the pass forward comes from, that pass decides
+        (6, 0.9, 0.02, False),
+    ],
+)
+def test_a_pass_that_has_lost_an_object_says_little_of_where_it_is(
+    workspace: Workspace, frame: int, forward: float, backward: float, there: bool
+) -> None:
+    for n in (0, 7):
+        give(workspace, n, clip()[1][n])
+    run = Propagation(
+        workspace.project, Session(ColorModel()), PropagationPlan(0, 7, "both"), workspace.project.folder / "work"
+    )
+    size = workspace.project.size
+    place = np.zeros(size, np.float32)
+    place[4:12, 4:12] = 1
+
+    def says(score: float) -> np.ndarray:
+        return place if score > 0.5 else np.zeros(size, np.float32)
+
+    seen = _Seen(frame, None, np.zeros(size, np.int32), {1: backward}, lambda i: says(backward))
+    labels, scores, _ = run._blended(seen, {1: (forward, (says(forward) * 255).astype(np.uint8))})
+    weight = frame / 7
+    odds = (1 - weight) * np.log(forward / (1 - forward)) + weight * np.log(backward / (1 - backward))
+    assert scores[1] == pytest.approx(1 / (1 + np.exp(-odds)))
+    assert (scores[1] > 0.5) == there
+    assert (labels == np.where(place > 0, there, 0)).all()
 
 
 def test_propagations_look_again_how_many_threads_are_free(tmp_path: Path) -> None:
