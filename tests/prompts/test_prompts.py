@@ -192,10 +192,10 @@ def bright_frame() -> np.ndarray:
 @pytest.mark.parametrize(
     ("expected", "looks", "square_alone"),
     [
-        ((0.9, 0.9, 0.9), 1, False),  # a mask that is good is not doubted
-        ((0.5, 0.9, 0.9), 2, False),  # half the frame's length shows both squares
-        ((0.5, 0.5, 0.9), 3, True),
-        ((0.5, 0.52, 0.55), 3, False),  # too little more: who sees less expects more
+        ((0.9, 1.0, 1.0), 1, False),  # a mask that is good is not doubted
+        ((0.3, 0.9, 0.9), 3, False),  # half the frame's length shows both squares
+        ((0.3, 0.3, 0.9), 3, True),
+        ((0.6, 0.7, 0.9), 3, False),  # too little more: who sees less expects more
     ],
 )
 def test_the_network_looks_from_nearer_by_while_it_expects_no_good_mask(monkeypatch, expected, looks, square_alone):

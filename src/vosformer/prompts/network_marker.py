@@ -18,7 +18,7 @@ _PICTURES = 8  # windows whose features are kept
 _VIEWS = (0.5, 0.25)  # long sides of the views from nearer by, of the frame's
 _CLOSER_LOOKS = 2  # after the first of each view
 _NARROW = 0.2  # less is expected with each view: the narrower it is, the less of what the mask leaves out is seen
-_SURE = 0.8  # no further view is tried where a mask is expected to have this IoU
+_SURE = 0.8  # no narrower view is tried where a mask is expected to have this IoU
 _CONTEXT = 3.0  # a window around a click alone, where nothing was found: a third of the frame
 
 
@@ -95,31 +95,28 @@ class NetworkMarker:
         """Find an object of which nothing is known but a box or marks.
 
         A box says where to look. Marks do not say how large their object is: the network looks from afar and closer around what it
-        found, and, as long as it does not expect a good mask, from nearer by, too. The mask that it expects most of is taken.
+        found, and, where it does not expect a good mask of that, from nearer by, too. The mask that it expects most of is taken.
         """
         if said.box is not None:
             return self._pass(said, marks, None)
-        best: Answer | None = None
-        for number, view in enumerate(self._views(marks)):
-            answer = self._look(view, said, marks, None)
-            for _ in range(_CLOSER_LOOKS):
-                answer = self._look(self._window(said, marks, answer), said, marks, answer)
-            answer = answer._replace(iou=answer.iou - number * _NARROW)
-            if best is None or answer.iou > best.iou:
-                best = answer
-            if best.iou > _SURE:
-                break
-        assert best is not None
-        return best
+        answers = [self._closer(said, marks, whole(self._size, self._side, STRIDE))]
+        if answers[0].iou < _SURE:
+            answers += [self._closer(said, marks, view) for view in self._narrower(marks)]
+        return max(enumerate(answers), key=lambda numbered: numbered[1].iou - _NARROW * numbered[0])[1]
 
-    def _views(self, marks: NDArray[np.int8]) -> Iterator[Window]:
-        """Yield the whole frame, and for a network that says how good its masks are the parts of it around the marks."""
-        yield whole(self._size, self._side, STRIDE)
+    def _closer(self, said: CheckedPrompt, marks: NDArray[np.int8], view: Window) -> Answer:
+        """Look at a view, and closer around what was found."""
+        answer = self._look(view, said, marks, None)
+        for _ in range(_CLOSER_LOOKS):
+            answer = self._look(self._window(said, marks, answer), said, marks, answer)
+        return answer
+
+    def _narrower(self, marks: NDArray[np.int8]) -> Iterator[Window]:
+        """Yield the parts of the frame around the marks that may show better what is meant."""
         marked = extent(marks > 0)
         assert marked is not None
-        longest = max(self._size)
-        for share in _VIEWS if self._network.iou_head is not None else ():
-            side = share * longest
+        for share in _VIEWS:
+            side = share * max(self._size)
             if max(marked[2] - marked[0], marked[3] - marked[1]) < 0.7 * side:
                 yield window_of(marked, side, self._size, self._side, STRIDE)
 
