@@ -40,7 +40,7 @@ def test_a_video_from_the_first_mark_to_the_export(tmp_path: Path) -> None:
                 page.press("n", changes=True)
                 page.box(truth[0] == i)
             marked = read_png(project / "given" / "00000.png")
-            assert iou(marked == 1, truth[0] == first) > 0.8
+            assert iou(marked == 1, truth[0] == first) > 0.7
             assert iou(marked == 2, truth[0] == second) > 0.6
 
             page.propagate("f")
