@@ -2,9 +2,9 @@
 
     python benchmarks/bf16_emulated.py demo --dtype bf16
 
-There PyTorch computes convolutions and products of bf16 values by loops of its own, some thirty times slower than in fp32. Units for bf16
-multiply bf16 values, add in fp32 and round the sums to bf16: that is done here, with fp32's fast kernels. Everything else is bf16 as
-it is. It shows what masks bf16 gives, not how fast it is.
+There PyTorch computes convolutions and products of bf16 values by loops of its own, some thirty times slower than in fp32. Units for
+bf16 multiply bf16 values, add in fp32 and round the sums to bf16: that is done here, with fp32's fast kernels. Everything else is
+bf16 as it is. It shows what masks bf16 gives, not how fast it is.
 """
 
 from __future__ import annotations
