@@ -152,6 +152,21 @@ def test_the_frame_that_is_shown_is_never_thrown_away(opened: Opened) -> None:
     assert not page.errors, page.errors
 
 
+def test_the_last_of_frames_that_come_together_is_shown(opened: Opened) -> None:
+    """The page shows a frame every 150 ms; the newest one must not be left out because it came too early."""
+    page, gate = opened.page, opened.gate
+    page.press("n", changes=True)
+    page.press("d")
+    page.drag((4, 4), (20, 9))
+    page.begin("f")
+    gate.release(6)  # all at once, and none after them
+    page.until(lambda: opened.workspace.project.masked()[5])
+    page.page.wait_for_selector("#canvas[data-frame='5']")
+    page.press("Escape")
+    gate.release()
+    page.page.wait_for_selector("#job", state="hidden")
+
+
 def test_who_goes_elsewhere_while_frames_are_followed_stays_there(opened: Opened) -> None:
     page, gate = opened.page, opened.gate
     page.press("n", changes=True)

@@ -82,22 +82,32 @@ async function refresh() {
 }
 
 let lastShown = 0;
+let waiting; // the newest frame, which came too early to be shown
+
+// Live: the page follows the frames, as often as it can show them, until somebody goes elsewhere.
+function showFollowed(frame) {
+  clearTimeout(waiting);
+  const early = lastShown + 150 - performance.now();
+  if (early > 0) {
+    waiting = setTimeout(showFollowed, early, frame);
+    return;
+  }
+  lastShown = performance.now();
+  if (!state.spans.some(([start, end]) => start <= frame && frame < end)) state.spans.push([frame, frame + 1]);
+  if (state.follow) update({ frame });
+  if (state.frame === frame) load(true);
+  loadLanes();
+}
+
 async function onEvent(event) {
   if (event.event === "changed") {
     if (event.version > state.version || event.version === -1) await refresh();
   } else if (event.event === "progress") {
     showJob(event);
     if (event.done === 0) update({ follow: true });
-    // Live: the page follows the frames, as often as it can show them, until somebody goes elsewhere.
-    if (event.frame !== null && performance.now() - lastShown > 150) {
-      lastShown = performance.now();
-      const { frame } = event;
-      if (!state.spans.some(([start, end]) => start <= frame && frame < end)) state.spans.push([frame, frame + 1]);
-      if (state.follow) update({ frame });
-      if (state.frame === frame) load(true);
-      loadLanes();
-    }
+    if (event.frame !== null) showFollowed(event.frame);
   } else if (event.event === "done") {
+    clearTimeout(waiting);
     showJob(null);
     await refresh();
     if (/^repair/.test(event.what) && state.comeBack !== null && state.follow) update({ frame: state.comeBack });
