@@ -159,9 +159,9 @@ def test_the_last_of_frames_that_come_together_is_shown(opened: Opened) -> None:
     page.press("d")
     page.drag((4, 4), (20, 9))
     page.begin("f")
-    gate.release(6)  # all at once, and none after them
-    page.until(lambda: opened.workspace.project.masked()[5])
-    page.page.wait_for_selector("#canvas[data-frame='5']")
+    gate.release(3)  # all at once, and none after them
+    page.until(lambda: opened.workspace.project.masked()[2])
+    page.page.wait_for_selector("#canvas[data-frame='2']")
     page.press("Escape")
     gate.release()
     page.page.wait_for_selector("#job", state="hidden")
