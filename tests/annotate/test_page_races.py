@@ -152,13 +152,18 @@ def test_the_frame_that_is_shown_is_never_thrown_away(opened: Opened) -> None:
     assert not page.errors, page.errors
 
 
-def test_the_last_of_frames_that_come_together_is_shown(opened: Opened) -> None:
-    """The page shows a frame every 150 ms; the newest one must not be left out because it came too early."""
-    page, gate = opened.page, opened.gate
+def follow_a_stroke(page: Driver) -> None:
+    """Draw an object, and begin to follow it."""
     page.press("n", changes=True)
     page.press("d")
     page.drag((4, 4), (20, 9))
     page.begin("f")
+
+
+def test_the_last_of_frames_that_come_together_is_shown(opened: Opened) -> None:
+    """The page shows a frame every 150 ms; the newest one must not be left out because it came too early."""
+    page, gate = opened.page, opened.gate
+    follow_a_stroke(page)
     gate.release(3)  # all at once, and none after them
     page.until(lambda: opened.workspace.project.masked()[2])
     page.page.wait_for_selector("#canvas[data-frame='2']")
@@ -169,10 +174,7 @@ def test_the_last_of_frames_that_come_together_is_shown(opened: Opened) -> None:
 
 def test_who_goes_elsewhere_while_frames_are_followed_stays_there(opened: Opened) -> None:
     page, gate = opened.page, opened.gate
-    page.press("n", changes=True)
-    page.press("d")
-    page.drag((4, 4), (20, 9))
-    page.begin("f")
+    follow_a_stroke(page)
     for _ in range(3):
         gate.release()
         page.page.wait_for_timeout(200)  # the page follows at most every 150 ms

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -21,7 +22,7 @@ from vosformer.inference.session import Session
 from vosformer.io.random_access import RandomAccess
 
 Event = dict[str, Any]
-_LOOK_FRAMES = 16  # propagated frames after which it is looked again how many threads are free
+_LOOK_SECONDS = 15.0  # of a propagation, after which it is prepared again: that takes tenths of a second, many frames of a GPU
 _SAVE_FRAMES = 200  # propagated frames after which scores.csv is brought up to date
 
 
@@ -192,6 +193,7 @@ class Workspace:
         try:
             self.tell({"event": "progress", **(self._job or {})})
             self._prepare()
+            prepared = time.monotonic()
             if self._session is None:
                 self._session = self._new_session()
             run = Propagation(self.project, self._session, plan, self.project.folder / ".history" / "work", self._options)
@@ -199,8 +201,10 @@ class Workspace:
                 for step in run.run(action, self._stop.is_set):
                     self._job = {"what": what, "done": step.done, "total": step.total, "frame": step.frame}
                     self.tell({"event": "progress", **self._job})
-                    if step.done % _LOOK_FRAMES == 1:  # what the page began with, such as its film strip, is done by then
+                    # What the page began with, such as its film strip, is done after the first frame.
+                    if step.done == 1 or time.monotonic() - prepared > _LOOK_SECONDS:
                         self._prepare()
+                        prepared = time.monotonic()
                     if step.done % _SAVE_FRAMES == 0:
                         self.project.checkpoint()
             end["stopped"] = self._stop.is_set()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import webbrowser
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +14,7 @@ from vosformer.annotate.exchange import import_masks
 from vosformer.annotate.project import Project
 from vosformer.annotate.project_file import read_about
 from vosformer.annotate.workspace import Workspace
+from vosformer.cli.common import prepare_machine
 from vosformer.cli.session_options import SessionOptions
 from vosformer.cli.source_options import SourceOptions
 from vosformer.cli.terminal import messages, show_notes, show_warning
@@ -59,7 +61,7 @@ def annotate(
     with reading.open(video) as source:
         show_notes(source.notes)
         project = Project(folder, source, video, asdict(reading))
-        workspace = Workspace(project, run.session, run.read_options, run.prepare)
+        workspace = Workspace(project, run.session, run.read_options, partial(prepare_machine, run.threads))
         if project.adopted:
             show_notes([f"masks of {len(project.adopted)} frames in {folder / 'given'} were taken over"])
         if masks is not None:

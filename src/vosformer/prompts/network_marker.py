@@ -31,10 +31,7 @@ class Answer(NamedTuple):
 
 
 class NetworkMarker:
-    """The click network on one frame.
-
-    What it says follows from the frame and the prompt alone. It remembers what it computed, so that a prompt with one point more than
-    the last one costs two passes of the network, and a point taken back costs nothing.
+    """The click network on one frame; `Marker` says what it remembers.
 
     Args:
         frame: uint8 RGB [H,W,3].
@@ -79,26 +76,24 @@ class NetworkMarker:
             logits = np.where(said.mask, np.float32(10), np.float32(-10))
             start = Answer(whole(self._size, self._side, STRIDE), logits)
             return self._pass(said, marks, start) if marks.any() or said.box is not None else start
-        if said.box is not None or (marks > 0).any():
-            return self._found(said, marks)
-        return None
+        if said.box is not None:  # it says where to look
+            return self._pass(said, marks, None)
+        return self._found(said, marks)
 
     def _next(self, said: CheckedPrompt, points: int) -> Answer | None:
         """One click further."""
         before = self._answers[-1]
         marks = said.marks(self._size, points)
-        if before is not None:
-            return self._pass(said, marks, before)
-        return self._found(said, marks) if (marks > 0).any() else None
+        return self._found(said, marks) if before is None else self._pass(said, marks, before)
 
-    def _found(self, said: CheckedPrompt, marks: NDArray[np.int8]) -> Answer:
-        """Find an object of which nothing is known but a box or marks.
+    def _found(self, said: CheckedPrompt, marks: NDArray[np.int8]) -> Answer | None:
+        """Find an object of which nothing is known but marks; None if none of them is on it.
 
-        A box says where to look. Marks do not say how large their object is: the network looks from afar and closer around what it
-        found, and, where it does not expect a good mask of that, from nearer by, too. The mask that it expects most of is taken.
+        They do not say how large it is: the network looks from afar and closer around what it found, and, where it does not expect a
+        good mask of that, from nearer by, too. The mask that it expects most of is taken.
         """
-        if said.box is not None:
-            return self._pass(said, marks, None)
+        if not (marks > 0).any():
+            return None
         answers = [self._closer(said, marks, whole(self._size, self._side, STRIDE))]
         if answers[0].iou < _SURE:
             answers += [self._closer(said, marks, view) for view in self._narrower(marks)]
