@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -89,6 +89,29 @@ def test_what_a_format_holds_comes_back(name: str, video: LabeledVideo) -> None:
         assert found.fps == video.fps
     if "scores" in form.holds:
         assert {f.number: f.scores for f in found.frames} == {f.number: f.scores for f in video.frames}
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    labels=arrays(
+        np.int32,
+        st.tuples(st.integers(1, 6), st.integers(1, 6)),
+        elements=st.sampled_from([0, 1, 2, 9, 254, 255, 256, 65534, 65535]),
+    )
+)
+@example(labels=np.array([[0, 1, 255]], np.int32))
+@example(labels=np.array([[0, 65535]], np.int32))
+@pytest.mark.parametrize(("name", "most"), [("masks", 255), ("masks16", 65535)])
+def test_every_id_that_fits_a_label_map_comes_back(name: str, most: int, labels: np.ndarray) -> None:
+    """Also those that mean something else in other people's pictures: 255 is void there, full white an object 1."""
+    labels = np.minimum(labels, most)
+    with TemporaryDirectory() as folder:
+        write(
+            LabeledVideo.of("clip", [LabeledFrame.of_labels(0, "00000", labels)], size=labels.shape), Path(folder) / name, name
+        )
+        found = read(Path(folder) / name)
+    assert np.array_equal(found.frames[0].labels(*labels.shape), labels)
+    assert "void" not in " ".join(found.notes)
 
 
 @settings(max_examples=15, deadline=None)

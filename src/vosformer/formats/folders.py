@@ -236,7 +236,7 @@ MASKS = Format(
 )  # fmt: skip
 MASKS16 = Format(
     "masks16", "16-bit PNG a frame, ids to 65535", read_label_folder, write_masks16, _never, "masks16", True,
-    holds=_FLAT, library="OpenCV", checked="",
+    holds=_FLAT, library="Pillow", checked="",
 )  # fmt: skip
 OBJECTS = Format(
     "objects", "black and white PNG an object and frame", read_object_folders, write_objects, _is_objects, "objects", True,

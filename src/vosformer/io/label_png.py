@@ -16,8 +16,9 @@ from PIL import Image as Pillow
 from vosformer.errors import InputError
 from vosformer.io.images import open_picture
 
-VOID_IS_AN_ID = "255 is the id of an object"
-"""The comment of PNGs that vosformer writes where that is so: elsewhere 255 beside other ids is void."""
+VALUES_ARE_IDS = "255 is the id of an object"
+"""The comment of PNGs that vosformer writes: every value but 0 is an id, while elsewhere 255 beside other ids is void and values of a
+gray picture may be a smoothed edge."""
 
 _GRAY_MODES = {"1", "L", "F"}
 _LOSSY_CHUNK = b"VP8 "
@@ -34,7 +35,7 @@ class RawLabels:
         form: Pillow's name of the format.
         mode: Pillow's name of the kind of pixels.
         lossy: the format changes values while compressing.
-        void_is_id: see `VOID_IS_AN_ID`.
+        values_are_ids: see `VALUES_ARE_IDS`.
     """
 
     values: NDArray[np.generic]
@@ -43,7 +44,7 @@ class RawLabels:
     form: str
     mode: str
     lossy: bool
-    void_is_id: bool = False
+    values_are_ids: bool = False
 
     @property
     def colored(self) -> bool:
@@ -61,17 +62,17 @@ def read_raw_labels(path: Path) -> RawLabels:
         try:
             image.load()
             form, mode = image.format or "", image.mode
+            ids = image.info.get("Comment") == VALUES_ARE_IDS
             if mode == "P":
                 raw = np.array(image.getpalette("RGB") or [], np.uint8).reshape(-1, 3)[:256]
                 palette = np.zeros((256, 3), np.uint8)
                 palette[: len(raw)] = raw
-                whole = image.info.get("Comment") == VOID_IS_AN_ID
-                return RawLabels(np.asarray(image), palette, _hidden(image), form, mode, False, whole)
+                return RawLabels(np.asarray(image), palette, _hidden(image), form, mode, False, ids)
             gray = mode in _GRAY_MODES or mode.startswith("I")
             values = np.asarray(image if gray else image.convert("RGBA"))
         except Exception as error:  # Pillow's decoders raise nearly every kind of exception on broken files.
             raise InputError(f"{path} does not decode: {error}") from error
-    return RawLabels(values, None, (), form, mode, _is_lossy(path, form))
+    return RawLabels(values, None, (), form, mode, _is_lossy(path, form), ids)
 
 
 def _hidden(image: Pillow.Image) -> tuple[int, ...]:

@@ -165,6 +165,8 @@ def _read_image(path: Path, colors: ColorIds) -> LabelMap:
         return _from_colors(path, np.asarray(raw.values, np.uint8), colors)
     if raw.colored or raw.mode == "F":
         raise InputError(f"{path} is an image of mode {raw.mode}, which cannot hold ids: {_KINDS}")
+    if raw.values_are_ids:
+        return LabelMap(raw.values.astype(np.int32))
     return _from_gray(path, raw.values)
 
 
@@ -180,7 +182,7 @@ def _from_indices(path: Path, raw: RawLabels, palette: NDArray[np.uint8]) -> Lab
         _refuse_soft(path, indices, brightness.astype(np.uint16)[indices], _TRANSITIONS)
         _check_background(path, palette, np.unique(given), hidden)
     found = LabelMap(indices.astype(np.int32), palette, notes)
-    return found if raw.void_is_id else _without_void(path, found)
+    return found if raw.values_are_ids else _without_void(path, found)
 
 
 def _without_void(path: Path, found: LabelMap) -> LabelMap:

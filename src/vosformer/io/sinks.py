@@ -18,7 +18,7 @@ from PIL.PngImagePlugin import PngInfo
 from vosformer.errors import InputError, OutputError
 from vosformer.io.files import make_folder, set_aside, write_bytes
 from vosformer.io.frames import Frame
-from vosformer.io.label_png import VOID_IS_AN_ID
+from vosformer.io.label_png import VALUES_ARE_IDS
 from vosformer.io.palette import DAVIS_PALETTE, VOID
 
 if TYPE_CHECKING:
@@ -217,7 +217,7 @@ class LabelImages(Sink):
         if int(labels.min()) < 0 or int(labels.max()) >= 1 << self._bits:
             self.check_ids(int(number) for number in np.unique(labels))
         path = self._folder / f"{frame.name}.png"
-        write_bytes(path, png(labels.astype(np.uint16)) if self._bits == 16 else indexed_png(labels, self._palette))
+        write_bytes(path, gray16_png(labels) if self._bits == 16 else indexed_png(labels, self._palette))
 
     def set_aside(self) -> None:
         """See `Sink.set_aside`."""
@@ -232,10 +232,18 @@ def indexed_png(labels: NDArray[np.integer[Any]], palette: bytes = DAVIS_PALETTE
     """Return an indexed PNG file of ids 0 to 255 [H,W] with a palette of 768 bytes RGB (default: that of DAVIS)."""
     image = Pillow.fromarray(labels.astype(np.uint8))
     image.putpalette(palette)
-    buffer = io.BytesIO()
-    comment = PngInfo()
-    if (labels == VOID).any():
-        comment.add_text("Comment", VOID_IS_AN_ID)
+    return _label_png(image, bool((labels == VOID).any()))
+
+
+def gray16_png(labels: NDArray[np.integer[Any]]) -> bytes:
+    """Return a 16-bit gray PNG file of ids 0 to 65535 [H,W]; its comment says that they are ids."""
+    return _label_png(Pillow.fromarray(labels.astype(np.uint16)), True)
+
+
+def _label_png(image: Pillow.Image, says_ids: bool) -> bytes:
+    buffer, comment = io.BytesIO(), PngInfo()
+    if says_ids:
+        comment.add_text("Comment", VALUES_ARE_IDS)
     image.save(buffer, "PNG", compress_level=_PNG_LEVEL, pnginfo=comment)
     return buffer.getvalue()
 
