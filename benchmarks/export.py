@@ -86,7 +86,7 @@ def main() -> None:
         network = model.geometry.place(*labels.shape, options.short).network
         size = None if options.dynamic else network
         export(model, Path(folder) / "out", size=size, frame_size=options.short, fixed_bank=options.fixed_bank)
-        session = Session(model, device="cpu", dtype="fp32", size=options.short, closer="off")
+        session = Session(model, device="cpu", dtype="fp32", size=options.short, closer="off", islands="keep")
         tracks = {"PyTorch": session, "onnxruntime": Runner(Path(folder) / "out", size=options.short, threads=options.threads)}
         with suppress(ImportError):
             tracks["OpenVINO"] = Runner(

@@ -316,6 +316,8 @@ class VOSModel(nn.Module, ABC):
             written, so that the two are never held together.
         looks_closer: whether a session looks closer at small objects by itself (`vosformer.inference.closer`); so `build` makes the
             packaged weights.
+        drops_islands: whether a session leaves parts that lie apart from their object out by itself (`vosformer.inference.islands`);
+            so, too, do the packaged weights.
         presence: how its probabilities become presence scores; `build` reads it from the weights' metadata.
         variant: the name that the model was built by, empty if by none; `vosformer.registry.new_model` fills it in, and the next one.
         built_with: the options that differ from the variant as published.
@@ -329,6 +331,7 @@ class VOSModel(nn.Module, ABC):
     merging: Merging = Merging.AOT
     write_ignores_memory: bool = False
     looks_closer: bool = False
+    drops_islands: bool = False
     presence: Presence = Presence()
 
     def __init__(self) -> None:

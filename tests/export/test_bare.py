@@ -56,7 +56,7 @@ def test_labels_are_those_of_a_session(size: str, tmp_path: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     subprocess.run([python, "-c", PROGRAM], cwd=tmp_path, env=environment, check=True)
 
-    session = Session("default", device="cpu", dtype="fp32", size=SIZE, closer="off")
+    session = Session("default", device="cpu", dtype="fp32", size=SIZE, closer="off", islands="keep")
     found = np.load(tmp_path / "found.npz")["labels"]
     same = 0
     for t, step in enumerate(steps):

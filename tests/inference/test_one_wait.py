@@ -44,6 +44,22 @@ def test_a_step_waits_once_and_takes_over_the_frame_alone(name):
         assert np.allclose(scores, [expected.score(i) for i in out.ids], atol=1e-4)
 
 
+def test_islands_are_left_out_within_the_one_wait():
+    here, there = sessions(ColorModel(), islands="drop")
+    images, truth = moving_squares((1, 2), 4)
+    images[2] = images[2].copy()
+    images[2][-8:, -8:] = COLORS[0]
+    for n, image in enumerate(images):
+        labels = truth[0] if n == 0 else None
+        expected = here.step(image, labels)
+        with PretendedDevice() as device:
+            out = there.step(image, labels)
+        if n > 1:
+            assert len(device.down) == 1, device.down
+        assert (out.islands is not None) == (n == 2)
+        assert np.array_equal(out.labels, expected.labels)
+
+
 def test_a_window_that_looks_closer_waits_once_more():
     here, there = sessions(ColorModel(), size=48, closer=4)
     for t in range(4):

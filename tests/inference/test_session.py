@@ -502,7 +502,7 @@ def test_masks_of_another_size_than_the_frames():
     frames = [rng.integers(0, 255, (80, 120, 3), dtype=np.uint8) for _ in range(2)]
     first = np.zeros((80, 120), np.int32)
     first[10:50, 20:70], first[40:75, 60:110] = 3, 5
-    session = Session("default-fast", size=80, dtype="fp32", device="cpu")
+    session = Session("default-fast", size=80, dtype="fp32", device="cpu", islands="keep")
     session.step(frames[0], first)
     before = session.state
     whole = session.step(frames[1])

@@ -38,12 +38,13 @@ def masks(predictor: VideoPredictor) -> list[np.ndarray]:
 @pytest.mark.parametrize("name", ["aost", "simvos-tiny"])
 def test_a_folder_round_trip_keeps_everything(name: str, tmp_path: Path) -> None:
     model = tiny_model(name)
-    model.looks_closer, model.presence = True, Presence(2.0, -0.5)
+    model.looks_closer, model.drops_islands, model.presence = True, True, Presence(2.0, -0.5)
     vosformer.save_pretrained(model, tmp_path / "m o d e l")
     again = vosformer.from_pretrained(tmp_path / "m o d e l")
-    assert (again.variant, again.built_with, again.looks_closer, again.presence) == (
+    assert (again.variant, again.built_with, again.looks_closer, again.drops_islands, again.presence) == (
         name,
         model.built_with,
+        True,
         True,
         Presence(2, -0.5),
     )

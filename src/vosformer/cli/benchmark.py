@@ -138,7 +138,7 @@ def _run_vot(root: Path, out: Path, run: SessionOptions, spread: Spread, objects
 
 
 def _show_settings(run: SessionOptions, source: str) -> None:
-    looks = {"scales": run.scales, "flip": run.flip, "closer": run.closer}
+    looks = {"scales": run.scales, "flip": run.flip, "closer": run.closer, "islands": run.islands}
     shown = {"memory": run.memory, "size": run.size, "dtype": run.dtype, **looks}
     words = [f"{name} {value}" for name, value in (shown | run.read_options).items()]
     results().print("settings: " + ", ".join([*words, *run.option]) + source)

@@ -10,6 +10,7 @@ from typing import Any, get_type_hints
 from vosformer.cli.common import need_weights, prepare_machine
 from vosformer.geometry import FrameSize
 from vosformer.inference.closer import Closeness
+from vosformer.inference.islands import Islands
 from vosformer.inference.session import Session
 from vosformer.options import from_words, typed
 from vosformer.protocol import read_options
@@ -37,6 +38,8 @@ class SessionOptions:
         flip: look at the mirrored frame, too.
         closer: look closer at small and thin objects, in windows that the model sees this many times larger, besides the whole
             frame; auto: 2 times, thin ones 3 times, with packaged weights, not with others; off: never.
+        islands: drop: leave parts of a mask out that lie apart from the object and are small beside it, unless it was marked in
+            several parts; keep: never; auto: drop with packaged weights, keep with others.
         option: options of the system, NAME=VALUE: how it is built (size=vit-b prototypes=16,16) or read (depth=2 for AOST).
         threads: CPU threads (default: one a core, or 1 if other programs keep the cores busy).
     """
@@ -51,6 +54,7 @@ class SessionOptions:
     scales: tuple[float, ...] = (1.0,)
     flip: bool = False
     closer: Closeness = "auto"
+    islands: Islands = "auto"
     option: tuple[str, ...] = ()
     threads: int | None = None
 
@@ -81,6 +85,7 @@ class SessionOptions:
             scales=self.scales,
             flip=self.flip,
             closer=self.closer,
+            islands=self.islands,
         )
 
     @property
@@ -127,6 +132,7 @@ class SessionOptions:
             "scales": list(self.scales),
             "flip": self.flip,
             "closer": self.closer,
+            "islands": self.islands,
             "options": list(self.option),
         }
 

@@ -161,6 +161,8 @@ class Prediction:
         labels: int32 [height,width]: the id of the object at each pixel, 0 = background.
         ids: the ids that are being tracked, whether visible or not, ascending.
         given: ids whose mask on this frame came from the user.
+        islands: int32 [height,width], whose parts were left out of `labels` where, since they lay apart from the object
+            (`vosformer.inference.islands`), 0 elsewhere; None if none were. They have no probability either.
     """
 
     labels: NDArray[np.int32]
@@ -168,6 +170,7 @@ class Prediction:
     given: frozenset[int] = frozenset()
     _answers: tuple[Answer, ...] = field(default=(), repr=False)
     _closer: tuple[CloserAnswer, ...] = field(default=(), repr=False)
+    islands: NDArray[np.int32] | None = field(default=None, repr=False)
 
     def score(self, i: int) -> float:
         """Return how surely the object is in the frame, in [0,1].
@@ -201,6 +204,8 @@ class Prediction:
         found: NDArray[np.float32] = np.zeros(self.labels.shape, np.float32)
         for rows, probabilities in _probabilities(self._answers, self._closer):
             found[rows] = probabilities[1 + self._answers[0].ids.index(i)].cpu().numpy()
+        if self.islands is not None:
+            found[self.islands == i] = 0
         return found
 
     def margins(self) -> NDArray[np.float32]:

@@ -26,6 +26,7 @@ from vosformer.errors import InputError
 from vosformer.geometry import FrameSize, Placement, Size
 from vosformer.inference import objects
 from vosformer.inference.closer import Closeness, Closer, closer_of, described, without
+from vosformer.inference.islands import Islands, drops_islands
 from vosformer.inference.objects import Cohort, Given, all_ids
 from vosformer.inference.prediction import Prediction
 from vosformer.inference.state_file import load_state, save_state
@@ -60,6 +61,7 @@ class Session:
         scales: Sequence[float] = (1.0,),
         flip: bool = False,
         closer: Closeness = "auto",
+        islands: Islands = "auto",
         tune: bool = True,
     ) -> None:
         """Set up a session.
@@ -83,6 +85,9 @@ class Session:
                 enlarged by this factor, besides the whole frame; "off" = never; "auto" = 2 times, thin objects 3 times, with packaged
                 weights, never with others. Each of up to three windows costs some 0.4 of a frame, one on a thin object up to 1.3;
                 see `Session.notes`.
+            islands: "drop" leaves parts of a predicted mask out that lie apart from the object, of less than a tenth of the pixels of
+                its main part at once, of less than half of them from the third frame running on, unless the object was ever marked
+                in several parts; "keep" never does; "auto" drops them with packaged weights, never with others.
             tune: on a CPU, make the process as quick as the command line's when its first session is built: freed memory is kept
                 (glibc would fault it in again at every frame), and PyTorch uses one thread if other programs keep the cores busy.
                 What slows the process is said once, as a warning.
@@ -114,7 +119,8 @@ class Session:
         if not isinstance(policy, Policy):
             raise InputError(f"memory is {memory!r}, expected the name of a policy or a policy object")
         views = tuple(View(scale, mirrored) for scale in scales for mirrored in ((False, True) if flip else (False,)))
-        self._setup = Setup(self._model, policy, views, size, on, number_format, closer_of(closer, network.looks_closer))
+        near, drop = closer_of(closer, network.looks_closer), drops_islands(islands, network.drops_islands)
+        self._setup = Setup(self._model, policy, views, size, on, number_format, near, drop)
         self._origin = {
             "model": f"{type(network).__name__} {_fingerprint(network)}",
             "size": str(size),
@@ -173,8 +179,11 @@ class Session:
 
     @property
     def bounds(self) -> Mapping[str, str]:
-        """What is remembered: the policy and the bound. States need not agree in it, but the results depend on it."""
-        return {"memory": repr(self._setup.policy), "max_memory_mb": str(self._max_memory_mb)}
+        """What is remembered: the policy, the bound, and whether islands are left out. States need not agree in it, but the results
+        depend on it.
+        """
+        islands = "drop" if self._setup.drop_islands else "keep"
+        return {"memory": repr(self._setup.policy), "max_memory_mb": str(self._max_memory_mb), "islands": islands}
 
     def step(
         self,
@@ -239,6 +248,7 @@ class Session:
         for window in self._state.windows:
             objects.remove(window.cohorts, i)
         self._state.windows = without(self._state.windows, i)
+        self._state.wholes = {j: whole for j, whole in self._state.wholes.items() if j != i}
 
     def reset(self) -> None:
         """Forget everything; the next frame may have another size."""

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from vosformer.errors import InputError
 from vosformer.inference.closer import CloserWindow
+from vosformer.inference.islands import Whole
 from vosformer.inference.objects import Cohort
 from vosformer.inference.step import State
 from vosformer.memory import Memory
@@ -45,6 +46,7 @@ def save_state(state: State, path: Path) -> None:
         "source": state.source,
         "views": views,
         "windows": windows,
+        "wholes": list(state.wholes.items()),
         "origin": dict(state.origin),
     }
     save_tensors(path, tensors, {"format": _FORMAT, "state": json.dumps(about_all)})
@@ -82,7 +84,8 @@ def load_state(path: Path, policy: Policy, device: torch.device) -> State:
         ]
         source = about["source"]
         size = None if source is None else (source[0], source[1])
-        return State(about["frames"], size, views, windows, dict(about["origin"]))
+        wholes = {i: None if whole is None else Whole(tuple(whole[0]), whole[1]) for i, whole in about.get("wholes", ())}
+        return State(about["frames"], size, views, windows, wholes, dict(about["origin"]))
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: no session can be read from it: {error}") from None
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from vosformer.geometry import FrameSize, Placement
 from vosformer.inference import objects
 from vosformer.inference.closer import Closer, CloserWindow, moved, opened
+from vosformer.inference.islands import Whole, Wholes, islands_of, told
 from vosformer.inference.objects import Cohort, Given, all_ids, merge_slots
 from vosformer.inference.prediction import Answer, CloserAnswer, Prediction, hard_answer, labels_of, soft_answer
 from vosformer.policy import Policy
@@ -38,6 +39,7 @@ class State:
         source: (height, width) of the frames, None before the first.
         views: for each view its cohorts.
         windows: what is looked at more closely, each with its cohorts.
+        wholes: what is known of the pieces that objects come in.
         origin: model and settings that it only fits, by name (`Session.origin`); empty inside a session.
     """
 
@@ -45,6 +47,7 @@ class State:
     source: tuple[int, int] | None = None
     views: tuple[list[Cohort], ...] = ([],)
     windows: list[CloserWindow] = field(default_factory=list)
+    wholes: Wholes = field(default_factory=dict)
     origin: Mapping[str, str] = field(default_factory=dict)
 
     def clone(self) -> State:
@@ -74,6 +77,7 @@ class Setup:
     device: torch.device
     dtype: torch.dtype
     closer: Closer | None = None
+    drop_islands: bool = False
 
     def place(self, height: int, width: int, view: View) -> Placement:
         """Return where frames of height x width lie in the network's input."""
@@ -92,6 +96,18 @@ class _Seen(NamedTuple):
     readings: list[Reading]
     answer: Answer | None
     probabilities: Tensor | None  # [1,1+n,H,W] at network size, only where they are fed back
+
+
+class _Masks(NamedTuple):
+    """What a frame shows: ids [height,width], whose islands were left out of them where, if any were, and `State.wholes`."""
+
+    labels: Tensor
+    islands: Tensor | None = None
+    wholes: Mapping[int, Whole] = {}
+
+    def part(self, place: tuple[slice, slice]) -> _Masks:
+        """Return a piece of the frame."""
+        return _Masks(self.labels[place], None if self.islands is None else self.islands[place])
 
 
 @torch.inference_mode()
@@ -125,31 +141,62 @@ def step(
     ]
     answers = tuple(view.answer for view in seen if view.answer is not None)
     closer = tuple(answer for window, look in zip(state.windows, looks, strict=True) for answer in _spoken(window, look))
+    said = frozenset() if given is None else frozenset(given.ids)
+    known = told(state.wholes, given)
+    wholes = {i: w for i, w in known.items() if w is not None and i not in said} if setup.drop_islands else {}
     labels = labels_of(answers, closer) if answers else torch.zeros(height, width, dtype=torch.int32, device=setup.device)
-    if given is not None:
-        labels = _overlay(labels, given)
+    masks = _decided(labels, given, wholes)
     for view, cohorts, look in zip(setup.views, state.views, seen, strict=True):
-        own = labels
+        own = masks
         if len(seen) > 1 and look.answer is not None:
             # Every view remembers its own prediction, not the merged one.
-            own = labels_of([look.answer], closer)
-            own = _overlay(own, given) if given is not None else own
+            own = _decided(labels_of([look.answer], closer), given, wholes)
         _remember(setup, view, cohorts, look, own, given, state.frames)
     for closely, window, look in zip(near, state.windows, looks, strict=True):
-        _remember_near(closely, window, look, labels, given)
-    # The one wait for the device, when all work of this frame is under way. (A window waits, too: for whom it sees.)
-    labels = labels.cpu()
+        _remember_near(closely, window, look, masks, given)
+    # The one wait for the device, when all work of this frame is under way; where islands are left out it was before the memory was
+    # written. (A window waits, too: for whom it sees.)
+    labels = masks.labels.cpu()
     windows = moved(state.windows, labels, given)
     if setup.closer is not None and given is not None:
-        for window in opened(setup.closer, seen[0].placement, given, windows):
-            closely = setup.near(window, seen[0].placement)
-            look = _look(closely, View(), [], frame[window.place], options)
-            _remember_near(closely, window, look, labels, Given(labels, tuple(np.unique(labels.numpy()).tolist())))
-            windows.append(window)
+        windows += _opened(setup, setup.closer, seen[0].placement, frame, labels, given, windows, options)
     ids = tuple(sorted(all_ids(state.views[0])))
-    fixed = frozenset(given.ids) if given is not None else frozenset()
-    prediction = Prediction(labels.numpy(), ids, fixed, answers, closer)
-    return prediction, State(state.frames + 1, (frame.shape[0], frame.shape[1]), state.views, windows)
+    islands = None if masks.islands is None else masks.islands.numpy()
+    prediction = Prediction(labels.numpy(), ids, said, answers, closer, islands)
+    return prediction, State(
+        state.frames + 1, (frame.shape[0], frame.shape[1]), state.views, windows, {**known, **masks.wholes}
+    )
+
+
+def _opened(
+    setup: Setup,
+    closer: Closer,
+    placement: Placement,
+    frame: NDArray[np.uint8],
+    labels: Tensor,
+    given: Given,
+    windows: list[CloserWindow],
+    options: dict[str, Any],
+) -> list[CloserWindow]:
+    """Open windows on the small objects that were given and are in none, and let them remember this frame."""
+    new = opened(closer, placement, given, windows)
+    for window in new:
+        closely = setup.near(window, placement)
+        look = _look(closely, View(), [], frame[window.place], options)
+        _remember_near(closely, window, look, _Masks(labels), Given(labels, tuple(np.unique(labels.numpy()).tolist())))
+    return new
+
+
+def _decided(labels: Tensor, given: Given | None, wholes: Mapping[int, Whole]) -> _Masks:
+    """Leave the islands of some objects out of a prediction, and let the user's masks win."""
+    islands = None
+    if wholes:
+        labels = labels.cpu()
+        found, wholes = islands_of(labels.numpy(), wholes)
+        if found is not None:
+            islands = torch.from_numpy(found)
+            labels = labels.masked_fill(islands != 0, 0)
+    return _Masks(labels if given is None else _overlay(labels, given), islands, wholes)
 
 
 def _spoken(window: CloserWindow, look: _Seen) -> Iterator[CloserAnswer]:
@@ -158,14 +205,14 @@ def _spoken(window: CloserWindow, look: _Seen) -> Iterator[CloserAnswer]:
         yield CloserAnswer(window.top, window.left, tuple(sorted(seen)), look.answer)
 
 
-def _remember_near(near: Setup, window: CloserWindow, look: _Seen, labels: Tensor, given: Given | None) -> None:
+def _remember_near(near: Setup, window: CloserWindow, look: _Seen, masks: _Masks, given: Given | None) -> None:
     """Write the frame to a window's memory, with the masks that lie in it."""
     if given is not None:
         inside = given.labels[window.place]
         known = {*all_ids(window.cohorts), *np.unique(inside.numpy()).tolist()}
         ids = tuple(i for i in given.ids if i in known and i != 0)
         given = Given(inside, ids) if ids else None
-    _remember(near, View(), window.cohorts, look, labels[window.place], given, window.frames)
+    _remember(near, View(), window.cohorts, look, masks.part(window.place), given, window.frames)
     window.frames += 1
 
 
@@ -227,19 +274,18 @@ def _overlay(labels: Tensor, given: Given) -> Tensor:
 
 
 def _remember(
-    setup: Setup, view: View, cohorts: list[Cohort], seen: _Seen, labels: Tensor, given: Given | None, number: int
+    setup: Setup, view: View, cohorts: list[Cohort], seen: _Seen, shown: _Masks, given: Given | None, number: int
 ) -> None:
     """Write the frame, with its masks, to every cohort's memory; open channels for ids that are new."""
-    model, geometry = setup.model, setup.model.geometry
+    model = setup.model
     was_read = len(cohorts)
     if given is not None:
         known = all_ids(cohorts)
         objects.admit(cohorts, [i for i in given.ids if i not in known], model, setup.policy, number)
-    at_network = geometry.labels(labels.to(setup.device), seen.placement)
-    at_network = at_network.flip(-1) if view.flip else at_network
+    at_network = _at_network(setup, view, seen, shown.labels)
     if number == 0:
         at_network = model.prepare_given(at_network)
-    mixed = _soft_masks(setup, view, cohorts, seen, at_network, given) if model.feedback == "soft" else {}
+    mixed = _soft_masks(setup, view, cohorts, seen, shown.islands, given) if model.feedback == "soft" else {}
     for c, cohort in enumerate(cohorts):
         if model.feedback == "hard":
             masks = objects.hard_masks(cohort, at_network, model.slot_size, given is not None)
@@ -254,19 +300,27 @@ def _remember(
         cohort.memory.add(entry, number - cohort.began, given is not None, own)
 
 
+def _at_network(setup: Setup, view: View, seen: _Seen, labels: Tensor) -> Tensor:
+    """Return a label map of the source as the network sees this view."""
+    inside = setup.model.geometry.labels(labels.to(setup.device), seen.placement)
+    return inside.flip(-1) if view.flip else inside
+
+
 def _soft_masks(
-    setup: Setup, view: View, cohorts: list[Cohort], seen: _Seen, labels: Tensor, given: Given | None
+    setup: Setup, view: View, cohorts: list[Cohort], seen: _Seen, islands: Tensor | None, given: Given | None
 ) -> dict[int, Tensor]:
-    """Id -> probabilities [H,W] at network size, the user's masks put in and aggregated again."""
+    """Id -> probabilities [H,W] at network size, islands left out, the user's masks put in and aggregated again."""
     masks: dict[int, Tensor] = {}
     if seen.answer is not None and seen.probabilities is not None:
         predicted = seen.probabilities.flip(-1) if view.flip else seen.probabilities
         channels = dict(zip(seen.answer.ids, predicted[0, 1:], strict=True))
         masks = {i: channels[i] for i in all_ids(cohorts) if i in channels}
+    if islands is not None:
+        left_out = _at_network(setup, view, seen, islands)
+        masks = {i: mask * (left_out != i) for i, mask in masks.items()}
     if given is None:
         return masks
-    inside = setup.model.geometry.labels(given.labels.to(setup.device), seen.placement)
-    inside = inside.flip(-1) if view.flip else inside
+    inside = _at_network(setup, view, seen, given.labels)
     for i in all_ids(cohorts):
         if i in given.ids:
             masks[i] = (inside == i).float()

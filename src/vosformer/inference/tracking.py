@@ -17,11 +17,14 @@ from numpy.typing import NDArray
 
 from vosformer.errors import InputError
 from vosformer.inference.absence import Absence, Absences
+from vosformer.inference.islands import left_out
 from vosformer.inference.latency import LatencyBudget
 from vosformer.inference.prediction import Prediction
 from vosformer.inference.resume import RunProgress, RunState, survey
 from vosformer.inference.session import Session
 from vosformer.io import BackgroundSink, Frame, MaskFolder, Notes, Prefetch, Sink, Sinks, Source
+
+_LEFT_OUT = "of object {}, parts that lay apart and were small were left out (--islands keep leaves them in) on frames"
 
 Direction = Literal["forward", "backward", "both"]
 Labels = NDArray[np.int32]
@@ -265,6 +268,8 @@ class _Walk:
                 if given is not None:
                     for note in self._session.notes:
                         self._notes.add(note)
+                for i in left_out(out.labels, out.islands):
+                    self._notes.add(_LEFT_OUT.format(i), frame.number)
                 self._labels = out.labels
                 if self._latency is not None:
                     self._latency.done(frame)

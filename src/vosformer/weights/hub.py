@@ -50,6 +50,7 @@ def save_pretrained(model: VOSModel, folder: str | PathLike[str], *, variant: st
         "system": registry.variant(name).system,
         "overrides": to_json(model.built_with),
         "looks_closer": model.looks_closer,
+        "drops_islands": model.drops_islands,
         "presence": list(model.presence),
     }
     write_json(place / CONFIG, config)
@@ -86,7 +87,7 @@ def from_pretrained(name: str | PathLike[str], *, hub: bool = False, revision: s
     weights = _weights_in(path)
     saved = overrides_of(config.get("overrides", {}), f"{path / CONFIG}: 'overrides'")
     model = build(config.get("variant") or variant_of(read_weights(weights)), weights, **{**saved, **overrides})
-    model.looks_closer = config.get("looks_closer") is True
+    model.looks_closer, model.drops_islands = (config.get(key) is True for key in ("looks_closer", "drops_islands"))
     if "presence" in config:  # other programs that write the weights anew lose their metadata
         model.presence = presence_of(config["presence"], f"{path / CONFIG}: 'presence'")
     return model

@@ -54,7 +54,7 @@ def build(
     if packed is not None:
         name = _own_variant(file, packed)
     model = _build_model(name, file, overrides).eval()
-    model.looks_closer = packed is not None
+    model.looks_closer = model.drops_islands = packed is not None
     if file is not None:
         model.presence = _presence(file)
         _load(model, file, registry.variant(name).system, name)
