@@ -93,7 +93,8 @@ def stage(arm: Arm, out: Path, minutes: float, given: argparse.Namespace, start:
         seconds = train(arm, probe, _PROBE, given, start, pictures)[3:]
         shutil.rmtree(probe)
         write_json(plan, {"seconds": statistics.median(seconds), "minutes": minutes})
-    steps = max(1, round(60 * minutes / json.loads(plan.read_text())["seconds"]))
+    planned: float = json.loads(plan.read_text())["seconds"]
+    steps = max(1, round(60 * minutes / planned))
     train(arm, out, steps, given, start, pictures)
     return steps
 
