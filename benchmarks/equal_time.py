@@ -39,7 +39,8 @@ class Arm(NamedTuple):
         variant: of the model.
         encoder: file of the ImageNet weights.
         crop: side of the crops, pixels.
-        options: of the system (`--option`).
+        freeze_at: stages of the encoder at rest.
+        options: of the system besides (`--option`).
         settings: of the recipe (`--set`).
         memory: policy of the evaluation.
         static: share of the time that goes to `default-static` on pictures alone before.
@@ -49,6 +50,7 @@ class Arm(NamedTuple):
     variant: str = "deaot-s"
     encoder: str = _MOBILENET
     crop: int = 209
+    freeze_at: int = 1
     options: tuple[str, ...] = ()
     settings: tuple[str, ...] = ()
     memory: str = "every-5"
@@ -59,7 +61,7 @@ ARMS = {
     "base": Arm("DeAOT-S, MobileNetV2, every 5th frame remembered, 209 px"),
     "lite": Arm("EfficientNet-Lite1", encoder=_LITE, options=("encoder=efficientnet_lite1",)),
     "crop": Arm("305 px", crop=305),
-    "frozen": Arm("two stages of the encoder at rest, not one", options=("freeze_at=2",)),
+    "frozen": Arm("two stages of the encoder at rest, not one", freeze_at=2),
     "static": Arm("half of the time pictures alone", static=0.5),
     "aot": Arm("AOT-S", variant="aot-s"),
     "aost": Arm("AOST", variant="aost"),
@@ -73,12 +75,11 @@ def _vosformer(*arguments: str | Path) -> None:
 
 def train(arm: Arm, out: Path, steps: int, given: argparse.Namespace, start: Path | None, pictures: bool) -> list[float]:
     """Run one training, or go on with it; return the seconds of each step that its log has."""
-    options = ["freeze_at=1", *arm.options] if not any("freeze_at" in option for option in arm.options) else [*arm.options]
     sources = [] if pictures else [f"data.sources={_SOURCES}", "data.frames=4"]
     begin = ("--encoder", given.encoders / arm.encoder) if start is None else ("--from", start)
     _vosformer(
         "train", "default-static", "--data", *given.data, "--out", out, "--steps", str(steps), "--threads", "1", *begin,
-        "--variant", arm.variant, "--option", *options,
+        "--variant", arm.variant, "--option", f"freeze_at={arm.freeze_at}", *arm.options,
         "--set", f"data.crop={arm.crop}", *sources, *arm.settings, "run.log_every=1", "run.picture_every=0",
     )  # fmt: skip
     rows = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]

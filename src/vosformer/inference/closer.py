@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -22,6 +21,7 @@ from torch import Tensor
 from vosformer.errors import InputError
 from vosformer.geometry import Placement
 from vosformer.inference.objects import Cohort, Given
+from vosformer.inference.parts import parts_of
 
 Closeness = float | Literal["auto", "off"]
 """How users say it: "auto" = where the weights are known to gain by it; a factor; or not at all."""
@@ -171,15 +171,11 @@ class CloserWindow:
 
 def box_of(labels: NDArray[np.int32], i: int) -> Box | None:
     """Return the smallest rectangle around an object's parts, without specks; None if it has no pixels."""
-    mask = (labels == i).astype(np.uint8)
-    left, top, width, height = cv2.boundingRect(mask)
-    if not width:
+    parts = parts_of(labels == i)
+    if not len(parts.areas):
         return None
-    _, _, parts, _ = cv2.connectedComponentsWithStats(mask[top : top + height, left : left + width])
-    lefts, tops, widths, heights, areas = parts[1:].T
-    fair = areas >= _SPECK * areas.max()
-    low = top + tops[fair].min(), left + lefts[fair].min()
-    high = top + (tops + heights)[fair].max(), left + (lefts + widths)[fair].max()
+    lefts, tops, widths, heights = parts.boxes[parts.areas >= _SPECK * parts.areas.max()].T
+    low, high = (tops.min(), lefts.min()), ((tops + heights).max(), (lefts + widths).max())
     return Box(*map(int, (*low, *high)))
 
 

@@ -9,15 +9,15 @@ ever marked in several parts keep all of theirs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Literal, NamedTuple, get_args
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from vosformer.errors import InputError
 from vosformer.inference.objects import Given
+from vosformer.inference.parts import parts_of
 
 Islands = Literal["auto", "drop", "keep"]
 """How users say it: "auto" = left out where the weights are known to gain by it."""
@@ -78,11 +78,10 @@ def told(wholes: Wholes, given: Given | None) -> Wholes:
         return wholes
     labels, after = given.labels.numpy(), dict(wholes)
     for i in given.ids:
-        parts = _parts(labels == i).stats
-        if len(parts):
-            areas = parts[:, cv2.CC_STAT_AREA]
-            several = (areas >= _FAIR * areas.max()).sum() > 1 or (i in wholes and wholes[i] is None)
-            after[i] = None if several else Whole(_box(parts[areas.argmax()]))
+        parts = parts_of(labels == i)
+        if len(parts.areas):
+            several = (parts.areas >= _FAIR * parts.areas.max()).sum() > 1 or (i in wholes and wholes[i] is None)
+            after[i] = None if several else Whole(_box(parts.boxes[parts.areas.argmax()]))
     return after
 
 
@@ -95,60 +94,39 @@ def islands_of(labels: NDArray[np.int32], wholes: Mapping[int, Whole]) -> Found:
         labels: of a frame [height,width].
         wholes: the objects to look at, as they were after the frame before.
     """
-    found, after = np.zeros_like(labels), {}
+    found, after = None, {}
     for i, whole in wholes.items():
-        around, places, parts = _parts(labels == i)
-        if not len(parts):
+        around, places, boxes, areas = parts_of(labels == i)
+        if not len(areas):
             after[i] = Whole(whole.box)
             continue
-        main = _main(parts, whole.box)
-        shares = parts[:, cv2.CC_STAT_AREA] / parts[main, cv2.CC_STAT_AREA]
+        main = _main(boxes, areas, whole.box)
+        shares = areas / areas[main]
         apart = whole.apart + 1 if ((shares >= _SMALL) & (shares < _LARGE)).any() else 0
-        after[i] = Whole(_box(parts[main]), apart)
+        after[i] = Whole(_box(boxes[main]), apart)
         small = shares < (_LARGE if apart >= _PATIENCE else _SMALL)
         if small.any():
+            found = np.zeros_like(labels) if found is None else found
             found[around][np.concatenate([[False], small])[places]] = i
-    return Found(found if found.any() else None, after)
+    return Found(found, after)
 
 
-def left_out(labels: NDArray[np.int32], islands: NDArray[np.int32] | None) -> list[int]:
-    """Return the ids of which more than a speck was left out: so many pixels that a user should know it."""
+def left_out(labels: NDArray[np.int32], islands: NDArray[np.int32] | None, ids: Iterable[int]) -> list[int]:
+    """Return those of the ids of which more than a speck was left out: so many pixels that a user should know it."""
     if islands is None:
         return []
-    return [int(i) for i in np.unique(islands) if i and (islands == i).sum() > _SPECK * (labels == i).sum()]
+    return [i for i in ids if np.count_nonzero(islands == i) > _SPECK * np.count_nonzero(labels == i)]
 
 
-class _Parts(NamedTuple):
-    """The piece of the frame around a mask, the number of the part at each pixel of it, 0 outside, and what the parts are like.
-
-    `stats` has a row a part, from 1 on: left, top, width, height and area.
-    """
-
-    around: tuple[slice, slice]
-    places: NDArray[np.int32]
-    stats: NDArray[np.int32]
-
-
-def _parts(mask: NDArray[np.bool_]) -> _Parts:
-    pixels = mask.view(np.uint8)
-    left, top, width, height = cv2.boundingRect(pixels)
-    around = slice(top, top + height), slice(left, left + width)
-    if not width:
-        return _Parts(around, np.zeros((0, 0), np.int32), np.zeros((0, 5), np.int32))
-    _, places, stats, _ = cv2.connectedComponentsWithStats(pixels[around], connectivity=8)
-    stats[:, :2] += (left, top)
-    return _Parts(around, np.asarray(places), np.asarray(stats[1:]))
-
-
-def _box(part: NDArray[np.int32]) -> tuple[int, int, int, int]:
-    left, top, width, height = map(int, part[:4])
+def _box(box: NDArray[np.int32]) -> tuple[int, int, int, int]:
+    left, top, width, height = box.tolist()
     return left, top, width, height
 
 
-def _main(parts: NDArray[np.int32], box: tuple[int, int, int, int]) -> int:
+def _main(boxes: NDArray[np.int32], areas: NDArray[np.int32], box: tuple[int, int, int, int]) -> int:
     """Return which part is the object: by the IoU of its box with the last one, or by its area."""
-    low = np.maximum(parts[:, :2], box[:2])
-    high = np.minimum(parts[:, :2] + parts[:, 2:4], np.add(box[:2], box[2:]))
+    low = np.maximum(boxes[:, :2], box[:2])
+    high = np.minimum(boxes[:, :2] + boxes[:, 2:], np.add(box[:2], box[2:]))
     inner = np.maximum(high - low, 0).prod(1)
-    iou = inner / (parts[:, 2:4].prod(1) + box[2] * box[3] - inner)
-    return int(iou.argmax() if iou.any() else parts[:, cv2.CC_STAT_AREA].argmax())
+    iou = inner / (boxes[:, 2:].prod(1) + box[2] * box[3] - inner)
+    return int(iou.argmax() if iou.any() else areas.argmax())

@@ -268,7 +268,7 @@ class _Walk:
                 if given is not None:
                     for note in self._session.notes:
                         self._notes.add(note)
-                for i in left_out(out.labels, out.islands):
+                for i in left_out(out.labels, out.islands, out.ids):
                     self._notes.add(_LEFT_OUT.format(i), frame.number)
                 self._labels = out.labels
                 if self._latency is not None:
