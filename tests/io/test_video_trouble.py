@@ -257,7 +257,7 @@ def test_high_dynamic_range_is_toned_down(tmp_path: Path, transfer: str) -> None
     wide = np.rint(signal * 65535).astype(np.uint16)[..., None].repeat(3, 2)
     path = tmp_path / "hdr.mkv"
     with av.open(str(path), "w") as container:
-        params = f"colorprim=bt2020:transfer={transfer}:colormatrix=bt2020nc:log-level=error:crf=1"
+        params = f"colorprim=bt2020:transfer={transfer}:colormatrix=bt2020nc:log-level=error:crf=1:bframes=0"
         stream = container.add_stream("libx265", rate=25, options={"x265-params": params})
         stream.height, stream.width, stream.pix_fmt = *nits.shape, "yuv420p10le"
         frame = av.VideoFrame.from_ndarray(wide, format="rgb48le").reformat(format="yuv420p10le", dst_colorspace="BT2020")
