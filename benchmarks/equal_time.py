@@ -82,6 +82,8 @@ def train(arm: Arm, out: Path, steps: int, given: argparse.Namespace, start: Pat
         "--variant", arm.variant, "--option", f"freeze_at={arm.freeze_at}", *arm.options,
         "--set", f"data.crop={arm.crop}", *sources, *arm.settings, "run.log_every=1", "run.picture_every=0",
     )  # fmt: skip
+    if not (out / "weights.safetensors").exists():  # a training that is stopped saves a checkpoint, and is no failure
+        raise SystemExit(f"{out}: stopped; run this again to go on")
     rows = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
     return [row["seconds"] for row in rows if "seconds" in row]
 

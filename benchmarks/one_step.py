@@ -99,7 +99,7 @@ def follow(session: Session, images: Path, masks: Path, after: list[int], refere
     frames = list(image_folder(images))
 
     def labels(at: int) -> Labels:
-        found = read_labels(masks / f"{frames[at].name}.png").labels
+        found = read_labels(masks / f"{frames[at].name}.png", allow_empty=True).labels
         return (found > 0).astype(np.int32) if single else found
 
     last = max(0, len(frames) - 1 - max(after))
