@@ -20,6 +20,7 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
@@ -28,6 +29,7 @@ from vosformer.io.files import write_json
 _SOURCES = "videos:40:8,stills:10:5,groups:20:5,crowds:30:7"
 _MOBILENET, _LITE = "mobilenet_v2_imagenet_folded.safetensors", "efficientnet_lite1_imagenet.safetensors"
 _PROBE = 8  # steps that tell how long one takes; the first three are left out
+_SMOOTH = 40  # steps that a learning curve is the mean of
 _EVALUATION = {"davis": ("davis2016-val", "2016/dev"), "clips": ("davis2017-val", "2017/val")}
 
 
@@ -144,6 +146,24 @@ def table(given: argparse.Namespace) -> Table:
     return made
 
 
+def draw(given: argparse.Namespace, path: Path) -> None:
+    """Write a picture: the soft Jaccard loss of every arm that has run, over its minutes (needs matplotlib)."""
+    from matplotlib.figure import Figure
+
+    figure = Figure((6.5, 3.6), layout="constrained")
+    axes = figure.subplots()
+    for name in ARMS:
+        if (given.out / name / "result.json").exists():
+            logs = [given.out / name / stage / "log.jsonl" for stage in ("static", "video")]
+            rows = [json.loads(line) for log in logs if log.exists() for line in log.read_text().splitlines()]
+            losses = np.array([row["jaccard"] for row in rows if "jaccard" in row])
+            mean = np.convolve(losses, np.ones(_SMOOTH) / _SMOOTH, "valid")
+            axes.plot(given.minutes * (np.arange(len(mean)) + _SMOOTH) / len(losses), mean, label=name)
+    axes.set(xlabel="minutes of one core", ylabel=f"soft Jaccard loss, mean of {_SMOOTH} steps")
+    axes.legend(ncols=2, fontsize="small")
+    figure.savefig(path, dpi=100)
+
+
 def main() -> None:
     """Run the arms that are asked for, and print the table of all that have run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -154,10 +174,13 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--only", nargs="+", choices=ARMS, default=list(ARMS))
     parser.add_argument("-o", "--out", type=Path, required=True)
+    parser.add_argument("--plot", type=Path, help="picture (PNG) of the learning curves")
     given = parser.parse_args()
     for name in given.only:
         run(name, given)
     Console().print(table(given))
+    if given.plot:
+        draw(given, given.plot)
 
 
 if __name__ == "__main__":
