@@ -16,12 +16,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from one_step import SIZES, bucket
 from rich.console import Console
 from rich.table import Table
 
 from vosformer.io import read_labels
-
-SIZES = (500, 1_000, 2_000, 5_000, 15_000)
 
 
 class Object(NamedTuple):
@@ -61,11 +60,7 @@ def objects(result: Path) -> list[Object]:
 
 def size(area: float) -> str:
     """Return the class of an area, in words."""
-    below = [bound for bound in SIZES if bound > area]
-    if not below:
-        return f"{SIZES[-1]:,} px and more"
-    at = SIZES.index(below[0])
-    return f"{SIZES[at - 1]:,} to {below[0]:,} px" if at else f"below {below[0]:,} px"
+    return bucket(SIZES, area, " px")
 
 
 def table(rows: list[Object]) -> Table:

@@ -86,8 +86,14 @@ def train(arm: Arm, out: Path, steps: int, given: argparse.Namespace, start: Pat
     )  # fmt: skip
     if not (out / "weights.safetensors").exists():  # a training that is stopped saves a checkpoint, and is no failure
         raise SystemExit(f"{out}: stopped; run this again to go on")
-    rows = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
-    return [row["seconds"] for row in rows if "seconds" in row]
+    return logged(out, "seconds")
+
+
+def logged(out: Path, value: str) -> list[float]:
+    """Return a value of every step that a training's log has; nothing where there is no log."""
+    log = out / "log.jsonl"
+    rows = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+    return [row[value] for row in rows if value in row]
 
 
 def stage(arm: Arm, out: Path, minutes: float, given: argparse.Namespace, start: Path | None, pictures: bool) -> int:
@@ -154,9 +160,7 @@ def draw(given: argparse.Namespace, path: Path) -> None:
     axes = figure.subplots()
     for name in ARMS:
         if (given.out / name / "result.json").exists():
-            logs = [given.out / name / stage / "log.jsonl" for stage in ("static", "video")]
-            rows = [json.loads(line) for log in logs if log.exists() for line in log.read_text().splitlines()]
-            losses = np.array([row["jaccard"] for row in rows if "jaccard" in row])
+            losses = [loss for part in ("static", "video") for loss in logged(given.out / name / part, "jaccard")]
             mean = np.convolve(losses, np.ones(_SMOOTH) / _SMOOTH, "valid")
             axes.plot(given.minutes * (np.arange(len(mean)) + _SMOOTH) / len(losses), mean, label=name)
     axes.set(xlabel="minutes of one core", ylabel=f"soft Jaccard loss, mean of {_SMOOTH} steps")
