@@ -19,6 +19,7 @@ from vosformer.errors import InputError
 from vosformer.io.files import make_folder, write_bytes
 from vosformer.io.sinks import indexed_png
 
+VERSION = 2  # of the clips that a seed gives: raised when they change, since scores on others cannot be compared
 _TRIES = 50
 
 EVALUATION = ComposeConfig(
@@ -98,7 +99,7 @@ def render_clips(
     """Write composed clips as `JPEGImages/<p>/composed-000/00000.jpg`, `Annotations/...png` and `ImageSets/2017/<split>.txt`.
 
     <p> is the short side, e.g. `480p`. The same arguments give the same files. The groups of a kind (`KINDS`) take turns, and give
-    their clips their names.
+    their clips their names. `composed.json` says what they were made of, and by which version of this.
 
     Returns:
         The folders of the masks, one a clip.
@@ -115,6 +116,7 @@ def render_clips(
         raise InputError(f"there is no kind of clips {kind!r}; known are {', '.join(KINDS)}")
     about: dict[str, object] = {
         "made_by": "vosformer data compose",
+        "version": VERSION,
         "clips": clips,
         "frames": frames,
         "size": list(size),
