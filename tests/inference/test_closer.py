@@ -151,7 +151,7 @@ def test_probabilities_labels_and_margins_agree(model):
     assert np.array_equal(out.labels[sure], best[sure])
     for n, margin in enumerate(out.margins()):
         assert np.array_equal(margin > 0, out.labels == out.ids[n])
-    assert all(out.score(i) == next(c for c in out._closer if i in c.ids).answer.scores[i] > 0.3 for i in (2, 3, 4))
+    assert all(out.score(i) == next(c for c in out._closer if i in c.homes).answer.scores[i] > 0.3 for i in (2, 3, 4))
 
 
 def test_a_home_that_leaves_scores_low_and_is_not_invented():
@@ -179,6 +179,7 @@ def test_a_state_with_windows_is_branched_saved_and_bounded(model, tmp_path):
     fresh.load(tmp_path / "state")
     assert fresh.state.windows[0].homes == branch.windows[0].homes
     assert fresh.state.windows[0].zoom == branch.windows[0].zoom
+    assert fresh.state.windows[0].last == branch.windows[0].last
     restored = [fresh.step(image).probability(3) for image in images[2:6]]
     for a, b, c in zip(straight, again, restored, strict=True):
         assert np.array_equal(a, b)
@@ -220,21 +221,52 @@ def test_other_factors_are_refused(closer):
 
 
 def test_what_windows_say_is_put_in_place():
-    """Equation: spoken-for objects take the window's probability (0 outside), the rest shares what is left in proportion."""
+    """Equation: spoken-for objects take the window's probability (0 outside), and away from where they were what of it the whole
+    frame does not see as other objects; the rest shares what is left in proportion.
+    """
     generator = torch.Generator().manual_seed(0)
     place = Placement((4, 5), (4, 5), (4, 5), 0, 0)
     whole = torch.randn(1, 4, 4, 5, generator=generator, dtype=torch.float64)
     inner = torch.randn(1, 3, 2, 3, generator=generator, dtype=torch.float64)
     answers = [Answer((whole,), lambda maps: maps[0], (5, 6, 7), place, True, torch.zeros(3), Presence())]
     window = Placement((2, 3), (2, 3), (2, 3), 0, 0)
-    near = [CloserAnswer(1, 2, (6,), Answer((inner,), lambda maps: maps[0], (6, 7), window, True, torch.zeros(2), Presence()))]
-    ((_, found),) = prediction._probabilities(answers, near)
+    around = slice(1, 9), slice(0, 2)
+    near = [
+        CloserAnswer(
+            1, 2, {6: around}, Answer((inner,), lambda maps: maps[0], (6, 7), window, True, torch.zeros(2), Presence())
+        )
+    ]
     p, q = whole[0].softmax(0).numpy(), np.zeros((4, 5))
     q[1:3, 2:5] = inner[0].softmax(0)[1].numpy()
+    q[1, 2:5] *= 1 - p[1, 1, 2:5] - p[3, 1, 2:5]
+    q[2, 4] *= 1 - p[1, 2, 4] - p[3, 2, 4]
     expected = p * (1 - q) / (1 - p[2])
     expected[2] = q
+    ((_, found),) = prediction._probabilities(answers, near)
     assert np.allclose(found.numpy(), expected, atol=1e-12)
     assert np.allclose(found.numpy().sum(0), 1)
+    for rows in (slice(0, 1), slice(1, 2), slice(2, 4)):  # in strips, of which one ends inside the window
+        part = prediction._refined(whole[0].softmax(0)[:, rows], rows, (5, 6, 7), near)
+        assert np.allclose(part.numpy(), expected[:, rows], atol=1e-12)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_window_does_not_take_what_comes_in_for_its_home(model):
+    """The window never saw the large object, whose color is more like its home's than like the background's."""
+    s = session(model, size=96, closer=2)
+    for t in range(8):
+        image, truth = np.full((HEIGHT, WIDTH, 3), 110, np.uint8), np.zeros((HEIGHT, WIDTH), np.int32)
+        for i, color, place in (
+            (1, (230, 120, 40), (slice(20, 100), slice(160 - 12 * t, 240 - 12 * t))),
+            (2, (230, 40, 40), (slice(52, 64), slice(28, 40))),
+        ):
+            image[place], truth[place] = color, i
+        out = s.step(image, truth if t == 0 else None)
+        assert iou(out.labels, truth, 1) > 0.8
+        assert iou(out.labels, truth, 2) > 0.45
+    (window,) = s.state.windows
+    assert window.homes == (2,)
+    assert window.left + window.side > 76, "the large object has come in"
 
 
 def drawn(*pieces: tuple[int, slice, slice]) -> torch.Tensor:
@@ -317,6 +349,23 @@ def test_homes_that_part_do_not_share_a_window_until_its_border_cuts_one_of_them
     assert homes == sorted(homes, reverse=True)
     assert homes[-1] == (1,)
     assert box_of(apart(190).numpy(), 1).inside(window, 80)
+
+
+def test_a_window_knows_where_its_homes_were_and_looks_everywhere_for_lost_ones():
+    far, near = (1, slice(100, 140), slice(300, 320)), (2, slice(150, 160), slice(330, 340))
+    (window,) = windows_on(drawn(far, near))
+    assert window.last == {1: (100, 300, 140, 320), 2: (150, 330, 160, 340)}
+    (window,) = moved([window], drawn((1, slice(104, 144), slice(300, 320)), near), None)
+    assert window.last == {1: (104, 300, 144, 320), 2: (150, 330, 160, 340)}
+    for i, (rows, columns) in {1: ((94, 154), (290, 330)), 2: ((141, 169), (321, 349))}.items():  # a quarter, or 9 pixels, more
+        around = window.around(i)
+        assert (around[0].start + window.top, around[0].stop + window.top) == rows
+        assert (around[1].start + window.left, around[1].stop + window.left) == columns
+    (window,) = moved([window], drawn(near), None)
+    assert window.last == {1: None, 2: (150, 330, 160, 340)}
+    assert window.around(1) == (slice(0, 208), slice(0, 208))
+    corner = windows_on(drawn((1, slice(0, 20), slice(0, 20))))[0]
+    assert corner.around(1) == (slice(0, 29), slice(0, 29))
 
 
 SQUARES = st.lists(

@@ -29,6 +29,8 @@ Closeness = float | Literal["auto", "off"]
 _DRIFT = 1 / 8  # of the side: how far the homes get from the middle before a window moves; at rest, its memory fits best
 _FILLED = 0.8  # of the side: objects that are larger, or lie farther apart, do not fit into a new window
 _FULL = 0.95  # of the side: what went farther apart leaves its window before the border cuts it
+_NEAR = 1 / 4  # of a home's extent: so far around where it was, the window's word counts, and not the whole frame's
+_NEAR_LEAST = 1 / 24  # of the side: at least so far
 _SPECK = 0.1  # of an object's largest part: smaller parts move no window, since most of them are mistakes
 
 
@@ -138,6 +140,7 @@ class CloserWindow:
         zoom: how many times larger than the whole frame the model sees it.
         longest: the longest, in pixels, that one of its homes may be.
         homes: the objects that it speaks for, the one that decides where it goes first.
+        last: home -> where in the source the last frame showed it; None if it did not.
         frames: how many it has seen.
         cohorts: what it remembers.
     """
@@ -148,6 +151,7 @@ class CloserWindow:
     zoom: float
     longest: int
     homes: tuple[int, ...]
+    last: Mapping[int, Box | None]
     frames: int = 0
     cohorts: list[Cohort] = field(default_factory=list)
 
@@ -159,6 +163,15 @@ class CloserWindow:
     def place(self) -> tuple[slice, slice]:
         """Its rows and columns."""
         return slice(self.top, self.top + self.side), slice(self.left, self.left + self.side)
+
+    def around(self, i: int) -> tuple[slice, slice]:
+        """Return the rows and columns of the window where a home may be: around where it was, or anywhere if it was lost."""
+        box = self.last[i]
+        if box is None:
+            return slice(0, self.side), slice(0, self.side)
+        margin = max(round(_NEAR * box.extent), round(_NEAR_LEAST * self.side))
+        rows = slice(max(box.top - self.top - margin, 0), max(box.bottom - self.top + margin, 0))
+        return rows, slice(max(box.left - self.left - margin, 0), max(box.right - self.left + margin, 0))
 
     def clone(self) -> CloserWindow:
         """Return a copy that can go its own way."""
@@ -203,7 +216,8 @@ def opened(closer: Closer, placement: Placement, given: Given, windows: Sequence
                 homes.append(i)
                 around = joined
         top, left = _centered(around, lens.side, labels.shape)
-        found.append(CloserWindow(top, left, lens.side, lens.zoom, lens.longest, tuple(homes)))
+        last = {i: boxes[i] for i in homes}
+        found.append(CloserWindow(top, left, lens.side, lens.zoom, lens.longest, tuple(homes), last))
         waiting = [i for i in waiting if i not in homes]
     return found
 
@@ -245,7 +259,7 @@ def _following(window: CloserWindow, boxes: Mapping[int, Box | None], shape: tup
                 continue
             around = joined
         homes.append(i)
-    after = replace(window, homes=tuple(homes))
+    after = replace(window, homes=tuple(homes), last={i: boxes[i] for i in homes})
     if around is None:
         return after
     top, left = _centered(around, window.side, shape)

@@ -6,7 +6,7 @@ The network's answer is kept at its own small size; values at source size are co
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -82,23 +82,41 @@ class CloserAnswer(NamedTuple):
     Attributes:
         top: first row of the window in the source.
         left: first column.
-        ids: the objects that it speaks for.
+        homes: the objects that it speaks for -> the rows and columns of the window where each may be: around where it was.
         answer: for the window; its source is the window.
     """
 
     top: int
     left: int
-    ids: tuple[int, ...]
+    homes: Mapping[int, tuple[slice, slice]]
     answer: Answer
 
-    def probabilities(self, rows: slice) -> tuple[slice, slice, Tensor] | None:
-        """Return where the window meets some rows of the source: (rows, columns, probabilities [1+n,...] there); None if nowhere."""
+    def claims(self, rows: slice, others: Mapping[int, Tensor]) -> tuple[tuple[slice, slice], dict[int, Tensor]] | None:
+        """Return what the window says of its homes on some rows of the source.
+
+        A window hardly knows what comes in over its border, and takes it for its homes. So, but where a home may be, it does not
+        claim what the whole frame knows as another object.
+
+        Args:
+            rows: of the source.
+            others: the objects that no window speaks for -> their probabilities [rows,width], as seen in the whole frame.
+
+        Returns:
+            where the window lies in these rows, and home -> its probability there; None if it does not meet them.
+        """
         height, width = self.answer.placement.source
         first, end = max(rows.start, self.top), min(rows.stop, self.top + height)
         if first >= end:
             return None
+        place = slice(first - rows.start, end - rows.start), slice(self.left, self.left + width)
         near = self.answer.logits(slice(first - self.top, end - self.top)).softmax(0)
-        return slice(first - rows.start, end - rows.start), slice(self.left, self.left + width), near
+        known = sum((probability[place] for probability in others.values()), torch.zeros_like(near[0]))
+        found = {}
+        for i, (around, columns) in self.homes.items():
+            taken = known.clone()
+            taken[slice(*(max(row + self.top - first, 0) for row in (around.start, around.stop))), columns] = 0
+            found[i] = near[1 + self.answer.ids.index(i)] * (1 - taken)
+        return place, found
 
 
 def _resample(values: Tensor, source: tuple[int, int], rows: slice, align_corners: bool) -> Tensor:
@@ -188,7 +206,7 @@ class Prediction:
         if i in self.given:
             return float(bool((self.labels == i).any()))
         for closer in self._closer:
-            if i in closer.ids:
+            if i in closer.homes:
                 return closer.answer.scores[i]
         return sum(answer.scores[i] for answer in self._answers) / len(self._answers)
 
@@ -312,15 +330,16 @@ def _probabilities(answers: Sequence[Answer], closer: Sequence[CloserAnswer]) ->
 
 
 def _refined(probabilities: Tensor, rows: slice, ids: Sequence[int | None], closer: Sequence[CloserAnswer]) -> Tensor:
-    """Put what the windows say of the objects that they speak for in place of what was seen in the whole frame.
+    """Put what the windows claim for the objects that they speak for in place of what was seen in the whole frame.
 
     Outside its window such an object is not. All others, and the background, share what is left as they did before.
     """
-    spoken = {i: torch.zeros_like(probabilities[0]) for window in closer for i in window.ids}
+    spoken = {i: torch.zeros_like(probabilities[0]) for window in closer for i in window.homes}
+    others = {i: channel for i, channel in zip(ids, probabilities[1:], strict=True) if i is not None and i not in spoken}
     for window in closer:
-        if (met := window.probabilities(rows)) is not None:
-            for i in window.ids:
-                spoken[i][met[0], met[1]] = met[2][1 + window.answer.ids.index(i)]
+        if (claims := window.claims(rows, others)) is not None:
+            for i, claim in claims[1].items():
+                spoken[i][claims[0]] = claim
     near = torch.stack(tuple(spoken.values()))
     near = near / near.sum(0).clamp(min=1)  # windows know nothing of each other, and may overlap
     channels = [1 + ids.index(i) for i in spoken]

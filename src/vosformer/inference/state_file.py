@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from vosformer.errors import InputError
-from vosformer.inference.closer import CloserWindow
+from vosformer.inference.closer import Box, CloserWindow
 from vosformer.inference.islands import Whole
 from vosformer.inference.objects import Cohort
 from vosformer.inference.step import State
@@ -40,7 +40,9 @@ def save_state(state: State, path: Path) -> None:
             )
             known.append({"began": cohort.began, "slots": cohort.slots, "memory": about})
         views.append(known)
-    windows = [{key: getattr(window, key) for key in _WINDOW} for window in state.windows]
+    windows = [
+        {"last": list(window.last.items()), **{key: getattr(window, key) for key in _WINDOW}} for window in state.windows
+    ]
     about_all = {
         "frames": state.frames,
         "source": state.source,
@@ -78,16 +80,19 @@ def load_state(path: Path, policy: Policy, device: torch.device) -> State:
         )
         known = about.get("windows", [])
         views, near = views[: len(views) - len(known)], views[len(views) - len(known) :]
-        windows = [
-            CloserWindow(**{**window, "homes": tuple(window["homes"])}, cohorts=cohorts)
-            for window, cohorts in zip(known, near, strict=True)
-        ]
+        windows = [_window(window, cohorts) for window, cohorts in zip(known, near, strict=True)]
         source = about["source"]
         size = None if source is None else (source[0], source[1])
         wholes = {i: None if whole is None else Whole(tuple(whole[0]), whole[1]) for i, whole in about.get("wholes", ())}
         return State(about["frames"], size, views, windows, wholes, dict(about["origin"]))
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: no session can be read from it: {error}") from None
+
+
+def _window(known: dict[str, Any], cohorts: list[Cohort]) -> CloserWindow:
+    boxes = dict.fromkeys(known["homes"]) | dict(known.get("last", ()))  # older states do not say it
+    last = {i: None if box is None else Box(*box) for i, box in boxes.items()}
+    return CloserWindow(**{**known, "homes": tuple(known["homes"]), "last": last}, cohorts=cohorts)
 
 
 def _cohort(known: dict[str, Any], prefix: str, tensors: dict[str, Tensor], policy: Policy) -> Cohort:

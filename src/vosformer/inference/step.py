@@ -202,7 +202,7 @@ def _decided(labels: Tensor, given: Given | None, wholes: Mapping[int, Whole]) -
 def _spoken(window: CloserWindow, look: _Seen) -> Iterator[CloserAnswer]:
     """Yield what a window says of those of its homes that it sees; of the others, the whole frame may know more."""
     if look.answer is not None and (seen := look.answer.seen().intersection(window.homes)):
-        yield CloserAnswer(window.top, window.left, tuple(sorted(seen)), look.answer)
+        yield CloserAnswer(window.top, window.left, {i: window.around(i) for i in sorted(seen)}, look.answer)
 
 
 def _remember_near(near: Setup, window: CloserWindow, look: _Seen, masks: _Masks, given: Given | None) -> None:
