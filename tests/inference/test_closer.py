@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 
 import cv2
 import numpy as np
@@ -13,6 +14,8 @@ from dummy_models import ColorModel, PerObjectColorModel
 from hypothesis import given as for_all
 from hypothesis import settings
 from hypothesis import strategies as st
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from vosformer.cli.session_options import SessionOptions
 from vosformer.data.synthetic.assets import Assets
@@ -193,6 +196,23 @@ def test_a_state_with_windows_is_branched_saved_and_bounded(model, tmp_path):
         held.append(bounded.memory_bytes)
     assert len(set(held[20:])) == 1
     assert sum(cohort.memory.nbytes for cohort in bounded.cohorts) < held[-1]
+
+
+def test_a_state_that_does_not_say_where_homes_were_is_read(tmp_path):
+    images, labels = clip(3, {2: (20, 20, 11)})
+    s = session()
+    s.step(images[0], labels[0])
+    s.save(tmp_path / "state")
+    with safe_open(tmp_path / "state", "pt") as file:
+        metadata = file.metadata()
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+    about = json.loads(metadata["state"])
+    del about["windows"][0]["last"]
+    save_file(tensors, tmp_path / "older", {**metadata, "state": json.dumps(about)})
+    fresh = session()
+    fresh.load(tmp_path / "older")
+    assert fresh.state.windows[0].last == {2: None}
+    assert np.array_equal(fresh.step(images[1]).labels, s.step(images[1]).labels)
 
 
 @pytest.mark.parametrize("views", [{"flip": True}, {"scales": (1.0, 1.5)}])
