@@ -91,8 +91,8 @@ class CloserAnswer(NamedTuple):
     homes: Mapping[int, tuple[slice, slice]]
     answer: Answer
 
-    def claims(self, rows: slice, others: Mapping[int, Tensor]) -> tuple[tuple[slice, slice], dict[int, Tensor]] | None:
-        """Return what the window says of its homes on some rows of the source.
+    def claims(self, rows: slice, others: Mapping[int, Tensor]) -> Iterator[tuple[int, tuple[slice, slice], Tensor]]:
+        """Yield what the window says of its homes on some rows of the source; nothing if it does not meet them.
 
         A window hardly knows what comes in over its border, and takes it for its homes. So, but where a home may be, it does not
         claim what the whole frame knows as another object.
@@ -101,22 +101,23 @@ class CloserAnswer(NamedTuple):
             rows: of the source.
             others: the objects that no window speaks for -> their probabilities [rows,width], as seen in the whole frame.
 
-        Returns:
-            where the window lies in these rows, and home -> its probability there; None if it does not meet them.
+        Yields:
+            a home, where the window lies in these rows, and the home's probability there.
         """
         height, width = self.answer.placement.source
         first, end = max(rows.start, self.top), min(rows.stop, self.top + height)
         if first >= end:
-            return None
+            return
+        skipped = first - self.top
         place = slice(first - rows.start, end - rows.start), slice(self.left, self.left + width)
-        near = self.answer.logits(slice(first - self.top, end - self.top)).softmax(0)
-        known = sum((probability[place] for probability in others.values()), torch.zeros_like(near[0]))
-        found = {}
+        near = self.answer.logits(slice(skipped, end - self.top)).softmax(0)
+        free = 1 - sum((probability[place] for probability in others.values()), torch.zeros_like(near[0]))
         for i, (around, columns) in self.homes.items():
-            taken = known.clone()
-            taken[slice(*(max(row + self.top - first, 0) for row in (around.start, around.stop))), columns] = 0
-            found[i] = near[1 + self.answer.ids.index(i)] * (1 - taken)
-        return place, found
+            own = near[1 + self.answer.ids.index(i)]
+            may_be = slice(max(around.start - skipped, 0), max(around.stop - skipped, 0)), columns
+            claim = own * free
+            claim[may_be] = own[may_be]
+            yield i, place, claim
 
 
 def _resample(values: Tensor, source: tuple[int, int], rows: slice, align_corners: bool) -> Tensor:
@@ -337,9 +338,8 @@ def _refined(probabilities: Tensor, rows: slice, ids: Sequence[int | None], clos
     spoken = {i: torch.zeros_like(probabilities[0]) for window in closer for i in window.homes}
     others = {i: channel for i, channel in zip(ids, probabilities[1:], strict=True) if i is not None and i not in spoken}
     for window in closer:
-        if (claims := window.claims(rows, others)) is not None:
-            for i, claim in claims[1].items():
-                spoken[i][claims[0]] = claim
+        for i, place, claim in window.claims(rows, others):
+            spoken[i][place] = claim
     near = torch.stack(tuple(spoken.values()))
     near = near / near.sum(0).clamp(min=1)  # windows know nothing of each other, and may overlap
     channels = [1 + ids.index(i) for i in spoken]
