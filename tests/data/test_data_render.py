@@ -128,6 +128,22 @@ def test_each_folder_of_assets_is_split_by_itself(tmp_path):
     assert len(kept.stills) == 18
 
 
+def test_a_folder_inside_another_counts_once_and_what_either_holds_out_is_not_trained_on(tmp_path):
+    davis(tmp_path / "DAVIS")
+    for name, count in (("few", 1), ("many", 20)):
+        for i in range(count):
+            picture(tmp_path / name / f"images/{name}{i}.jpg")
+            mask(tmp_path / name / f"masks/{name}{i}.png", squares())
+    whole, inner = find_assets(tmp_path).split(), find_assets(tmp_path / "many").split()
+    kept, held = split_assets([tmp_path, tmp_path / "many"])
+    # One picture more shifts what the outer folder holds out.
+    assert [Path(still.name).stem for still in held.stills] == ["few0", "many9", "many19", "many0", "many10"]
+    out = {still.name for still in held.stills}
+    assert [still.name for still in kept.stills] == [still.name for still in whole[0].stills if still.name not in out]
+    assert kept.videos == whole[0].videos
+    assert held.stills == (*whole[1].stills, *inner[1].stills)  # as before: the seeds of evaluation clips give the same clips
+
+
 def test_only_the_training_list_of_davis_is_used(tmp_path):
     davis(tmp_path, "2016", names=("bear", "dog", "swan"))
     (tmp_path / "ImageSets/2016/train.txt").write_text("bear\n")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,6 +40,18 @@ class Assets:
         held = tuple(s for s in self.stills if s.name in out)
         return Assets(self.videos, stills, sprites), Assets(self.videos, held, self.sprites[::every])
 
+    def without(self, files: Set[Path]) -> Assets:
+        """Return these assets less some files: pictures, sprites, and videos by their first frame."""
+        return Assets(
+            tuple(v for v in self.videos if v.frames[0] not in files),
+            tuple(s for s in self.stills if Path(s.name) not in files),
+            tuple(s for s in self.sprites if s not in files),
+        )
+
+    def files(self) -> set[Path]:
+        """Return all pictures and sprites, and the first frame of each video."""
+        return {*(v.frames[0] for v in self.videos), *(Path(s.name) for s in self.stills), *self.sprites}
+
 
 def find_assets(root: Path) -> Assets:
     """Look for assets in `root`: the training parts of all data sets that are recognized there, and folders of sprites.
@@ -69,19 +81,25 @@ def split_assets(folders: Sequence[Path]) -> tuple[Assets, Assets]:
     """Return the assets of several folders together, (for training, held out for evaluation): see `find_assets` and
     `Assets.split`.
 
-    Each folder is split by itself, so that what is held out does not depend on what is given beside it.
+    Each folder is split by itself, so that what is held out does not depend on what is given beside it. Where one folder lies in
+    another, both hold the same files: for training each counts once, and not at all if one of the folders holds it out.
     """
     parts = [find_assets(folder).split() for folder in folders]
+    # The few of a small set are in both of its parts, and stay in training.
+    gone = set().union(*(held.files() - train.files() for train, held in parts))
+    training = []
+    for train, _ in parts:
+        training.append(train.without(gone))
+        gone |= train.files()
+    return _joined(training), _joined([held for _, held in parts])
 
-    def joined(part: int) -> Assets:
-        every = [pair[part] for pair in parts]
-        return Assets(
-            tuple(video for assets in every for video in assets.videos),
-            tuple(still for assets in every for still in assets.stills),
-            tuple(sprite for assets in every for sprite in assets.sprites),
-        )
 
-    return joined(0), joined(1)
+def _joined(parts: Sequence[Assets]) -> Assets:
+    return Assets(
+        tuple(video for assets in parts for video in assets.videos),
+        tuple(still for assets in parts for still in assets.stills),
+        tuple(sprite for assets in parts for sprite in assets.sprites),
+    )
 
 
 def _sprites(folder: Path) -> list[Path]:
