@@ -93,9 +93,7 @@ def segmentation_loss(
 def _scores(logits: Tensor, labels: Tensor, counts: Tensor) -> _Scores:
     channels = logits.shape[1]
     used = torch.arange(channels, device=logits.device) <= counts.to(logits.device)[:, None]
-    if not bool(used.all()):
-        logits = logits.masked_fill(~used[..., None, None], -1e10)
-    log_p = F.log_softmax(logits.flatten(2), 1)
+    log_p = F.log_softmax(logits.masked_fill(~used[..., None, None], -1e10).flatten(2), 1)
     flat = labels.flatten(1).long()
     valid = flat != IGNORE
     return _Scores(log_p, log_p.exp(), flat * valid, valid, used)
@@ -107,11 +105,11 @@ def _bootstrapped_ce(scores: _Scores, share: float) -> Tensor:
     number = scores.valid.sum(1)
     if share >= 1:
         return pixels.sum(1) / number.clamp(min=1)
-    kept = []
-    for values, known in zip(pixels, number.tolist(), strict=True):
-        keep = max(1, int(share * known))
-        kept.append(values.topk(keep, sorted=False).values.mean())
-    return torch.stack(kept)
+    # How many a sample keeps stays on the device: asking for it would make a GPU wait, frame by frame.
+    keep = (share * number.double()).long().clamp(min=1)
+    highest = pixels.topk(max(1, int(share * pixels.shape[1]))).values
+    kept = torch.arange(highest.shape[1], device=keep.device) < keep[:, None]
+    return (highest * kept).sum(1) / keep
 
 
 def _overlap(scores: _Scores) -> tuple[Tensor, Tensor, Tensor]:
@@ -120,8 +118,7 @@ def _overlap(scores: _Scores) -> tuple[Tensor, Tensor, Tensor]:
     # Invalid pixels go to a class of their own.
     label = torch.where(scores.valid, scores.labels, channels)
     truth = F.one_hot(label, channels + 1)[..., :channels].transpose(1, 2).to(scores.p.dtype)
-    known = scores.p if bool(scores.valid.all()) else scores.p * scores.valid[:, None]
-    return torch.einsum("bcp,bcp->bc", scores.p, truth), known.sum(2), truth.sum(2)
+    return torch.einsum("bcp,bcp->bc", scores.p, truth), (scores.p * scores.valid[:, None]).sum(2), truth.sum(2)
 
 
 def _soft_jaccard(scores: _Scores) -> Tensor:

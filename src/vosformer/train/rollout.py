@@ -67,8 +67,8 @@ class ClipRollout(nn.Module):
         """Return the loss of one batch at one step of training."""
         images, labels = batch.images, batch.labels
         samples, frames = images.shape[:2]
-        features = self._encode(images)
         assignment = SlotAssignment(batch, self.model.slot_size, self.recipe)
+        features = self._encode(images)
         memory = ClipMemory(self.model, self.recipe, step, batch.indices)
         own = self._own_masks(step)
         values: list[Values] = []
@@ -83,11 +83,8 @@ class ClipRollout(nn.Module):
             if own or wants_labels:
                 predicted.append(argmax(outputs[-1].detach()))
             if t < frames - 1:
-                masks = (
-                    self._own_object_masks(outputs[-1], predicted[-1], assignment)
-                    if own
-                    else assignment.hard(labels[:, t], given=False)
-                )
+                last = outputs[-1]
+                masks = self._own_object_masks(last, predicted[-1], assignment) if own else assignment.truth(labels[:, t], t)
                 memory.add(self._write(current, masks, readings[-1], held, memory.updates(t)), t)
         return self._sum(values, auxiliary, memory.penalty(), predicted if len(predicted) == frames else None)
 
@@ -107,7 +104,7 @@ class ClipRollout(nn.Module):
         self, features: Features, labels: Tensor, assignment: SlotAssignment, memory: ClipMemory, step: int
     ) -> Values | None:
         """Write the first frame; its own decoding gives the auxiliary loss while that counts (AOT)."""
-        masks = assignment.hard(labels, given=True)
+        masks = assignment.truth(labels, 0)
         weight = auxiliary_weight(self.recipe.loss, step)
         decoded = self._call(self.model.reference, features, masks) if weight > 0 else None
         if decoded is not None:
@@ -164,7 +161,7 @@ class ClipRollout(nn.Module):
         """Return the model's own masks of a frame, as it is to be remembered."""
         if (self.recipe.rollout.feedback or self.model.feedback) == "soft":
             return assignment.soft(scores.softmax(1))
-        return assignment.hard(predicted, given=False)
+        return assignment.hard(predicted)
 
     def _sum(
         self, values: list[Values], auxiliary: Values | None, penalty: Tensor | None, predicted: list[Tensor] | None

@@ -37,14 +37,20 @@ class SlotAssignment:
         self._rows = torch.arange(self.samples, device=device)[:, None]
         self._ids = torch.arange(1, self.most + 1, device=device).view(1, -1, 1, 1)
         self._absent = torch.arange(1, self.most + 1, device=device)[None] > batch.counts[:, None].to(device)
+        # Asked once a batch, before its frames: each answer makes a GPU wait.
+        self._some_absent = int(batch.counts.min()) < self.most
+        self._unknown: list[bool] = (batch.labels == IGNORE).flatten(2).any(2).any(0).tolist()
 
-    def hard(self, labels: Tensor, given: bool) -> ObjectMasks:
-        """Masks out of labels [B,H,W]."""
-        masks = self._assigned((labels[:, None] == self._ids).float(), given)
-        unknown = labels == IGNORE
-        if not bool(unknown.any()):
+    def truth(self, labels: Tensor, number: int) -> ObjectMasks:
+        """Masks out of the true labels [B,H,W] of frame `number`; the first frame's are given ones."""
+        masks = self.hard(labels, number == 0)
+        if not self._unknown[number]:
             return masks
-        return masks._replace(ignore=unknown[:, None].float().repeat_interleave(self.slots, 0))
+        return masks._replace(ignore=(labels == IGNORE)[:, None].float().repeat_interleave(self.slots, 0))
+
+    def hard(self, labels: Tensor, given: bool = False) -> ObjectMasks:
+        """Masks out of labels [B,H,W] without unknown pixels."""
+        return self._assigned((labels[:, None] == self._ids).float(), given)
 
     def soft(self, probabilities: Tensor) -> ObjectMasks:
         """Masks out of probabilities [B,1+n,H,W]; gradients flow."""
@@ -55,10 +61,10 @@ class SlotAssignment:
         if self.per_object:
             absent = self._absent.reshape(-1, 1, 1, 1)
             ruled = logits.new_tensor([1e4, -1e4]).view(1, 2, 1, 1)
-            return torch.where(absent, ruled, logits) if bool(absent.any()) else logits
+            return torch.where(absent, ruled, logits) if self._some_absent else logits
         channels = torch.cat([torch.zeros_like(self._order[:, :1]), self._order + 1], 1)
         logits = logits[self._rows, channels]
-        if bool(self._absent.any()):
+        if self._some_absent:
             absent = F.pad(self._absent, (1, 0))
             logits = logits.masked_fill(absent[..., None, None], -1e10)
         return logits
