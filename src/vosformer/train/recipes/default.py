@@ -1,4 +1,4 @@
-"""The default weights in three stages, those without DAVIS, and fine-tuning on one's own clips.
+"""Weights like the default ones in three stages, those without DAVIS, what made the packaged ones on a GPU, and fine-tuning.
 
 One row a stage, with every number that is not the same in all of them: no row takes anything over from another.
 """
@@ -24,9 +24,10 @@ def _stage(
     lr: float,
     warmup: int,
     ema: float,
+    lr_min: float = 2e-5,
     truth_until: int = 0,
 ) -> Recipe:
-    """Return a stage of AOT's and DeAOT's training (AOST Sec. 4.3) at the size of a CPU.
+    """Return a stage of AOT's and DeAOT's training (AOST Sec. 4.3), small enough for a CPU or for minutes of a GPU.
 
     Args:
         name: of the recipe.
@@ -38,9 +39,10 @@ def _stage(
         batch: clips of a step.
         steps: of the optimizer.
         seed: of everything random.
-        lr: the highest rate; it falls to 2e-5. The encoder has a tenth of what is above that.
+        lr: the highest rate; it falls to `lr_min`. The encoder has a tenth of what is above that.
         warmup: steps.
         ema: decay of the moving average of the weights.
+        lr_min: the lowest rate.
         truth_until: step until which the memory gets the true masks, and all pixels and the first frame's own decoding count, too.
     """
     sources = tuple(DataSource(kind, repeat=share, gap_max=gap) for kind, (share, gap) in clips.items())
@@ -51,7 +53,7 @@ def _stage(
         data=Data(sources, frames=frames, crop=crop, window=(0.62, 1.0), pipeline="composed"),
         optim=Optim(
             lr=lr,
-            lr_min=2e-5,
+            lr_min=lr_min,
             lr_scales=tuple((pattern, 0.1) for pattern in _ENCODER),
             weight_decay=0.03,
             no_decay=(r"relative_emb_v", r"conv_out"),
@@ -113,6 +115,20 @@ RECIPES = (
         Model("deaot-s", start="default-static"),
         {"stills": (40, 7), "groups": (25, 5), "crowds": (35, 7)},
         frames=4, crop=401, batch=2, steps=1500, seed=54, lr=2.5e-4, warmup=40, ema=0.995,
+    ),
+    _stage(
+        "default-more",
+        "on from finished weights on a GPU: larger batches and longer gaps",
+        Model("deaot-s", options=(("freeze_at", 1),), start="default"),
+        {"videos": (35, 8), "stills": (10, 5), "groups": (20, 5), "crowds": (35, 8)},
+        frames=4, crop=321, batch=16, steps=2500, seed=81, lr=3e-4, lr_min=4e-5, warmup=100, ema=0.999,
+    ),
+    _stage(
+        "default-more-finish",
+        "longer clips and crops that show contours",
+        Model("deaot-s", options=(("freeze_at", 1),), start="default-more"),
+        {"videos": (35, 8), "stills": (10, 5), "groups": (20, 5), "crowds": (35, 8)},
+        frames=5, crop=417, batch=8, steps=1070, seed=181, lr=1e-4, lr_min=1e-5, warmup=20, ema=0.999,
     ),
     FINETUNE,
 )  # fmt: skip
