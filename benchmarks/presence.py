@@ -3,6 +3,7 @@
     vosformer data compose out/exits --clips 8 --frames 24 --seed 301 --assets DATA DATA/stills    # objects leave and come back
     python benchmarks/presence.py out/exits
     python benchmarks/presence.py out/exits --fit
+    python benchmarks/presence.py out/exits --json one.json && python benchmarks/presence.py out/exits2 --add one.json --fit
 
 The masks of the first frame are given; every object counts on every later frame. It is in the frame if the true mask has a pixel.
 The AUC is the chance that an object in the frame scores higher than one that is not. `--fit` fits scale and bias on the log-odds of
@@ -100,7 +101,8 @@ def main() -> None:
     parser.add_argument("--clips", nargs="+", help="only these")
     parser.add_argument("--fit", action="store_true", help="fit scale and bias")
     parser.add_argument("--threads", type=int, default=None)
-    parser.add_argument("--json", type=Path, help="every object's score on every frame")
+    parser.add_argument("--json", type=Path, help="every object's score on every frame, of these clips")
+    parser.add_argument("--add", type=Path, nargs="+", default=[], help="such files of other clips, whose scores count, too")
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -112,6 +114,9 @@ def main() -> None:
         images, masks = (options.root / kind / "480p" / name for kind in ("JPEGImages", "Annotations"))
         rows += [(name, *row) for row in follow(session, images, masks)]
         console.print(f"{name}: {len(rows)} scores", style="dim")
+    if options.json:
+        options.json.write_text(json.dumps(rows) + "\n", encoding="utf-8")
+    rows += [row for path in options.add for row in json.loads(path.read_text(encoding="utf-8"))]
     scores, present = np.array([row[3] for row in rows]), np.array([row[4] for row in rows])
     console.print(table(scores, present))
     wrong = ((scores >= 0.5) != present).mean()
@@ -124,8 +129,6 @@ def main() -> None:
         console.print(
             f"fit: scale {scale:.3f}, bias {bias:.3f}; 0.5 lies at a score of {1 / (1 + np.exp(bias / scale)):.3f} today"
         )
-    if options.json:
-        options.json.write_text(json.dumps(rows) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -83,3 +83,15 @@ def test_the_default_weights_are_calibrated():
     assert model.presence.scale > 0
     assert model.presence != Presence()
     assert model.presence.chance(0.5) < 0.5, "unsure masks are mostly of absent objects"
+
+
+def test_scores_of_other_clips_can_be_added(tmp_path, monkeypatch, capsys):
+    shown = [(frame, 1, score, present) for frame, (score, present) in enumerate([(0.9, True), (0.2, False)], 1)]
+    monkeypatch.setattr(benchmark, "Session", lambda *args, **options: None)
+    monkeypatch.setattr(benchmark, "follow", lambda *args: shown)
+    for words in (["--json", str(tmp_path / "one.json")], ["--add", str(tmp_path / "one.json")]):
+        monkeypatch.setattr("sys.argv", ["presence.py", "out", "--clips", "a", *words])
+        benchmark.main()
+    alone, both = [line for line in capsys.readouterr().out.splitlines() if "absent" in line]
+    assert alone.startswith("1 of 2 absent")
+    assert both.startswith("2 of 4 absent")
