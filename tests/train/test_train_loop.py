@@ -13,6 +13,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -95,6 +96,19 @@ def test_a_stopped_run_goes_on_exactly(tmp_path, uninterrupted, stop_at):
     assert second.step == stop_at
     assert second.run().finished
     assert_same(weights(tmp_path), uninterrupted)
+
+
+def test_a_gpu_that_waits_for_clips_is_told_of_once(tmp_path):
+    run, said = trainer(tmp_path), []
+    journal = SimpleNamespace(say=said.append)
+    run._tell_waiting(journal, {"data_wait": 0.9})  # a CPU has no core to spare for more of them
+    assert said == []
+    run.processes = Processes(0, 1, torch.device("cuda"))
+    for share in (0.1, 0.6, 0.7):
+        run._tell_waiting(journal, {"data_wait": share})
+    (line,) = said
+    assert "60% of the time" in line
+    assert "--set run.workers=" in line
 
 
 def test_workers_and_parts_of_files_change_nothing(tmp_path, uninterrupted):

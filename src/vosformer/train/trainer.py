@@ -7,6 +7,7 @@ that was killed and resumed does what one that was not killed does.
 from __future__ import annotations
 
 import math
+import os
 import signal
 import time
 from collections.abc import Generator, Iterator
@@ -97,6 +98,7 @@ class Trainer:
         self.step = 0
         self._resting: list[nn.Parameter] | None = None
         self._stop = False
+        self._told_waiting = False
         self._task = task_of(recipe)
         engine = self._task.engine(self.model, recipe).to(device)
         self._terms: tuple[str, ...] = engine.TERMS  # type: ignore[assignment]
@@ -175,8 +177,10 @@ class Trainer:
             self.step += 1
             timing.steps += 1
             logged = self.step % run.log_every == 0 or self.step == total
-            journal.step(self.step, self._report(values, timing) if logged else None)
-            if logged:
+            report = self._report(values, timing) if logged else None
+            journal.step(self.step, report)
+            if report is not None:
+                self._tell_waiting(journal, report)
                 timing.restart()
             if picture and predicted is not None:
                 journal.picture(self.step, last, predicted)
@@ -285,6 +289,16 @@ class Trainer:
         if self.processes.device.type == "cuda":
             report["gpu_gib"] = gpu_memory_gib(self.processes.device)
         return report
+
+    def _tell_waiting(self, journal: TrainingLog, report: dict[str, float]) -> None:
+        """Say once that a GPU stands still for want of clips: one process makes 20 or 30 a second, a GPU may take a hundred."""
+        if self._told_waiting or self.processes.device.type == "cpu" or report["data_wait"] < 0.25:
+            return
+        self._told_waiting = True
+        journal.say(
+            f"waiting for clips takes {report['data_wait']:.0%} of the time: let more processes prepare them, e.g."
+            f" --set run.workers={max(2, (os.cpu_count() or 2) // self.processes.world - 1)} (now {self.recipe.run.workers})"
+        )
 
     def _save(self, journal: TrainingLog, final: bool = False) -> None:
         """Write a checkpoint; while the run can go on, a full disk is only a warning."""
