@@ -106,8 +106,8 @@ def _bootstrapped_ce(scores: _Scores, share: float) -> Tensor:
     if share >= 1:
         return pixels.sum(1) / number.clamp(min=1)
     # How many a sample keeps stays on the device: asking for it would make a GPU wait, frame by frame.
-    keep = (share * number.double()).long().clamp(min=1)
     highest = pixels.topk(max(1, int(share * pixels.shape[1]))).values
+    keep = (share * number.to(pixels.dtype)).long().clamp(1, highest.shape[1])
     kept = torch.arange(highest.shape[1], device=keep.device) < keep[:, None]
     return (highest * kept).sum(1) / keep
 
