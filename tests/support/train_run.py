@@ -68,5 +68,7 @@ if __name__ == "__main__":
     save_every, pause, workers = (kind(text) for kind, text in zip((int, float, int), sys.argv[3:], strict=True))
     run = trainer(Path(sys.argv[1]), int(sys.argv[2]), pause, save_every=save_every, workers=workers)
     print(f"ready at {run.step}", flush=True)
+    processes = run.processes
     run.run()
-    run.processes.close()
+    del run  # as at the end of `vosformer train`: it holds the group of processes
+    processes.close()

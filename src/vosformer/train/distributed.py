@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import os
 from contextlib import AbstractContextManager, nullcontext
@@ -71,8 +72,10 @@ class Processes:
             dist.barrier()
 
     def close(self) -> None:
-        """Leave the group."""
+        """Leave the group; the trainer should be gone by then."""
         if self.world > 1 and dist.is_initialized():
+            # A wrapped model that is still there holds the group, whose threads abort a process that ends with them.
+            gc.collect()
             dist.destroy_process_group()
 
 
