@@ -58,16 +58,15 @@ class SlotAssignment:
 
     def ordered(self, logits: Tensor) -> Tensor:
         """Logits of slots [S,1+K,h,w] in the order of the labels and with absent objects out of the race: [S,1+n,h,w]."""
+        if not self.per_object:
+            channels = torch.cat([torch.zeros_like(self._order[:, :1]), self._order + 1], 1)
+            logits = logits[self._rows, channels]
+        if not self._some_absent:
+            return logits
         if self.per_object:
-            absent = self._absent.reshape(-1, 1, 1, 1)
             ruled = logits.new_tensor([1e4, -1e4]).view(1, 2, 1, 1)
-            return torch.where(absent, ruled, logits) if self._some_absent else logits
-        channels = torch.cat([torch.zeros_like(self._order[:, :1]), self._order + 1], 1)
-        logits = logits[self._rows, channels]
-        if self._some_absent:
-            absent = F.pad(self._absent, (1, 0))
-            logits = logits.masked_fill(absent[..., None, None], -1e10)
-        return logits
+            return torch.where(self._absent.reshape(-1, 1, 1, 1), ruled, logits)
+        return logits.masked_fill(F.pad(self._absent, (1, 0))[..., None, None], -1e10)
 
     def _assigned(self, masks: Tensor, given: bool) -> ObjectMasks:
         """[B,n,H,W] -> the slots' masks."""
